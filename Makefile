@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+# A thin front door: meson builds, the scripts in tools/ and tests/ do the rest.
+BUILD ?= build
+SAN_BUILD ?= build-san
+DEMO_MB ?= 64
+DEMO_STRATEGY ?= post-copy
+N ?= 50
+
+.PHONY: all build deps criu demo check unit e2e e2e-scenarios soak install clean format tidy fuzz help
+
+all: build
+
+help: ## this text
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+deps: ## install missing Debian packages (root)
+	@tools/setup/install-packages.sh --group build --group run
+
+test-deps:
+	@tools/setup/install-packages.sh --group build --group run --group test
+
+criu: ## provide a CRIU that works on this kernel (root)
+	@tools/setup/install-criu.sh
+
+$(BUILD)/build.ninja:
+	@meson setup $(BUILD) >/dev/null || { meson setup $(BUILD); exit 1; }
+
+build: deps $(BUILD)/build.ninja ## build the program
+	@ninja -C $(BUILD) --quiet
+
+demo: test-deps criu build ## three hosts, a Redis with a live client, one migration (DEMO_MB=, DEMO_STRATEGY=)
+	@BUILD=$(BUILD) tools/demo.py --mb $(DEMO_MB) --strategy $(DEMO_STRATEGY)
+
+check: test-deps criu build ## every test; ends with "N passed, N failed, N skipped"
+	@BUILD=$(BUILD) SAN_BUILD=$(SAN_BUILD) tests/run.py
+
+e2e-scenarios: test-deps criu build ## the six scenarios of docs/LIFECYCLE.md
+	@BUILD=$(BUILD) tests/e2e/scenarios.py
+
+soak: test-deps criu build ## N migrations back and forth (N=50)
+	@BUILD=$(BUILD) tests/e2e/soak.py --count $(N)
+
+chaos: test-deps criu build ## kill -9 of manager and agents at N random instants each (N=10)
+	@BUILD=$(BUILD) tests/e2e/chaos.py --count $(N)
+
+format: ## clang-format all sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: build ## install below PREFIX
+	@meson install -C $(BUILD)
+
+clean: ## remove build folders
+	@rm -rf $(BUILD) $(SAN_BUILD) build-fuzz

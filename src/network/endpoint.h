@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * endpoint.h - a container's network endpoint: its veth pair, its address, the port it is plugged into, and how clients are led to it.
+ *
+ * Vocabulary: the endpoint is *closed* while the host end of its veth has no master: it exists, has its MAC and address (CRIU binds sockets
+ * to it), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
+ * Never toggles a link's up/down on the way: link-watch may take a second to notice (see docs/NETWORK.md).
+ *
+ * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> close -> neighbours.
+ * Rolling back: source open -> announce; destination: remove. Everything works on the network namespace of the calling process as "the host".
+ *
+ * Nothing is spawned; rtnetlink through libmnl. In the freeze only open/close/announce/set_neighbours run, on sockets opened by prepare or attach.
+ * A handle belongs to one thread at a time. All functions are idempotent: closing the closed, removing the missing succeed.
+ */
+#ifndef FM_NETWORK_ENDPOINT_H
+#define FM_NETWORK_ENDPOINT_H
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "basic/error.h"
+
+struct fm_endpoint_config {
+	char bridge[IFNAMSIZ];    /* must exist */
+	char ifname[IFNAMSIZ];    /* inside the container, "eth0" */
+	char host_ifname[IFNAMSIZ]; /* host end, "fm" + 8 hex digits, see fm_endpoint_host_ifname */
+	uint8_t mac[6];
+	struct in_addr address;
+	uint8_t prefix_len;
+	struct in_addr gateway;   /* 0 = none */
+	uint32_t mtu;             /* 0 = the bridge's */
+};
+
+/* Parse the user's words. mac NULL or "" derives a locally administered one from name. INVALID_ARGUMENT names the wrong part. */
+int fm_endpoint_config_parse(const char *bridge, const char *ifname, const char *mac, const char *address, const char *gateway, const char *name,
+			     struct fm_endpoint_config *ret, struct fm_error *err);
+/* Interface name for an instance on a host; stable, unique per (instance). */
+void fm_endpoint_host_ifname(const char *instance, char ret[IFNAMSIZ]);
+void fm_mac_format(const uint8_t mac[6], char ret[18]);
+
+struct fm_neighbour { struct in_addr address; uint8_t mac[6]; };
+
+struct fm_endpoint;
+
+/* Redirection driver: how clients reach the endpoint. One today (Linux bridge: FDB + gratuitous ARP); more in the network manager's own issue. */
+struct fm_redirect_ops {
+	const char *name;
+	int (*open)(struct fm_endpoint *e, struct fm_error *err);     /* make the port forward; 1 ms budget */
+	int (*close)(struct fm_endpoint *e, struct fm_error *err);    /* no packet passes any more when it returns */
+	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell neighbours: gratuitous ARP request and reply */
+	bool (*is_open)(struct fm_endpoint *e);
+};
+extern const struct fm_redirect_ops fm_redirect_bridge;
+
+/* netns_path: "/run/…/netns/X" or "/proc/PID/ns/net". Opens it (must exist); creates nothing. */
+int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);
+void fm_endpoint_free(struct fm_endpoint *e); /* closes descriptors only */
+
+/* Create the veth pair with the container end (MAC, address, gateway route, up, lo up, neighbour retrans time 20 ms) inside the namespace, host end up without master.
+ * FAILED_PRECONDITION when the bridge is missing, ALREADY_EXISTS when the address already answers ARP from another MAC on the bridge while *no* endpoint of that container is expected there
+ * (check_duplicate). Leaves nothing behind on failure. */
+int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err);
+/* Take over an endpoint that exists already (source side, recovery): opens the sockets that open/close/announce need. */
+int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err);
+int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err);
+int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err);
+int fm_endpoint_announce(struct fm_endpoint *e, struct fm_error *err);
+bool fm_endpoint_is_open(struct fm_endpoint *e);
+/* The neighbour table of the container's namespace (IPv4, states with a known MAC), at most *n in; count out. */
+int fm_endpoint_neighbours(struct fm_endpoint *e, struct fm_neighbour *ret, size_t *n, struct fm_error *err);
+/* Install them as REACHABLE (not permanent: normal ageing goes on). */
+int fm_endpoint_set_neighbours(struct fm_endpoint *e, const struct fm_neighbour *v, size_t n, struct fm_error *err);
+/* Delete the veth pair by host end name and its FDB entry. Missing is success. Waits until the name is free (deadline 2 s). */
+int fm_endpoint_remove(const char *host_ifname, struct fm_error *err);
+
+/* A network namespace that a path keeps alive (empty file + bind mount of a fresh namespace), as `ip netns` does, lo up, IPv6 as the kernel's default. */
+int fm_netns_create(const char *path, struct fm_error *err);
+int fm_netns_remove(const char *path, struct fm_error *err); /* lazy unmount + unlink; missing is success */
+/* fn(userdata) with the calling thread inside the namespace; back again before it returns (aborts the process if the way back fails). */
+int fm_netns_call(int netns_fd, int (*fn)(void *userdata, struct fm_error *err), void *userdata, struct fm_error *err);
+
+/* Host ends ("fm????????") in this namespace that exist now: for doctor and tests. */
+int fm_endpoint_list(char (**ret)[IFNAMSIZ], size_t *ret_n, struct fm_error *err);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * store.h - the manager's durable truth.
+ *
+ * One vtable (sqlite here; etcd later; "sqlite :memory:" serves tests). Every function is one transaction: when it returns 0 the change is durable
+ * (WAL, synchronous=FULL for migrations and transitions; host and container reports are a cache and use NORMAL). Functions may be called
+ * from any thread; the implementation serialises. Records are plain structs owned by the caller; strings inside are malloc'ed and freed by the *_done functions.
+ * A disk that is full gives RESOURCE_EXHAUSTED and changes nothing.
+ */
+#ifndef FM_STORE_STORE_H
+#define FM_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "basic/error.h"
+
+struct fm_store;
+
+/* One migration. `detail` is an opaque blob the domain packs (the protobuf Migration): phases, plan, counters; the columns are what is searched. */
+struct fm_store_migration {
+	char *id;
+	char *container;
+	char *source;
+	char *destination;
+	char *strategy;
+	int state;            /* enum fm_state */
+	char *path;           /* "1N 2N" */
+	uint32_t epoch;       /* fencing number, grows per container */
+	uint64_t created_ms;  /* real time */
+	uint64_t finished_ms; /* 0 = under way */
+	int error_code;
+	char *error_message;
+	void *detail;
+	size_t detail_len;
+};
+void fm_store_migration_done(struct fm_store_migration *m);
+void fm_store_migrations_free(struct fm_store_migration *m, size_t n);
+
+struct fm_store_transition { int from, to; char label[4]; uint64_t at_ms; char *reason; };
+void fm_store_transitions_free(struct fm_store_transition *t, size_t n);
+
+struct fm_store_event { uint64_t seq; uint64_t at_ms; int level; char *component; char *line; int state; };
+void fm_store_events_free(struct fm_store_event *e, size_t n);
+
+/* path: database file (created 0600, its folder must exist). Checks and upgrades the schema in one transaction; a newer schema than known is FAILED_PRECONDITION. */
+int fm_store_open_sqlite(const char *path, struct fm_store **ret, struct fm_error *err);
+void fm_store_close(struct fm_store *s);
+
+/* Create a migration in state m->state (PENDING) unless the container has one under way (ALREADY_EXISTS, naming it). Assigns and returns the next epoch of the container. */
+int fm_store_migration_create(struct fm_store *s, const struct fm_store_migration *m, uint32_t *ret_epoch, struct fm_error *err);
+
+/* The transition: state, path, history row, finished_ms and detail, in one transaction, only if the stored state is `expected` (else ABORTED).
+ * m carries the new values; label may be "". */
+int fm_store_migration_transition(struct fm_store *s, int expected, const struct fm_store_migration *m, const char *label, const char *reason, struct fm_error *err);
+
+/* Update detail and error without a transition. */
+int fm_store_migration_update(struct fm_store *s, const struct fm_store_migration *m, struct fm_error *err);
+int fm_store_migration_get(struct fm_store *s, const char *id, struct fm_store_migration *ret, struct fm_error *err);
+/* newest first */
+int fm_store_migration_list(struct fm_store *s, bool active_only, size_t limit, struct fm_store_migration **ret, size_t *ret_n, struct fm_error *err);
+int fm_store_transition_list(struct fm_store *s, const char *migration_id, struct fm_store_transition **ret, size_t *ret_n, struct fm_error *err);
+
+/* Log lines of a migration: appended with the next seq; at most 2,000 kept a migration (then the call succeeds and drops). */
+int fm_store_event_append(struct fm_store *s, const char *migration_id, const struct fm_store_event *e, uint64_t *ret_seq, struct fm_error *err);
+int fm_store_event_list(struct fm_store *s, const char *migration_id, uint64_t after_seq, size_t limit, struct fm_store_event **ret, size_t *ret_n, struct fm_error *err);
+
+/* Hosts and containers: the last report, as packed protobuf blobs, so that a restarted manager knows its fleet at once. */
+int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
+/* Replace all containers of a host. names/blobs/lens have n entries. */
+int fm_store_containers_put(struct fm_store *s, const char *host, size_t n, const char *const *names, const void *const *blobs, const size_t *lens, struct fm_error *err);
+typedef int (*fm_store_blob_fn)(void *userdata, const char *host, const char *name, const void *blob, size_t len, uint64_t seen_ms);
+int fm_store_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_store_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stream.h - the framed, authenticated, checksummed connection between two agents (docs/PROTOCOL.md).
+ *
+ * A frame is a 32-byte little-endian header {u32 magic "FMS1", u16 type, u16 flags, u32 length, u32 crc32c of the payload, u64 a, u64 b} and `length` (<= FM_MAX_FRAME_BYTES)
+ * bytes. `a` and `b` belong to the type (a pid and an address, a size, …). Transport: TLS 1.3 with both certificates checked (or plain when tls is NULL: only tests).
+ * The first frame each way is HELLO with the migration's token; anything else is refused.
+ *
+ * Threads: one thread may receive while others send (frames are never interleaved). Every blocking call ends at its deadline or when cancel_fd is readable.
+ * Corrupt input (bad magic, length, checksum, unknown type) is DATA_LOSS and the stream is unusable afterwards; a lost peer is UNAVAILABLE.
+ */
+#ifndef FM_SYNC_STREAM_H
+#define FM_SYNC_STREAM_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+#include "basic/error.h"
+
+enum fm_frame {
+	FM_FRAME_HELLO = 1,      /* a: protocol version, b: role (enum fm_stream_role); payload: token + "\n" + migration id */
+	FM_FRAME_HELLO_OK = 2,
+	FM_FRAME_ERROR = 3,      /* a: enum fm_code; payload: message "\n" hint. Either side, at any time; the sender gives up. */
+	/* control stream */
+	FM_FRAME_FILE_ENTRY = 10, /* see filetree.h */
+	FM_FRAME_FILE_DATA = 11,
+	FM_FRAME_FILE_DELETE = 12,
+	FM_FRAME_FILES_END = 13,  /* a: pass */
+	FM_FRAME_FILES_OK = 14,
+	FM_FRAME_IMAGE_BEGIN = 20, /* a: size; payload: file name */
+	FM_FRAME_IMAGE_DATA = 21,
+	FM_FRAME_IMAGES_END = 22,  /* a: number of files, b: total bytes */
+	FM_FRAME_NEIGHBOURS = 23,  /* payload: n * {u32 ipv4 (network order), u8 mac[6], u8 pad[2]} */
+	FM_FRAME_RESTORE = 24,     /* everything is there: restore and report */
+	FM_FRAME_RESTORED = 25,    /* destination: restored, not run; a: µs it took */
+	FM_FRAME_COMMIT = 26,      /* source: journaled; ownership is the destination's */
+	FM_FRAME_RUNNING = 27,     /* destination: port open, tree resumed; a: µs from COMMIT */
+	FM_FRAME_PAGES_COMPLETE = 28, /* destination: every page is here */
+	FM_FRAME_BYE = 29,
+	FM_FRAME_ABORT = 30,       /* source, before COMMIT */
+	/* page stream */
+	FM_FRAME_PAGE_REQUEST = 40, /* a: pid in the tree's namespace, b: address; payload: u32 n_pages (<= 256), u32 urgent */
+	FM_FRAME_PAGES = 41,        /* a, b as asked; payload: pages, possibly fewer than asked (at least 1) */
+	FM_FRAME_PAGES_GONE = 42,   /* a, b as asked; payload: u32 n_pages: not mapped at the source (zero or never there) */
+	FM_FRAME_PAGES_DONE = 43,   /* destination: no more requests */
+	_FM_FRAME_MAX
+};
+enum fm_stream_role { FM_STREAM_CONTROL = 1, FM_STREAM_PAGES = 2 };
+
+struct fm_stream;
+struct fm_stream_tls { const char *ca_pem_path, *cert_pem_path, *key_pem_path; };
+
+/* Client: connect, TLS, send HELLO, await HELLO_OK. */
+int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id, enum fm_stream_role role, int timeout_ms,
+		      struct fm_stream **ret, struct fm_error *err);
+/* Server: take an accepted socket (owned from now on), TLS, await HELLO, compare the token in constant time, answer. The caller dispatches on *ret_role. */
+int fm_stream_accept(int fd, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms, enum fm_stream_role *ret_role, struct fm_stream **ret,
+		     struct fm_error *err);
+/* Over an existing descriptor without TLS and HELLO (tests, fuzzing). */
+int fm_stream_from_fd(int fd, struct fm_stream **ret, struct fm_error *err);
+void fm_stream_free(struct fm_stream *s);
+/* Wake any thread blocked in this stream with UNAVAILABLE (shutdown of the socket). Safe from any thread. */
+void fm_stream_shutdown(struct fm_stream *s);
+
+struct fm_frame_header { uint16_t type, flags; uint32_t length; uint64_t a, b; };
+int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length, int timeout_ms, struct fm_error *err);
+/* Receives into buf (cap >= FM_MAX_FRAME_BYTES unless the caller knows better; a longer frame is DATA_LOSS). FM_FRAME_ERROR is turned into *err (code and text of the peer) and -1.
+ * timeout_ms < 0: wait for ever (until cancel). */
+int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err);
+/* recv and insist on one type */
+int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err);
+/* Report a failure to the peer; best effort, never blocks longer than 1 s. */
+void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e);
+/* bytes on the wire so far, both directions, TLS records counted where known (payload + headers otherwise) */
+uint64_t fm_stream_bytes(const struct fm_stream *s);
+
+const char *fm_frame_to_string(unsigned type);
+
+#endif
