@@ -53,8 +53,11 @@ struct fm_error {
 /* Fill *err; always returns -1, so that `return fm_error_set(err, …);` reads well. Control characters in the text are replaced by '?'. */
 int fm_error_set(struct fm_error *err, enum fm_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Same with an errno: appends ": <strerror>" and derives the code (ENOENT -> NOT_FOUND, ENOSPC/ENOMEM/EDQUOT ->
- * RESOURCE_EXHAUSTED, EACCES/EPERM -> PERMISSION_DENIED, ETIMEDOUT -> DEADLINE_EXCEEDED, ECONN*, EPIPE -> UNAVAILABLE, EEXIST -> ALREADY_EXISTS, else INTERNAL). */
+/*
+ * Same with an errno: appends ": <strerror>" and derives the code (ENOENT, ESRCH -> NOT_FOUND, ENOSPC/ENOMEM/EDQUOT/EMFILE/ENFILE ->
+ * RESOURCE_EXHAUSTED, EACCES/EPERM/EROFS -> PERMISSION_DENIED, ETIMEDOUT -> DEADLINE_EXCEEDED, ECONN*, EPIPE, E*UNREACH ->
+ * UNAVAILABLE, EEXIST, EADDRINUSE -> ALREADY_EXISTS, ECANCELED -> CANCELLED, ENOSYS, EOPNOTSUPP -> UNIMPLEMENTED, else INTERNAL).
+ */
 int fm_error_errno(struct fm_error *err, int sys_errno, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Put "text: " in front of the message. Keeps code and hint. Returns -1. */
@@ -65,6 +68,16 @@ int fm_error_hint(struct fm_error *err, const char *fmt, ...) __attribute__((for
 
 /* Set the phase unless one is set already. Returns -1. */
 int fm_error_phase(struct fm_error *err, const char *phase);
+
+/*
+ * The five above always return -1. These wrappers let compilers and analyzers see it, so that they know that an output of a function
+ * which ended in `return fm_error_…` was not used, instead of warning about it.
+ */
+#define fm_error_set(...) ({ (void)(fm_error_set)(__VA_ARGS__); -1; })
+#define fm_error_errno(...) ({ (void)(fm_error_errno)(__VA_ARGS__); -1; })
+#define fm_error_prefix(...) ({ (void)(fm_error_prefix)(__VA_ARGS__); -1; })
+#define fm_error_hint(...) ({ (void)(fm_error_hint)(__VA_ARGS__); -1; })
+#define fm_error_phase(...) ({ (void)(fm_error_phase)(__VA_ARGS__); -1; })
 
 static inline bool fm_error_is_set(const struct fm_error *err) { return err && err->code != FM_OK; }
 void fm_error_clear(struct fm_error *err);

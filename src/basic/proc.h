@@ -14,9 +14,12 @@
 struct fm_proc_id { pid_t pid; uint64_t start_ticks; }; /* start_ticks: field 22 of /proc/PID/stat */
 
 int fm_proc_identify(pid_t pid, struct fm_proc_id *ret, struct fm_error *err);
-/* true when that very process still exists and is not a zombie */
+/*
+ * true when that very process still exists and is not a zombie; also true when /proc cannot be read, because "unknown" must not pass
+ * for "dead"
+ */
 bool fm_proc_alive(const struct fm_proc_id *id);
-/* 'R','S','D','T','t','Z'…; 0 when gone */
+/* 'R','S','D','T','t','Z'…; 0 when gone, '?' when it cannot be read */
 char fm_proc_state(pid_t pid);
 /* pid as seen in the innermost pid namespace of the process (last number of NSpid) */
 int fm_proc_ns_pid(pid_t pid, pid_t *ret, struct fm_error *err);
@@ -26,7 +29,10 @@ int fm_proc_rss_bytes(pid_t pid, uint64_t *ret, struct fm_error *err);
 int fm_proc_children(pid_t pid, pid_t **ret, size_t *ret_n, struct fm_error *err);
 /* pid and all descendants, pid first, breadth first, at most FM_MAX_TREE_PROCESSES */
 int fm_proc_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err);
-/* wait until the process is gone (pidfd poll); DEADLINE_EXCEEDED otherwise. Not only for children. */
+/*
+ * wait until the process is gone or a zombie (pidfd poll); DEADLINE_EXCEEDED otherwise; timeout_ms < 0 waits for ever. Not only for
+ * children.
+ */
 int fm_proc_wait_gone(const struct fm_proc_id *id, int timeout_ms, struct fm_error *err);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * str.h - text: growing buffer, formatting, strict parsing of numbers, sizes and durations.
- * Allocation failure aborts only in fm_xasprintf/fm_xstrdup (small strings); everything fed by outsiders has a limit in its caller.
+ * Allocation failure aborts in the functions that have no error to return (fm_x*, fm_buf_*, fm_strv_*: small strings); everything fed by
+ * outsiders has a limit in its caller.
  */
 #ifndef FM_BASIC_STR_H
 #define FM_BASIC_STR_H
@@ -36,11 +37,16 @@ void fm_strv_add(char ***v, const char *s);
 static inline bool fm_streq(const char *a, const char *b) { return a && b && __builtin_strcmp(a, b) == 0; }
 bool fm_str_startswith(const char *s, const char *prefix);
 bool fm_str_endswith(const char *s, const char *suffix);
+/*
+ * In place: control characters (C0, DEL, C1) and bytes that are not valid UTF-8 become '?', so that the text fits one line of a log,
+ * JSON and protobuf.
+ */
+void fm_str_sanitize(char *s);
 
 /* Strict: whole string, no sign for unsigned, no overflow. */
 int fm_parse_u64(const char *s, uint64_t *ret, struct fm_error *err);
 int fm_parse_int(const char *s, int min, int max, int *ret, struct fm_error *err);
-/* "64K" "512M" "2G" "100" (binary multiples) */
+/* "64K" "512M" "2G" "100" (binary multiples; also k, T, P and the spellings Ki, KiB) */
 int fm_parse_bytes(const char *s, uint64_t *ret, struct fm_error *err);
 /* "250ms" "2s" "1m" "3h"; a bare number is seconds */
 int fm_parse_duration_ms(const char *s, uint64_t *ret, struct fm_error *err);

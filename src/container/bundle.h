@@ -2,12 +2,14 @@
 /*
  * bundle.h - OCI bundles: read and check what the user wrote, and make the instance's own bundle from it.
  *
- * The user's bundle is never modified. An instance has a folder <instances>/<instance>/ with bundle/config.json, log, nest/ (the control folder,
- * bind-mounted into a nested parent at /.fleximigrate/run) and, where the root filesystem was received from another host, rootfs/.
+ * The user's bundle is never modified. An instance has a folder <instances>/<instance>/ with bundle/config.json, log (empty), nest/
+ * (the control folder, bind-mounted into a nested parent at /.fleximigrate/run) and, where the root filesystem was received from another
+ * host, rootfs/ (may exist before the instance is made). The runtime makes the mount points /.fleximigrate/{nest,run} in the root filesystem.
  *
- * Nested: process.args become {"/.fleximigrate/nest", ["--wait"], "--", original args…}; mounts gain the nest binary (read-only, nosuid, nodev), the control folder and nothing else; everything else
- * (user, env, cwd, capabilities, namespaces, resources) stays as written. A network namespace path is set; pid, mount, ipc, uts namespaces must be private, a terminal
- * must not be asked for, else INVALID_ARGUMENT with the reason.
+ * Nested: process.args become {"/.fleximigrate/nest", ["--wait"], "--", original args…}; mounts gain the nest binary (read-only, nosuid,
+ * nodev), the control folder and nothing else; everything else (user, env, cwd, capabilities, namespaces, resources) stays as written. A
+ * network namespace path is set; pid, mount, ipc, uts namespaces must be private, else INVALID_ARGUMENT with the reason. A terminal must
+ * not be asked for (nested or not), and bind mounts need absolute sources: the instance's bundle is another folder than the user's.
  */
 #ifndef FM_CONTAINER_BUNDLE_H
 #define FM_CONTAINER_BUNDLE_H
@@ -35,7 +37,10 @@ struct fm_bundle_info {
 };
 void fm_bundle_info_done(struct fm_bundle_info *i);
 
-/* Reads <bundle>/config.json (<= FM_MAX_CONFIG_BYTES, jansson with duplicate keys rejected, depth limited). Malformed is INVALID_ARGUMENT with line and column or the missing member's name. */
+/*
+ * Reads <bundle>/config.json (<= FM_MAX_CONFIG_BYTES, jansson with duplicate keys rejected, depth limited). Malformed is INVALID_ARGUMENT
+ * with line and column or the missing member's name. The root filesystem must exist (only here, not in fm_bundle_parse).
+ */
 int fm_bundle_read(const char *bundle, char **ret_config, struct fm_bundle_info *ret, struct fm_error *err);
 /* The same for a config given as text; rootfs relative to base. */
 int fm_bundle_parse(const char *config, const char *base, struct fm_bundle_info *ret, struct fm_error *err);
@@ -53,7 +58,8 @@ struct fm_instance_spec {
 	bool wait;                  /* nested: do not start the application, a tree will be adopted */
 	const char *nest_binary;    /* host path of fleximigrate-nest */
 };
-/* Writes the folder and returns the bundle path (malloc). Fails before writing anything when the config is unusable. */
+/* Writes the folder and returns the bundle path (malloc). Fails before writing anything when the config is unusable. ALREADY_EXISTS when
+ * there is such an instance. */
 int fm_bundle_make_instance(const struct fm_instance_spec *s, char **ret_bundle, struct fm_error *err);
 int fm_bundle_remove_instance(const char *instances_dir, const char *instance, struct fm_error *err);
 

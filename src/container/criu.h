@@ -47,10 +47,14 @@ void fm_criu_free(struct fm_criu *c);
 pid_t fm_criu_pid(const struct fm_criu *c);
 
 struct fm_criu_dump_opts { pid_t root_ns_pid; bool lazy; int timeout_ms; int cancel_fd; int log_level; };
+/* Optional, before the fence: everything that CRIU does before it stops the first task. Then dump_begin (with the same options) only has to freeze and dump. The tree is not touched yet. */
+int fm_criu_dump_prepare(struct fm_criu *c, const struct fm_criu_dump_opts *o, struct fm_error *err);
 int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, struct fm_error *err);
 int fm_criu_dump_end(struct fm_criu *c, int timeout_ms, struct fm_error *err);
 
 struct fm_criu_restore_opts { bool lazy; int timeout_ms; int cancel_fd; int log_level; };
+/* Optional, before the images are there: CRIU gets ready and waits for inventory.img. The images folder must not contain one yet; then restore_begin (with the same options) only has to restore. */
+int fm_criu_restore_prepare(struct fm_criu *c, const struct fm_criu_restore_opts *o, struct fm_error *err);
 /* *ret_root: host pid of the restored root */
 int fm_criu_restore_begin(struct fm_criu *c, const struct fm_criu_restore_opts *o, pid_t *ret_root, struct fm_error *err);
 int fm_criu_restore_commit(struct fm_criu *c, int timeout_ms, struct fm_error *err);

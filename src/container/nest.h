@@ -2,19 +2,25 @@
 /*
  * nest.h - talking to `fleximigrate-nest`, PID 1 of a parent container, and its wire format.
  *
- * The nest is a small static program: it starts the application as an *inner tree* (own session, child subreaper set before exec so that orphans stay in the tree,
- * pids from FM_NEST_FIRST_PID on), forwards signals and output, reaps, and ends with the application's exit status. In --wait mode it starts nothing and
- * waits for a restored tree to be adopted. It also keeps descriptors for others (the userfaultfds of a post-copy restore), so that a crash of
- * the fault server blocks faults instead of reading zeros.
+ * The nest is a small static program: it starts the application as an *inner tree* (own session, child subreaper set before exec so that
+ * orphans stay in the tree, pids from FM_NEST_FIRST_PID on), forwards signals and output, reaps, and ends with the application's exit
+ * status. In --wait mode it starts nothing and waits for a restored tree to be adopted. It also keeps descriptors for others (the
+ * userfaultfds of a post-copy restore), so that a crash of the fault server blocks faults instead of reading zeros.
  *
- * Output: the application's stdout and stderr are named pipes inside the control folder (FM_NEST_RUN_MOUNT/out, /err), so that CRIU finds them
- * by path on the destination too; the nest copies what arrives to its own stdout and stderr, i.e. to where the orchestrator listens.
+ * Output: the application's stdout and stderr are named pipes inside the control folder (FM_NEST_RUN_MOUNT/out, /err), so that CRIU
+ * finds them by path on the destination too; the nest copies what arrives to its own stdout and stderr, i.e. to where the orchestrator
+ * listens.
  *
- * Control: SOCK_SEQPACKET Unix socket <control folder>/nest.sock; one struct fm_nest_request per packet, one struct fm_nest_reply back. The nest answers only
- * peers from outside its pid namespace (SO_PEERCRED pid 0): the application cannot talk to it.
+ * When the application ends, what it wrote before is copied to the end (however slow the listener), then the nest exits with its
+ * status, 128 + signal for a killed one, 127 / 126 when it could not be started (the reason is on stderr).
  *
- * States: EMPTY (--wait, nothing adopted) -> RUNNING -> HELD (the agent stopped the tree: signals are not forwarded) -> RUNNING | GONE; EXITED.
- * In GONE (the tree was moved away and killed here) the nest ends with FM_NEST_EXIT_MOVED.
+ * Control: SOCK_SEQPACKET Unix socket <control folder>/nest.sock; one struct fm_nest_request per packet, one struct fm_nest_reply back.
+ * The nest answers only peers from outside its pid namespace (SO_PEERCRED pid 0): the application cannot talk to it.
+ *
+ * States: EMPTY (--wait, nothing adopted) -> RUNNING -> HELD (the agent stopped the tree: signals are not forwarded, but remembered;
+ * they are delivered on the way back) -> RUNNING | GONE; EXITED. LEAVE needs HELD, so HOLD comes first. In GONE (the tree was moved away and
+ * is killed here) signals are ignored and the nest ends with FM_NEST_EXIT_MOVED once the application is gone. An EMPTY nest ends by
+ * SIGTERM, SIGINT, SIGQUIT or SIGHUP, with 128 + signal. Output is copied in every state.
  */
 #ifndef FM_CONTAINER_NEST_H
 #define FM_CONTAINER_NEST_H
@@ -32,11 +38,11 @@
 
 enum fm_nest_op {
 	FM_NEST_STATUS = 1,
-	FM_NEST_ADOPT = 2,    /* arg: pid (in the nest's namespace) of the restored root: from now on it is the application. State must be EMPTY. */
+	FM_NEST_ADOPT = 2,    /* arg: pid (in the nest's namespace) of the restored root, from now on the application. State EMPTY only. */
 	FM_NEST_HOLD = 3,     /* stop forwarding signals; does not stop the tree */
 	FM_NEST_UNHOLD = 4,
 	FM_NEST_LEAVE = 5,    /* the application's end is expected: the tree has moved away. When it is gone, exit FM_NEST_EXIT_MOVED. */
-	FM_NEST_KEEP = 6,     /* keep the attached descriptor under `key`; replaces an older one of the same key */
+	FM_NEST_KEEP = 6,     /* keep the attached descriptor under `key` (not UINT64_MAX); replaces an older one of the same key */
 	FM_NEST_FETCH = 7,    /* reply carries duplicates of up to 16 kept descriptors with key >= arg, their keys in reply.keys */
 	FM_NEST_DROP = 8,     /* close the descriptor of `key`; key UINT64_MAX = all */
 };
@@ -55,7 +61,11 @@ struct fm_nest_reply {
 	uint64_t keys[16];
 };
 
-/* ---- client side (agent). control_dir: host path of the control folder. Each call connects, asks, closes; deadline 5 s. */
+/*
+ * ---- client side (agent). control_dir: host path of the control folder. Each call connects, asks, closes; deadline 5 s. Any thread.
+ * No socket is NOT_FOUND, nobody listening UNAVAILABLE, a listener that is not the PID 1 of another pid namespace PERMISSION_DENIED (the
+ * application may have replaced the socket), a request that does not fit the state FAILED_PRECONDITION.
+ */
 struct fm_nest_status { enum fm_nest_state state; pid_t app_ns_pid; int exit_status; unsigned n_kept; };
 int fm_nest_status(const char *control_dir, struct fm_nest_status *ret, struct fm_error *err);
 int fm_nest_adopt(const char *control_dir, pid_t ns_pid, struct fm_error *err);
@@ -69,7 +79,7 @@ int fm_nest_drop(const char *control_dir, uint64_t key, struct fm_error *err);
 /* Prepare the control folder before the parent starts: fifos out and err, ownership uid:gid. */
 int fm_nest_prepare_control(const char *control_dir, uid_t uid, gid_t gid, struct fm_error *err);
 
-/* Host pid of the process that has ns_pid in the pid namespace of nest_pid (the parent's PID 1). NOT_FOUND when there is none. */
+/* Host pid (as the caller's /proc shows it) of the process that has ns_pid in the pid namespace of nest_pid (the parent's PID 1). NOT_FOUND when there is none. */
 int fm_nest_host_pid(pid_t nest_pid, pid_t ns_pid, pid_t *ret, struct fm_error *err);
 
 /* Write /proc/sys/kernel/ns_last_pid of the pid namespace of `pid`, so that the next process there gets last+1. */

@@ -2,8 +2,12 @@
 /*
  * runtime.h - an OCI runtime behind a small vtable. runc today; crun, Docker, Podman, containerd have their own issue.
  *
- * All calls block (they run the runtime's program with a deadline) and are safe from any thread as long as two threads do not work on the same instance.
- * remove, kill are idempotent: a missing instance is success.
+ * All calls block (they run the runtime's program with a deadline) and are safe from any thread as long as two threads do not work on
+ * the same instance. remove, kill are idempotent: a missing (for kill also a stopped) instance is success; so are pausing a paused and
+ * resuming a running one.
+ *
+ * log_fd: stdio that CRIU can carry over is /dev/null or an anonymous pipe (its new end on restore is log_fd again). An ordinary container
+ * whose log_fd is a file of the host cannot be checkpointed. A nested one may have any.
  */
 #ifndef FM_CONTAINER_RUNTIME_H
 #define FM_CONTAINER_RUNTIME_H
@@ -27,7 +31,13 @@ struct fm_instance {
 };
 
 struct fm_checkpoint_opts { const char *image_dir, *work_dir; bool tcp_established; int timeout_ms; };
-struct fm_restore_opts { const char *image_dir, *work_dir, *bundle; const char *criu_config; bool tcp_established; int timeout_ms; int log_fd; };
+struct fm_restore_opts {
+	const char *image_dir, *work_dir, *bundle;
+	const char *criu_config; /* file of more CRIU options (one a line, such as "action-script PATH"), or NULL; changes the bundle's annotation */
+	bool tcp_established;
+	int timeout_ms;          /* 0 = 10 minutes; likewise above */
+	int log_fd;
+};
 
 struct fm_runtime; /* program, root folder, criu wrapper */
 
@@ -35,7 +45,8 @@ struct fm_runtime_ops {
 	const char *name;
 	int (*version)(struct fm_runtime *rt, char *buf, size_t cap, struct fm_error *err);
 	int (*list)(struct fm_runtime *rt, struct fm_instance **ret, size_t *ret_n, struct fm_error *err);
-	int (*state)(struct fm_runtime *rt, const char *id, struct fm_instance *ret, struct fm_error *err); /* NOT_FOUND when there is none */
+	/* NOT_FOUND when there is none */
+	int (*state)(struct fm_runtime *rt, const char *id, struct fm_instance *ret, struct fm_error *err);
 	/* stdio of PID 1 goes to log_fd (stdin /dev/null) */
 	int (*create)(struct fm_runtime *rt, const char *id, const char *bundle, int log_fd, struct fm_error *err);
 	int (*start)(struct fm_runtime *rt, const char *id, struct fm_error *err);
@@ -43,7 +54,8 @@ struct fm_runtime_ops {
 	int (*pause)(struct fm_runtime *rt, const char *id, struct fm_error *err);
 	int (*resume)(struct fm_runtime *rt, const char *id, struct fm_error *err);
 	int (*remove)(struct fm_runtime *rt, const char *id, struct fm_error *err); /* force: kills, waits, deletes */
-	/* Ordinary containers only. checkpoint leaves the container frozen and complete (pause first, leave-running, so nothing is destroyed). */
+	/* Ordinary containers only. checkpoint leaves the container frozen and complete (pause first, leave-running, so nothing is
+	 * destroyed); when it fails the container is as it was found, running or paused. */
 	int (*checkpoint)(struct fm_runtime *rt, const char *id, const struct fm_checkpoint_opts *o, struct fm_error *err);
 	int (*restore)(struct fm_runtime *rt, const char *id, const struct fm_restore_opts *o, struct fm_error *err);
 	void (*free)(struct fm_runtime *rt);

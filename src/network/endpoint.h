@@ -6,10 +6,12 @@
  * to it), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
  * Never toggles a link's up/down on the way: link-watch may take a second to notice (see docs/NETWORK.md).
  *
- * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> close -> neighbours.
- * Rolling back: source open -> announce; destination: remove. Everything works on the network namespace of the calling process as "the host".
+ * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> attach -> close ->
+ * neighbours. Rolling back: source open -> announce; destination: remove. Everything works on the network namespace of the calling thread
+ * as "the host"; a handle keeps the host of its first prepare, attach or other call.
  *
- * Nothing is spawned; rtnetlink through libmnl. In the freeze only open/close/announce/set_neighbours run, on sockets opened by prepare or attach.
+ * Nothing is spawned; rtnetlink through libmnl. In the freeze only open/close/announce/set_neighbours run, on sockets opened by prepare or
+ * attach. A handle that has seen neither opens them with the first call that needs them (so a fence works in recovery, by name alone).
  * A handle belongs to one thread at a time. All functions are idempotent: closing the closed, removing the missing succeed.
  */
 #ifndef FM_NETWORK_ENDPOINT_H
@@ -33,9 +35,11 @@ struct fm_endpoint_config {
 	uint32_t mtu;             /* 0 = the bridge's */
 };
 
-/* Parse the user's words. mac NULL or "" derives a locally administered one from name. INVALID_ARGUMENT names the wrong part. */
-int fm_endpoint_config_parse(const char *bridge, const char *ifname, const char *mac, const char *address, const char *gateway, const char *name,
-			     struct fm_endpoint_config *ret, struct fm_error *err);
+/* Parse the user's words. mac NULL or "" derives a locally administered one from name. INVALID_ARGUMENT names the wrong part.
+ * host_ifname is derived from name too; a caller with a better instance id overwrites it (fm_endpoint_host_ifname). ifname and gateway may
+ * be NULL or "". */
+int fm_endpoint_config_parse(const char *bridge, const char *ifname, const char *mac, const char *address, const char *gateway,
+			     const char *name, struct fm_endpoint_config *ret, struct fm_error *err);
 /* Interface name for an instance on a host; stable, unique per (instance). */
 void fm_endpoint_host_ifname(const char *instance, char ret[IFNAMSIZ]);
 void fm_mac_format(const uint8_t mac[6], char ret[18]);
@@ -44,7 +48,8 @@ struct fm_neighbour { struct in_addr address; uint8_t mac[6]; };
 
 struct fm_endpoint;
 
-/* Redirection driver: how clients reach the endpoint. One today (Linux bridge: FDB + gratuitous ARP); more in the network manager's own issue. */
+/* Redirection driver: how clients reach the endpoint. One today (Linux bridge: FDB + gratuitous ARP); more in the network manager's own
+ * issue. */
 struct fm_redirect_ops {
 	const char *name;
 	int (*open)(struct fm_endpoint *e, struct fm_error *err);     /* make the port forward; 1 ms budget */
@@ -58,30 +63,40 @@ extern const struct fm_redirect_ops fm_redirect_bridge;
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);
 void fm_endpoint_free(struct fm_endpoint *e); /* closes descriptors only */
 
-/* Create the veth pair with the container end (MAC, address, gateway route, up, lo up, neighbour retrans time 20 ms) inside the namespace, host end up without master.
- * FAILED_PRECONDITION when the bridge is missing, ALREADY_EXISTS when the address already answers ARP from another MAC on the bridge while *no* endpoint of that container is expected there
- * (check_duplicate). Leaves nothing behind on failure. */
+/* Create the veth pair with the container end (MAC, address, gateway route, up, lo up, neighbour retrans time 20 ms) inside the namespace,
+ * host end up, sealed, without master; returns when both ends have carrier, so that open is immediate.
+ * FAILED_PRECONDITION when the bridge is missing, down or delays new ports (spanning tree), or when the namespace is the host's own.
+ * check_duplicate: ALREADY_EXISTS when the address answers ARP from another MAC than the endpoint's on the bridge, or is the host's own
+ * (the container itself may still serve elsewhere); takes 200 ms.
+ * ALREADY_EXISTS also when the host end's name is taken by another pair; the same pair is completed, FAILED_PRECONDITION when it is open.
+ * Leaves nothing behind on failure. */
 int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err);
-/* Take over an endpoint that exists already (source side, recovery): opens the sockets that open/close/announce need. */
+/* Take over an endpoint that exists already (source side, recovery): opens the sockets that open/close/announce need. NOT_FOUND when it
+ * does not exist, FAILED_PRECONDITION when the host end leads elsewhere. */
 int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err);
 int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err);
 int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err);
+/* One request and one reply, without waiting. Repeat it now and then during the first second where frames can be lost. */
 int fm_endpoint_announce(struct fm_endpoint *e, struct fm_error *err);
+/* What cannot be shown to be closed counts as open. */
 bool fm_endpoint_is_open(struct fm_endpoint *e);
 /* The neighbour table of the container's namespace (IPv4, states with a known MAC), at most *n in; count out. */
 int fm_endpoint_neighbours(struct fm_endpoint *e, struct fm_neighbour *ret, size_t *n, struct fm_error *err);
-/* Install them as REACHABLE (not permanent: normal ageing goes on). */
+/* Install them as REACHABLE (not permanent: normal ageing goes on). At most FM_MAX_NEIGHBOURS; group MACs and addresses are
+ * INVALID_ARGUMENT. A failure costs an ARP round trip, not correctness: the caller may go on. */
 int fm_endpoint_set_neighbours(struct fm_endpoint *e, const struct fm_neighbour *v, size_t n, struct fm_error *err);
-/* Delete the veth pair by host end name and its FDB entry. Missing is success. Waits until the name is free (deadline 2 s). */
+/* Delete the veth pair by host end name and its FDB entry. Missing is success. Waits until the name is free (deadline 2 s). Other names
+ * than fm_endpoint_host_ifname gives are INVALID_ARGUMENT. */
 int fm_endpoint_remove(const char *host_ifname, struct fm_error *err);
 
-/* A network namespace that a path keeps alive (empty file + bind mount of a fresh namespace), as `ip netns` does, lo up, IPv6 as the kernel's default. */
+/* A network namespace that a path keeps alive (empty file + bind mount of a fresh namespace), as `ip netns` does, lo up, IPv6 as the
+ * kernel's default. Creates missing folders. ALREADY_EXISTS when the path is taken, but an empty file without a mount is used. */
 int fm_netns_create(const char *path, struct fm_error *err);
 int fm_netns_remove(const char *path, struct fm_error *err); /* lazy unmount + unlink; missing is success */
 /* fn(userdata) with the calling thread inside the namespace; back again before it returns (aborts the process if the way back fails). */
 int fm_netns_call(int netns_fd, int (*fn)(void *userdata, struct fm_error *err), void *userdata, struct fm_error *err);
 
-/* Host ends ("fm????????") in this namespace that exist now: for doctor and tests. */
+/* Host ends ("fm????????") in this namespace that exist now: for doctor and tests. *ret malloc'ed, NULL when there is none. */
 int fm_endpoint_list(char (**ret)[IFNAMSIZ], size_t *ret_n, struct fm_error *err);
 
 #endif

@@ -12,7 +12,10 @@
  * Crash safety: each userfaultfd is handed to `keep` (the nest) before CRIU may go on; a bitmap of what was filled or removed lives in a file on the migration's tmpfs. If this process dies, faults block; a
  * new process calls fm_pager_recover with the kept descriptors and goes on. When all ranges are filled they are unregistered, `drop` is called, and the pager is done.
  *
- * Threads: fm_pager_new starts one; the functions below may be called from any other. Memory: O(ranges) + bitmap + window.
+ * A child that is forked meanwhile and finds no place with the guard is served all the same, but a crash is then DATA_LOSS. So is a crash in the microseconds in which a message of the
+ * kernel has been read and not yet been written down.
+ *
+ * Threads: fm_pager_new starts one, each stream another; the functions below may be called from any other. Memory: O(ranges) + bitmap + window. Only for hosts with pages of 4096 bytes.
  */
 #ifndef FM_SYNC_PAGER_H
 #define FM_SYNC_PAGER_H
@@ -39,17 +42,21 @@ struct fm_pager_opts {
 struct fm_pager;
 int fm_pager_new(const struct fm_pager_opts *o, struct fm_pager **ret, struct fm_error *err);
 int fm_pager_recover(const struct fm_pager_opts *o, const int *fds, const uint64_t *keys, size_t n, struct fm_pager **ret, struct fm_error *err); /* takes the fds */
-/* Give it a (new) page stream; borrowed until the pager reports it broken or is freed. */
+/* Give it a (new) page stream; borrowed until the pager reports it broken, is done or is freed, or until set_stream with another one returns. On one that is done, only says so to the source. */
 int fm_pager_set_stream(struct fm_pager *p, struct fm_stream *s, struct fm_error *err);
+/* Wait until every restored process of which the images list lazy pages has handed over its userfaultfd and all are kept: before CRIU is allowed to run them. */
+int fm_pager_wait_kept(struct fm_pager *p, int timeout_ms, int cancel_fd, struct fm_error *err);
 /* Background filling may start (after the commit; before it only faults are served). */
 void fm_pager_start_background(struct fm_pager *p);
 
+/* pages: of the images, without what children have of them. faults: all; latency: of those that had to wait for the source. */
 struct fm_pager_stats {
 	uint64_t pages_total, pages_done, faults, fault_latency_p50_us, fault_latency_p99_us, fault_latency_max_us;
 	bool stream_up, done;
 };
 void fm_pager_stats(struct fm_pager *p, struct fm_pager_stats *ret);
-/* Wait for: done (0), the stream broke (UNAVAILABLE: connect again, set_stream, wait again), deadline, cancel, fatal (DATA_LOSS, INTERNAL). */
+/* Wait for: done (0), the stream broke (UNAVAILABLE: connect again, set_stream, wait again), deadline, cancel, fatal (DATA_LOSS: the source or the state is not
+ * what it should be; ABORTED: CRIU gave up; RESOURCE_EXHAUSTED, INTERNAL; or what the source reported). After a fatal one tasks that need pages stay blocked. */
 int fm_pager_wait(struct fm_pager *p, int timeout_ms, int cancel_fd, struct fm_error *err);
 /* Stops the thread. Kept descriptors stay kept unless done. */
 void fm_pager_free(struct fm_pager *p);

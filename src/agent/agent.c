@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* agent.c - wires the agent: the host's facts and folders, movers (which recover from their journals), service, and the thread that reports to the manager. */
+#include "agent/agent.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/setup.h"
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "basic/str.h"
+#include "fm-version.h"
+#include "loop/pool.h"
+#include "migration/pb.h"
+#include "rpc/service.h"
+
+#define REPORT_TIMEOUT_MS 5000
+
+struct agent {
+	struct fm_agent_options o;
+	struct fm_host host;
+	struct fm_agent_files files;
+	struct fm_movers *movers;
+	struct fm_agent_service service;
+	struct fm_rpc_method methods[_FM_AGENT_METHOD_MAX + 1];
+	struct fm_rpc_server *server;
+	struct fm_rpc_client *manager;
+	char address[128];
+	struct fm_stop stop;
+	pthread_t reporter;
+	bool reporting;
+};
+
+static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(ReportRequest) *req = FM_PB_NEW(ReportRequest, report_request);
+	ProtobufCMessage *resp = NULL;
+	req->protocol = 1;
+	req->host = FM_PB_NEW(Host, host);
+	if (fm_host_report(&a->host, req->host, err) < 0 || fm_agent_containers(&a->host, a->movers, &req->containers, &req->n_containers, err) < 0)
+		return -1;
+	fm_pb_set(&req->host->address, a->address);
+	fm_pb_set(&req->host->version, FM_VERSION);
+	if (fm_rpc_client_call(a->manager, &fm_manager_methods[FM_MANAGER_REPORT], &req->base, REPORT_TIMEOUT_MS, a->stop.fd, &resp, err) < 0)
+		return -1;
+	uint32_t wanted = ((FM_PB(ReportResponse) *)resp)->interval_ms;
+	*interval_ms = wanted >= 100 && wanted <= 60000 ? wanted : 1000;
+	fm_pb_free(resp);
+	return 0;
+}
+
+static void *report(void *arg)
+{
+	struct agent *a = arg;
+	uint32_t interval_ms = 1000;
+	bool connected = false, complained = false;
+	while (!fm_stop_requested(&a->stop)) {
+		struct fm_error err = FM_ERROR_INIT;
+		bool ok = report_once(a, &interval_ms, &err) == 0;
+		if (ok && !connected)
+			fm_log_write(a->host.log, FM_LOG_INFO, "ResourceMonitor", NULL, "Host '%s' registered with the manager at %s.", a->host.name, a->o.manager);
+		else if (!ok && (connected || !complained) && !fm_stop_requested(&a->stop))
+			fm_log_write(a->host.log, FM_LOG_WARN, "ResourceMonitor", NULL, "Reporting to the manager failed (trying again): %s", err.message);
+		complained = complained || !ok;
+		connected = ok;
+		(void)fm_wait_fd(a->stop.fd, POLLIN, (int)interval_ms, NULL);
+	}
+	return NULL;
+}
+
+static int wire(struct agent *a, struct fm_error *err)
+{
+	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 || fm_movers_new(&a->host, &a->movers, err) < 0)
+		return -1;
+	a->service = (struct fm_agent_service){ .version = FM_VERSION, .host = &a->host, .movers = a->movers };
+	fm_agent_service_methods(a->methods);
+	struct fm_rpc_tls tls = { .ca_pem_path = a->files.ca, .cert_pem_path = a->files.cert, .key_pem_path = a->files.key };
+	struct fm_rpc_server_opts so = { .methods = a->methods, .userdata = &a->service, .n_threads = 32, .unix_path = a->files.socket, .tcp_address = a->o.listen, .tls = tls };
+	if (fm_rpc_server_new(&so, &a->server, err) < 0)
+		return -1;
+	if (a->o.listen)
+		(void)snprintf(a->address, sizeof(a->address), "%s:%u", a->host.stream_host, fm_rpc_server_tcp_port(a->server));
+	else
+		(void)snprintf(a->address, sizeof(a->address), "unix:%.100s", a->files.socket);
+	bool unix_manager = fm_str_startswith(a->o.manager, "unix:");
+	if (fm_rpc_client_new(a->o.manager, unix_manager ? NULL : &tls, &a->manager, err) < 0)
+		return -1;
+	int rc = pthread_create(&a->reporter, NULL, report, a);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the reporting thread");
+	a->reporting = true;
+	return 0;
+}
+
+static void unwire(struct agent *a)
+{
+	fm_stop_request(&a->stop);
+	if (a->reporting)
+		pthread_join(a->reporter, NULL);
+	if (a->server)
+		fm_rpc_server_free(a->server, 1000);
+	fm_rpc_client_free(a->manager);
+	fm_movers_free(a->movers);
+	fm_agent_teardown_host(&a->host, &a->files);
+	fm_stop_done(&a->stop);
+}
+
+int fm_agent_main(int argc, char **argv)
+{
+	struct agent a = { .o = FM_AGENT_OPTIONS_INIT };
+	struct fm_error err = FM_ERROR_INIT;
+	int signals = -1;
+	int rc = fm_agent_parse(argc, argv, &a.o, &err);
+	if (rc > 0)
+		return 0;
+	bool usage = rc < 0;
+	if (rc == 0)
+		rc = fm_signals_block(&signals, &err);
+	if (rc == 0)
+		rc = wire(&a, &err);
+	if (rc == 0) {
+		fm_log_write(a.host.log, FM_LOG_INFO, "MigrationManager", NULL, "Agent of host '%s' ready on %s (version %s).", a.host.name, a.address, FM_VERSION);
+		if (a.host.criu_problem.code != FM_OK)
+			fm_log_write(a.host.log, FM_LOG_WARN, "ContainerManager", NULL, "This host cannot migrate containers yet: %s", a.host.criu_problem.message);
+		(void)fm_wait_fd(signals, POLLIN, -1, NULL);
+		fm_log_write(a.host.log, FM_LOG_INFO, "MigrationManager", NULL, "Stopping; containers run on.");
+	} else {
+		fprintf(stderr, "fleximigrate agent: %s\n", err.message);
+		if (err.hint[0])
+			fprintf(stderr, "hint: %s\n", err.hint);
+	}
+	unwire(&a);
+	if (signals >= 0)
+		(void)close(signals);
+	return rc < 0 ? (usage ? 2 : 1) : 0;
+}

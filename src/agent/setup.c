@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* setup.c - see setup.h. */
+#include "agent/setup.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "basic/options.h"
+#include "basic/str.h"
+#include "fm-version.h"
+
+int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err)
+{
+	const struct fm_option table[] = {
+		{ "name", FM_OPT_STRING, &o->name, "NAME", "this host's name in the cluster and its certificate's (default: the hostname)", NULL },
+		{ "manager", FM_OPT_STRING, &o->manager, "TARGET", "host:port or unix:/path of the manager", NULL },
+		{ "listen", FM_OPT_STRING, &o->listen, "ADDR:PORT", "where manager and other agents reach this host (mutual TLS)", NULL },
+		{ "socket", FM_OPT_STRING, &o->socket, "PATH", "Unix socket for local clients (default: RUN-DIR/agent.sock)", NULL },
+		{ "tls-dir", FM_OPT_STRING, &o->tls_dir, "DIR", "ca.pem, NAME.pem, NAME.key", NULL },
+		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "instances and journals; survives a reboot", NULL },
+		{ "run-dir", FM_OPT_STRING, &o->run_dir, "DIR", "namespaces, images, sockets", NULL },
+		{ "bridge", FM_OPT_STRING, &o->bridge, "NAME", "Linux bridge that containers are plugged into", NULL },
+		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
+		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
+		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR", "CRIU as tools/setup/install-criu.sh lays it out", NULL },
+		{ "nest", FM_OPT_STRING, &o->nest, "PATH", "fleximigrate-nest, the init of parent containers", NULL },
+		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
+		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)", "debug|info|warn|error" },
+		{ 0 },
+	};
+	const struct fm_command_line cl = { .usage = "fleximigrate agent --manager TARGET --listen ADDR:PORT [options]",
+					    .summary = "Run this host's agent: it reports the host and its containers, and moves them when the manager says so.",
+					    .options = table };
+	struct fm_arguments args = { 0 };
+	int rc = fm_options_parse(&cl, argc, argv, &args, err);
+	fm_arguments_done(&args);
+	return rc;
+}
+
+/* Beside this program (build folder), else where it is installed. */
+static int find_nest(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
+{
+	char self[1024];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (o->nest)
+		return fm_snprintf(h->nest_binary, sizeof(h->nest_binary), err, "%s", o->nest);
+	self[n > 0 ? n : 0] = '\0';
+	char *slash = strrchr(self, '/');
+	if (slash)
+		*slash = '\0';
+	_fm_free_ char *beside = fm_xasprintf("%s/fleximigrate-nest", self);
+	return fm_snprintf(h->nest_binary, sizeof(h->nest_binary), err, "%s", access(beside, X_OK) == 0 ? beside : FM_LIBEXECDIR "/fleximigrate-nest");
+}
+
+static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
+{
+	if (o->name)
+		(void)snprintf(h->name, sizeof(h->name), "%s", o->name);
+	else if (gethostname(h->name, sizeof(h->name) - 1) < 0)
+		return fm_error_errno(err, errno, "cannot read the hostname");
+	if (!fm_name_is_valid(h->name))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a host name: give --name", h->name);
+	(void)snprintf(h->cgroup_parent, sizeof(h->cgroup_parent), "/fleximigrate/%s", h->name);
+	const char *colon = o->listen ? strrchr(o->listen, ':') : NULL;
+	if (o->listen && (!colon || (size_t)(colon - o->listen) >= sizeof(h->stream_host)))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--listen must be ADDRESS:PORT, not '%s'", o->listen);
+	(void)snprintf(h->stream_host, sizeof(h->stream_host), "%.*s", colon ? (int)(colon - o->listen) : 9, colon ? o->listen : "127.0.0.1");
+	return 0;
+}
+
+static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
+{
+	_fm_free_ char *wrapper = fm_xasprintf("%s/criu", o->criu_prefix);
+	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &h->runtime, err) < 0)
+		return -1;
+	/* A host without a working runtime or CRIU still reports itself and says what is missing. */
+	(void)h->runtime->ops->version(h->runtime, h->runtime_version, sizeof(h->runtime_version), NULL);
+	h->criu_problem = FM_ERROR_INIT;
+	(void)fm_criu_install_probe(o->criu_prefix, 0, &h->criu, &h->criu_problem);
+	return 0;
+}
+
+int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, struct fm_agent_files *files, struct fm_error *err)
+{
+	enum fm_log_level level = FM_LOG_INFO;
+	(void)fm_log_level_from_string(o->log_level, &level);
+	h->log = fm_log_new(STDERR_FILENO, fm_streq(o->log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
+	if (name_host(o, h, err) < 0 || fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &h->fault, err) < 0 || fm_host_init_dirs(h, o->state_dir, o->run_dir, err) < 0 ||
+	    find_nest(o, h, err) < 0 || open_runtime(o, h, err) < 0)
+		return -1;
+	if (o->bridge && fm_snprintf(h->bridge, sizeof(h->bridge), err, "%s", o->bridge) < 0)
+		return fm_error_prefix(err, "--bridge");
+	files->ca = fm_xasprintf("%s/ca.pem", o->tls_dir);
+	files->cert = fm_xasprintf("%s/%s.pem", o->tls_dir, h->name);
+	files->key = fm_xasprintf("%s/%s.key", o->tls_dir, h->name);
+	files->socket = o->socket ? fm_xstrdup(o->socket) : fm_xasprintf("%s/agent.sock", h->run_dir);
+	h->tls = (struct fm_stream_tls){ .ca_pem_path = files->ca, .cert_pem_path = files->cert, .key_pem_path = files->key };
+	h->use_tls = o->listen != NULL;
+	return 0;
+}
+
+void fm_agent_teardown_host(struct fm_host *h, struct fm_agent_files *files)
+{
+	fm_runtime_free(h->runtime);
+	fm_fault_free(h->fault);
+	fm_log_free(h->log);
+	free(files->ca);
+	free(files->cert);
+	free(files->key);
+	free(files->socket);
+}

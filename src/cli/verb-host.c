@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* verb-host.c - `host ls`, `host show`. */
+#include <stdio.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "cli/cli.h"
+#include "cli/verbs.h"
+
+int fm_verb_host_ls(int argc, char **argv)
+{
+	struct fm_client_options o = { 0 };
+	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
+	const struct fm_command_line cl = { .usage = "fleximigrate host ls [options]", .summary = "List the hosts the manager knows.", .options = table };
+	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
+	struct fm_error err = FM_ERROR_INIT;
+	_fm_pb_ FM_PB(ListHostsResponse) *r = NULL;
+	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
+	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
+	if (rc > 0)
+		return 0;
+	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_HOSTS, &req.base, &r, &err) < 0)
+		return fm_cli_fail(&o, &err);
+	if (fm_client_wants_json(&o)) {
+		fm_print_json(&r->base);
+		return 0;
+	}
+	struct fm_table *t = fm_table_new((const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
+	for (size_t i = 0; i < r->n_hosts; i++) {
+		const FM_PB(Host) *h = r->hosts[i];
+		char memory[32], containers[16];
+		(void)snprintf(containers, sizeof(containers), "%u", h->containers);
+		fm_table_row(t, h->name, h->status, h->address, containers, fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
+			     h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);
+	}
+	fm_table_print(t);
+	return 0;
+}
+
+static void print_host(const FM_PB(Host) * h)
+{
+	char total[32], available[32], disk[32], seen[40];
+	printf("Host:       %s (%s)\n", h->name, h->status);
+	printf("Agent:      %s, version %s, last report %s\n", h->address, h->version, h->last_seen_unix_ms ? fm_format_time(h->last_seen_unix_ms, seen, sizeof(seen)) : "never");
+	printf("Kernel:     %s, %u cpus\n", h->kernel, h->cpus);
+	printf("Memory:     %s available of %s\n", fm_format_bytes(h->memory_available_bytes, available, sizeof(available)), fm_format_bytes(h->memory_total_bytes, total, sizeof(total)));
+	printf("Disk:       %s available\n", fm_format_bytes(h->disk_available_bytes, disk, sizeof(disk)));
+	printf("Runtime:    %s\n", h->runtime_version);
+	printf("CRIU:       %s\n", h->criu_problem[0] ? h->criu_problem : h->criu_version);
+	printf("Bridge:     %s\n", h->bridge[0] ? h->bridge : "(none)");
+	printf("Containers: %u\n", h->containers);
+}
+
+int fm_verb_host_show(int argc, char **argv)
+{
+	struct fm_client_options o = { 0 };
+	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
+	const struct fm_command_line cl = { .usage = "fleximigrate host show HOST [options]", .summary = "Show one host.", .options = table, .min_args = 1, .max_args = 1 };
+	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
+	struct fm_error err = FM_ERROR_INIT;
+	_fm_pb_ FM_PB(Host) *h = NULL;
+	FM_PB(NameRequest) req = FLEXIMIGRATE__V1__NAME_REQUEST__INIT;
+	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
+	if (rc > 0)
+		return 0;
+	if (rc == 0)
+		req.name = args.v[0];
+	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_HOST, &req.base, &h, &err) < 0)
+		return fm_cli_fail(&o, &err);
+	if (fm_client_wants_json(&o))
+		fm_print_json(&h->base);
+	else
+		print_host(h);
+	return 0;
+}

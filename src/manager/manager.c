@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* manager.c - wires the manager: store, fleet, clients of the agents, coordinator, service; then waits for a signal. */
+#include "manager/manager.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/fault.h"
+#include "basic/io.h"
+#include "basic/options.h"
+#include "basic/str.h"
+#include "fm-version.h"
+#include "loop/pool.h"
+#include "rpc/agent-client.h"
+#include "rpc/service.h"
+
+struct options {
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *log_format, *log_level;
+	uint64_t max_concurrent;
+};
+
+struct manager {
+	struct options o;
+	char *ca, *cert, *key;
+	struct fm_rpc_tls tls;
+	struct fm_log *log;
+	struct fm_fault *fault;
+	struct fm_store *store;
+	struct fm_fleet *fleet;
+	struct fm_agent_clients *clients;
+	struct fm_coordinator *coordinator;
+	struct fm_manager_service service;
+	struct fm_rpc_method methods[_FM_MANAGER_METHOD_MAX + 1];
+	struct fm_rpc_server *server;
+};
+
+static int resolve(void *userdata, const char *host, char *ret, size_t cap, struct fm_error *err)
+{
+	struct manager *m = userdata;
+	return fm_fleet_agent_address(m->fleet, host, ret, cap, err);
+}
+
+static int open_store(struct manager *m, struct fm_error *err)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/manager.db", m->o.state_dir);
+	if (fm_mkdir_p(m->o.state_dir, 0700, err) < 0)
+		return -1;
+	return fm_store_open_sqlite(path, &m->store, err);
+}
+
+static int prepare_socket_folder(const char *path, struct fm_error *err)
+{
+	_fm_free_ char *dir = fm_xstrdup(path);
+	char *slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return 0;
+	*slash = '\0';
+	return fm_mkdir_p(dir, 0755, err);
+}
+
+static int wire(struct manager *m, struct fm_error *err)
+{
+	m->ca = fm_xasprintf("%s/ca.pem", m->o.tls_dir);
+	m->cert = fm_xasprintf("%s/%s.pem", m->o.tls_dir, m->o.name);
+	m->key = fm_xasprintf("%s/%s.key", m->o.tls_dir, m->o.name);
+	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
+	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 || fm_fleet_new(m->store, &m->fleet, err) < 0 ||
+	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+		return -1;
+	struct fm_coordinator_opts co = { .store = m->store, .agents = fm_agent_clients_api(m->clients), .fleet = m->fleet, .log = m->log, .fault = m->fault,
+					  .max_concurrent = (unsigned)m->o.max_concurrent };
+	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
+		return -1;
+	m->service = (struct fm_manager_service){ .version = FM_VERSION, .name = m->o.name, .coordinator = m->coordinator, .fleet = m->fleet,
+						  .agents = fm_agent_clients_api(m->clients), .log = m->log };
+	fm_manager_service_methods(m->methods);
+	struct fm_rpc_server_opts so = { .methods = m->methods, .userdata = &m->service, .n_threads = 32, .unix_path = m->o.socket, .tcp_address = m->o.listen, .tls = m->tls };
+	if (prepare_socket_folder(m->o.socket, err) < 0)
+		return -1;
+	return fm_rpc_server_new(&so, &m->server, err);
+}
+
+static void unwire(struct manager *m)
+{
+	if (m->server)
+		fm_rpc_server_free(m->server, 1000);
+	fm_coordinator_free(m->coordinator);
+	fm_agent_clients_free(m->clients);
+	fm_fleet_free(m->fleet);
+	fm_store_close(m->store);
+	fm_fault_free(m->fault);
+	free(m->ca);
+	free(m->cert);
+	free(m->key);
+}
+
+static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
+{
+	const struct fm_option table[] = {
+		{ "name", FM_OPT_STRING, &o->name, "NAME", "its certificate's name (default: manager)", NULL },
+		{ "socket", FM_OPT_STRING, &o->socket, "PATH", "Unix socket for local clients (default: /run/fleximigrate/manager.sock)", NULL },
+		{ "listen", FM_OPT_STRING, &o->listen, "ADDR:PORT", "also listen on TCP with mutual TLS, for agents on other hosts", NULL },
+		{ "tls-dir", FM_OPT_STRING, &o->tls_dir, "DIR", "ca.pem, NAME.pem, NAME.key (default: /etc/fleximigrate/pki)", NULL },
+		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
+		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
+		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
+		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)", "debug|info|warn|error" },
+		{ 0 },
+	};
+	const struct fm_command_line cl = { .usage = "fleximigrate manager [options]", .summary = "Run the manager: it knows the hosts and drives every migration.", .options = table };
+	struct fm_arguments args = { 0 };
+	int rc = fm_options_parse(&cl, argc, argv, &args, err);
+	fm_arguments_done(&args);
+	return rc;
+}
+
+int fm_manager_main(int argc, char **argv)
+{
+	struct manager m = { .o = { .name = "manager", .socket = "/run/fleximigrate/manager.sock", .tls_dir = "/etc/fleximigrate/pki", .state_dir = "/var/lib/fleximigrate",
+				    .log_format = "human", .log_level = "info", .max_concurrent = 8 } };
+	struct fm_error err = FM_ERROR_INIT;
+	enum fm_log_level level = FM_LOG_INFO;
+	int signals = -1;
+	int rc = parse(argc, argv, &m.o, &err);
+	if (rc > 0)
+		return 0;
+	if (rc == 0)
+		rc = fm_signals_block(&signals, &err);
+	(void)fm_log_level_from_string(m.o.log_level, &level);
+	m.log = fm_log_new(STDERR_FILENO, fm_streq(m.o.log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
+	bool usage = rc < 0;
+	if (rc == 0)
+		rc = wire(&m, &err);
+	if (rc == 0) {
+		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket, m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
+		(void)fm_wait_fd(signals, POLLIN, -1, NULL);
+		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Stopping; migrations under way go on when the manager is back.");
+	} else {
+		fprintf(stderr, "fleximigrate manager: %s\n", err.message);
+		if (err.hint[0])
+			fprintf(stderr, "hint: %s\n", err.hint);
+	}
+	unwire(&m);
+	fm_log_free(m.log);
+	if (signals >= 0)
+		(void)close(signals);
+	return rc < 0 ? (usage ? 2 : 1) : 0;
+}

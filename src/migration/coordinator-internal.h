@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* coordinator-internal.h - one migration as its worker thread sees it; private to the coordinator's files. */
+#ifndef FM_MIGRATION_COORDINATOR_INTERNAL_H
+#define FM_MIGRATION_COORDINATOR_INTERNAL_H
+
+#include <pthread.h>
+
+#include "basic/clock.h"
+#include "basic/id.h"
+#include "basic/str.h"
+#include "decision/strategy.h"
+#include "loop/pool.h"
+#include "migration/coordinator.h"
+#include "migration/pb.h"
+#include "migration/state.h"
+
+#define FM_CALL_TIMEOUT_MS 15000      /* calls that answer at once */
+#define FM_PREPARE_TIMEOUT_MS 600000  /* root filesystems travel */
+#define FM_EXECUTE_TIMEOUT_MS 180000
+#define FM_RETRY_PAUSE_MS 300
+
+struct fm_migration {
+	struct fm_coordinator *c;
+	pthread_mutex_t lock;             /* guards pb */
+	FM_PB(Migration) * pb;
+	char id[64];                      /* what the agents know it by */
+	char log_id[64];                  /* what its log lines belong to: the same, but for the way back of a rollback */
+	uint32_t epoch;
+	struct fm_stop cancel;            /* the user's cancel, heeded until the commit point */
+	bool past_commit;
+	enum fm_state resume_from;        /* after a restart; INVALID: a new one */
+	uint64_t deadline_ms;             /* monotonic */
+
+	FM_PB(InspectResponse) * facts;   /* from the source */
+	FM_PB(PrepareDestinationResponse) * prepared;
+	char checkpoint_id[96];
+	bool source_touched, destination_touched; /* Prepare was called: Abort has work */
+	bool destination_ran;
+	uint64_t committed_ms;            /* monotonic, of the switch-over; 0 unknown */
+	struct fm_migration *next;
+};
+
+struct fm_coordinator {
+	struct fm_coordinator_opts o;
+	struct fm_pool *pool;
+	struct fm_stop shutdown;
+	pthread_mutex_t lock;             /* guards active */
+	pthread_cond_t changed;           /* new event or state of any migration */
+	struct fm_migration *active;
+};
+
+/* ---- log.c-like helpers (transition.c) */
+void fm_mlog(struct fm_migration *m, enum fm_log_level level, const char *component, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* The one setter: table check, store transaction, log line (message + "Transitioning: A -> B." or the form lifecycle.md wants), event. */
+int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char *reason, struct fm_error *err, enum fm_log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 6, 7)));
+int fm_migration_save(struct fm_migration *m);
+enum fm_state fm_migration_state(struct fm_migration *m);
+void fm_migration_set_error(struct fm_migration *m, const struct fm_error *e);
+void fm_migration_step(struct fm_migration *m, const char *step);
+void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) * s); /* counters and phases into pb */
+int fm_check_cancelled(struct fm_migration *m, struct fm_error *err);
+
+/* ---- calls to agents: wrappers that also log nothing */
+int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
+int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
+int fm_call_status(struct fm_migration *m, const char *host, uint32_t wait_ms, FM_PB(MoverStatus) * *ret, struct fm_error *err);
+/* Until the agent answers (it may be restarting) or the coordinator shuts down. */
+int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
+
+/* ---- phases; each returns 0 when its state was left normally, -1 with the cause */
+int fm_phase_pending(struct fm_migration *m, struct fm_error *err);
+int fm_phase_planning(struct fm_migration *m, struct fm_error *err);
+int fm_phase_preparation(struct fm_migration *m, struct fm_error *err);
+int fm_phase_execution(struct fm_migration *m, struct fm_error *err);
+int fm_phase_verification(struct fm_migration *m, struct fm_error *err);
+int fm_phase_completed(struct fm_migration *m, struct fm_error *err);
+/* After a doubt: what happened in the switch-over? 0 = committed and the destination lives; -1 = it did not happen or failed (m->past_commit tells). */
+int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err);
+/* The two halves of a move without transitions: used by the phases and by the way back of a rollback. */
+int fm_move_prepare(struct fm_migration *m, struct fm_error *err);
+int fm_move_execute(struct fm_migration *m, struct fm_error *err);
+int fm_await_pages(struct fm_migration *m, struct fm_error *err);
+int fm_load_facts(struct fm_migration *m, struct fm_error *err);
+/* The plan alone, for --dry-run */
+int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_error *err);
+/* From any failed state to the final FAILED. Never fails: retries until agents answer or the coordinator stops. */
+void fm_rollback(struct fm_migration *m, const struct fm_error *cause);
+/* carry-back.c: bring a container that runs on the destination back to the source, the same switch-over in reverse. */
+int fm_carry_back(struct fm_migration *m, struct fm_error *err);
+int fm_abort_on(struct fm_migration *m, const char *host, bool destination_is_dead, FM_PB(AbortResponse) * *ret, struct fm_error *err);
+
+/* policy.c - the Policy Enforcer: built-in policies (the policy language has its own issue). DENIED: FAILED_PRECONDITION. */
+int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err);
+
+#endif

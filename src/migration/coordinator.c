@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * coordinator.c - requests in, one worker thread a migration, answers about migrations under way and past ones. See coordinator.h.
+ * Active migrations are in a list; the store has all of them. After a restart every unfinished one is taken up in the state in which the store left it.
+ */
+#include "migration/coordinator.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "basic/cleanup.h"
+#include "basic/limits.h"
+#include "migration/coordinator-internal.h"
+
+/* ---------------------------------------------------------------- one migration */
+
+static struct fm_migration *migration_new(struct fm_coordinator *c)
+{
+	struct fm_migration *m = calloc(1, sizeof(*m));
+	if (!m)
+		abort();
+	m->c = c;
+	pthread_mutex_init(&m->lock, NULL);
+	if (fm_stop_init(&m->cancel, NULL) < 0)
+		abort();
+	return m;
+}
+
+static void migration_free(struct fm_migration *m)
+{
+	fm_pb_free(m->pb);
+	fm_pb_free(m->facts);
+	fm_pb_free(m->prepared);
+	fm_stop_done(&m->cancel);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+static void activate(struct fm_coordinator *c, struct fm_migration *m)
+{
+	pthread_mutex_lock(&c->lock);
+	m->next = c->active;
+	c->active = m;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void deactivate(struct fm_coordinator *c, struct fm_migration *m)
+{
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration **p = &c->active; *p; p = &(*p)->next)
+		if (*p == m) {
+			*p = m->next;
+			break;
+		}
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static FM_PB(Migration) * snapshot(struct fm_migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	FM_PB(Migration) *copy = fm_pb_copy(m->pb);
+	pthread_mutex_unlock(&m->lock);
+	return copy;
+}
+
+static int (*const phases[_FM_STATE_MAX])(struct fm_migration *m, struct fm_error *err) = {
+	[FM_STATE_PENDING] = fm_phase_pending,           [FM_STATE_PLANNING] = fm_phase_planning,         [FM_STATE_PREPARATION] = fm_phase_preparation,
+	[FM_STATE_EXECUTION] = fm_phase_execution,       [FM_STATE_VERIFICATION] = fm_phase_verification, [FM_STATE_COMPLETED] = fm_phase_completed,
+};
+
+/* What a restart means for the state it found. */
+static int take_up(struct fm_migration *m, struct fm_error *err)
+{
+	enum fm_state s = m->resume_from;
+	if (s == FM_STATE_INVALID)
+		return 0;
+	fm_mlog(m, FM_LOG_WARN, "MigrationManager", "Taking up migration '%s' after a restart in state %s.", m->id, fm_state_to_string(s));
+	m->resume_from = FM_STATE_INVALID;
+	m->source_touched = m->destination_touched = true;
+	if (s == FM_STATE_PREPARATION)
+		return fm_error_set(err, FM_E_ABORTED, "the manager was restarted during the preparation");
+	if (s == FM_STATE_EXECUTION) {
+		if (fm_resolve_switch_over(m, err) < 0)
+			return -1;
+		return fm_migration_transition(m, FM_STATE_VERIFICATION, NULL, err, FM_LOG_INFO,
+					       "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.", m->pb->container);
+	}
+	m->past_commit = s == FM_STATE_VERIFICATION || s == FM_STATE_COMPLETED;
+	return 0;
+}
+
+static void run_phases(struct fm_migration *m)
+{
+	struct fm_error err = FM_ERROR_INIT;
+	enum fm_state s = fm_migration_state(m);
+	int rc = 0;
+	if (s == FM_STATE_FAILED || s == FM_STATE_ROLLBACK) {
+		/* A restart in the middle of a rollback; whether the commit point was passed is in the source's journal. */
+		m->source_touched = m->destination_touched = true;
+		m->past_commit = strstr(m->pb->path, "5F") != NULL || (strstr(m->pb->path, "4F") && (fm_resolve_switch_over(m, &err) == 0 || m->past_commit));
+		if (!fm_stop_requested(&m->c->shutdown))
+			fm_rollback(m, NULL);
+		return;
+	}
+	for (rc = take_up(m, &err); rc == 0; rc = phases[s](m, &err)) {
+		if (m->pb->finished_unix_ms)
+			return;
+		s = fm_migration_state(m);
+	}
+	if (fm_stop_requested(&m->c->shutdown))
+		return; /* not a failure: the store knows where to go on */
+	if (fm_migration_state(m) == FM_STATE_COMPLETED) {
+		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Finalizing migration '%s' failed: %s", m->id, err.message);
+		return; /* taken up again at the next start: release is idempotent */
+	}
+	fm_rollback(m, &err);
+}
+
+static void run(void *arg)
+{
+	struct fm_migration *m = arg;
+	struct fm_coordinator *c = m->c;
+	run_phases(m);
+	deactivate(c, m);
+	migration_free(m);
+}
+
+/* ---------------------------------------------------------------- life of the coordinator */
+
+static void keep_line(void *userdata, enum fm_log_level level, const char *component, const struct fm_log_fields *f, const char *line)
+{
+	struct fm_coordinator *c = userdata;
+	uint64_t seq;
+	if (!f || !f->migration_id)
+		return;
+	struct fm_store_event e = { .at_ms = fm_realtime_ms(), .level = (int)level, .component = (char *)component, .line = (char *)line };
+	(void)fm_store_event_append(c->o.store, f->migration_id, &e, &seq, NULL);
+	pthread_cond_broadcast(&c->changed);
+}
+
+static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
+{
+	struct fm_store_migration *v = NULL;
+	size_t n = 0;
+	if (fm_store_migration_list(c->o.store, true, FM_MAX_MIGRATIONS_ACTIVE, &v, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		struct fm_migration *m = migration_new(c);
+		m->pb = fleximigrate__v1__migration__unpack(NULL, v[i].detail_len, v[i].detail);
+		if (!m->pb) {
+			migration_free(m);
+			fm_log_write(c->o.log, FM_LOG_ERROR, "MigrationManager", NULL, "The record of migration '%s' is damaged; it needs an operator.", v[i].id);
+			continue;
+		}
+		(void)snprintf(m->id, sizeof(m->id), "%s", v[i].id);
+		(void)snprintf(m->log_id, sizeof(m->log_id), "%s", v[i].id);
+		m->epoch = v[i].epoch;
+		m->resume_from = (enum fm_state)v[i].state;
+		activate(c, m);
+		if (fm_pool_submit(c->pool, run, m, err) < 0) {
+			fm_store_migrations_free(v, n);
+			return -1;
+		}
+	}
+	fm_store_migrations_free(v, n);
+	return 0;
+}
+
+int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinator **ret, struct fm_error *err)
+{
+	struct fm_coordinator *c = calloc(1, sizeof(*c));
+	pthread_condattr_t attr;
+	if (!c)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	c->o = *o;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	fm_log_set_observer(o->log, keep_line, c);
+	if (fm_stop_init(&c->shutdown, err) < 0 || fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_MAX_MIGRATIONS_ACTIVE, &c->pool, err) < 0 ||
+	    resume_unfinished(c, err) < 0) {
+		fm_coordinator_free(c);
+		return -1;
+	}
+	*ret = c;
+	return 0;
+}
+
+void fm_coordinator_free(struct fm_coordinator *c)
+{
+	if (!c)
+		return;
+	fm_stop_request(&c->shutdown);
+	/* Wakes workers that wait for an agent; with the shutdown flag set they leave their migration as the store has it. */
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m; m = m->next)
+		fm_stop_request(&m->cancel);
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	if (c->pool)
+		fm_pool_free(c->pool);
+	fm_log_set_observer(c->o.log, NULL, NULL);
+	fm_stop_done(&c->shutdown);
+	pthread_cond_destroy(&c->changed);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+/* ---------------------------------------------------------------- requests */
+
+static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err)
+{
+	if (!fm_name_is_valid(req->container))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name", req->container);
+	if (!fm_name_is_valid(req->to))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a host name", req->to);
+	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
+}
+
+static struct fm_migration *migration_from_request(struct fm_coordinator *c, const FM_PB(MigrateRequest) * req)
+{
+	struct fm_migration *m = migration_new(c);
+	char id[FM_MIGRATION_ID_LEN + 1];
+	fm_id_new(id);
+	(void)snprintf(m->id, sizeof(m->id), "%s", id);
+	(void)snprintf(m->log_id, sizeof(m->log_id), "%s", id);
+	m->pb = FM_PB_NEW(Migration, migration);
+	fm_pb_set(&m->pb->id, id);
+	fm_pb_set(&m->pb->container, req->container);
+	fm_pb_set(&m->pb->destination, req->to);
+	m->pb->strategy = req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO;
+	m->pb->state = FLEXIMIGRATE__V1__STATE__PENDING;
+	m->pb->created_unix_ms = fm_realtime_ms();
+	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : 600000);
+	return m;
+}
+
+static int record(struct fm_migration *m, struct fm_error *err)
+{
+	size_t n = protobuf_c_message_get_packed_size(&m->pb->base);
+	_fm_free_ uint8_t *detail = malloc(n ? n : 1);
+	if (!detail)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	protobuf_c_message_pack(&m->pb->base, detail);
+	struct fm_store_migration r = {
+		.id = m->id, .container = m->pb->container, .source = m->pb->source, .destination = m->pb->destination,
+		.strategy = (char *)fm_strategy_to_string((enum fm_strategy)m->pb->strategy), .state = FM_STATE_PENDING, .path = m->pb->path,
+		.created_ms = m->pb->created_unix_ms, .error_message = m->pb->error_message, .detail = detail, .detail_len = n,
+	};
+	return fm_store_migration_create(m->c->o.store, &r, &m->epoch, err);
+}
+
+static int dry_run(struct fm_migration *m, FM_PB(Migration) * *ret, struct fm_error *err)
+{
+	struct fm_strategy_choice choice;
+	_fm_pb_ FM_PB(Container) *c = NULL;
+	_fm_pb_ FM_PB(Host) *dst = NULL;
+	if (fm_fleet_container(m->c->o.fleet, m->pb->container, &c, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0)
+		return -1;
+	if (fm_streq(c->host, m->pb->destination))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' is on '%s' already", c->name, c->host);
+	fm_pb_set(&m->pb->source, c->host);
+	m->log_id[0] = '\0';
+	if (fm_plan(m, &choice, err) < 0) {
+		for (size_t i = 0; m->facts && i < m->facts->n_blockers && m->facts->n_blockers > 1; i++)
+			(void)fm_error_hint(err, "also: %s", m->facts->blockers[i]);
+		return -1;
+	}
+	fm_pb_set(&m->pb->id, "");
+	*ret = snapshot(m);
+	return 0;
+}
+
+int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest) * req, FM_PB(Migration) * *ret, struct fm_error *err)
+{
+	if (check_request(req, err) < 0)
+		return -1;
+	struct fm_migration *m = migration_from_request(c, req);
+	if (req->dry_run) {
+		int rc = dry_run(m, ret, err);
+		migration_free(m);
+		return rc;
+	}
+	if (record(m, err) < 0) {
+		migration_free(m);
+		return -1;
+	}
+	FM_PB(Migration) *copy = snapshot(m);
+	activate(c, m);
+	if (fm_pool_submit(c->pool, run, m, err) < 0) {
+		/* Recorded but nobody to run it: say so in the record, too. */
+		fm_rollback(m, err);
+		deactivate(c, m);
+		migration_free(m);
+		fm_pb_free(copy);
+		return -1;
+	}
+	*ret = copy;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- questions */
+
+static FM_PB(Migration) * active_snapshot(struct fm_coordinator *c, const char *id)
+{
+	FM_PB(Migration) *copy = NULL;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m && !copy; m = m->next)
+		if (fm_streq(m->id, id))
+			copy = snapshot(m);
+	pthread_mutex_unlock(&c->lock);
+	return copy;
+}
+
+static FM_PB(Migration) * from_record(struct fm_coordinator *c, const struct fm_store_migration *r)
+{
+	FM_PB(Migration) *pb = active_snapshot(c, r->id);
+	return pb ? pb : fleximigrate__v1__migration__unpack(NULL, r->detail_len, r->detail);
+}
+
+int fm_coordinator_get(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err)
+{
+	struct fm_store_migration r = { 0 };
+	if (fm_store_migration_get(c->o.store, id, &r, err) < 0)
+		return fm_error_hint(err, "'fleximigrate migration ls' shows the known ones");
+	FM_PB(Migration) *pb = from_record(c, &r);
+	fm_store_migration_done(&r);
+	if (!pb)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the record of migration '%s' is damaged", id);
+	*ret = pb;
+	return 0;
+}
+
+int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) * **ret, size_t *ret_n, struct fm_error *err)
+{
+	struct fm_store_migration *v = NULL;
+	size_t n = 0, out = 0;
+	if (fm_store_migration_list(c->o.store, active_only, limit ? limit : 100, &v, &n, err) < 0)
+		return -1;
+	FM_PB(Migration) **list = calloc(n ? n : 1, sizeof(*list));
+	for (size_t i = 0; list && i < n; i++)
+		if ((list[out] = from_record(c, &v[i])))
+			out++;
+	fm_store_migrations_free(v, n);
+	if (!list)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	*ret = list;
+	*ret_n = out;
+	return 0;
+}
+
+int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err)
+{
+	int rc = 0;
+	bool found = false;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m; m = m->next) {
+		if (!fm_streq(m->id, id))
+			continue;
+		found = true;
+		enum fm_state s = fm_migration_state(m);
+		if (m->past_commit || s == FM_STATE_VERIFICATION || s == FM_STATE_COMPLETED)
+			rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is past its commit point (%s) and goes on", id, fm_state_to_string(s));
+		else if (s == FM_STATE_FAILED || s == FM_STATE_ROLLBACK)
+			rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is rolling back already", id);
+		else
+			fm_stop_request(&m->cancel);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (rc < 0)
+		return -1;
+	if (fm_coordinator_get(c, id, ret, err) < 0)
+		return -1;
+	if (!found) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is over: %s", id, fm_state_to_string((enum fm_state)(*ret)->state));
+		fm_pb_free(*ret);
+		*ret = NULL;
+		return -1;
+	}
+	return 0;
+}
+
+static int read_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, FM_PB(Event) * *ret, struct fm_error *err)
+{
+	struct fm_store_event *v = NULL;
+	size_t n = 0;
+	*ret = NULL;
+	if (fm_store_event_list(c->o.store, id, after_seq, 1, &v, &n, err) < 0)
+		return -1;
+	if (n > 0) {
+		FM_PB(Event) *e = FM_PB_NEW(Event, event);
+		e->seq = v[0].seq;
+		e->at_unix_ms = v[0].at_ms;
+		e->state = (FM_PB(State))v[0].state;
+		fm_pb_set(&e->level, fm_log_level_to_string((enum fm_log_level)v[0].level));
+		fm_pb_set(&e->component, v[0].component);
+		fm_pb_set(&e->line, v[0].line);
+		*ret = e;
+	}
+	fm_store_events_free(v, n);
+	return 0;
+}
+
+static void wait_for_change(struct fm_coordinator *c, int wait_ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += wait_ms / 1000;
+	until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&c->lock);
+	(void)pthread_cond_timedwait(&c->changed, &c->lock, &until);
+	pthread_mutex_unlock(&c->lock);
+}
+
+int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret, struct fm_error *err)
+{
+	FM_PB(Event) *e = NULL;
+	if (read_event(c, id, after_seq, &e, err) < 0)
+		return -1;
+	if (!e && wait_ms > 0) {
+		wait_for_change(c, wait_ms);
+		if (read_event(c, id, after_seq, &e, err) < 0)
+			return -1;
+	}
+	*ret = e;
+	return 0;
+}
+
+bool fm_coordinator_is_moving(struct fm_coordinator *c, const char *container)
+{
+	bool moving = false;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m; m = m->next)
+		moving = moving || fm_streq(m->pb->container, container);
+	pthread_mutex_unlock(&c->lock);
+	return moving;
+}
+
+bool fm_coordinator_is_active(struct fm_coordinator *c, const char *id)
+{
+	FM_PB(Migration) *m = active_snapshot(c, id);
+	fm_pb_free(m);
+	return m != NULL;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * doctor.c - see doctor.h. A leftover is something with our name on it (instance folder, pinned namespace, endpoint, images mount) to which no instance in the runtime and no
+ * migration under way belongs.
+ */
+#include "migration/doctor.h"
+
+#include <dirent.h>
+#include <net/if.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "basic/str.h"
+#include "migration/instances.h"
+#include "migration/pb.h"
+
+struct exam {
+	struct fm_host *h;
+	FM_PB(DoctorResponse) * out;
+	bool clean;
+	struct fm_instance *instances;
+	size_t n_instances;
+	char **movers; /* ids under way */
+};
+
+static void find(struct exam *x, const char *severity, const char *subject, const char *detail, const char *remedy)
+{
+	FM_PB(Finding) *f = FM_PB_NEW(Finding, finding);
+	fm_pb_set(&f->severity, severity);
+	fm_pb_set(&f->subject, subject);
+	fm_pb_set(&f->detail, detail);
+	fm_pb_set(&f->remedy, remedy);
+	FM_PB_ADD(x->out->findings, x->out->n_findings, f);
+}
+
+static void check_programs(struct exam *x)
+{
+	char version[128];
+	struct fm_error e = FM_ERROR_INIT;
+	if (x->h->criu_problem.code == FM_OK)
+		find(x, "ok", "criu", x->h->criu.version_text, "");
+	else
+		find(x, "problem", "criu", x->h->criu_problem.message, x->h->criu_problem.hint);
+	if (x->h->runtime->ops->version(x->h->runtime, version, sizeof(version), &e) == 0)
+		find(x, "ok", "runtime", version, "");
+	else
+		find(x, "problem", "runtime", e.message, "install it: apt-get install runc");
+	if (access(x->h->nest_binary, X_OK) == 0)
+		find(x, "ok", "nest", x->h->nest_binary, "");
+	else
+		find(x, "problem", "nest", "the init of parent containers is missing", "install fleximigrate completely, or give --nest PATH");
+	if (geteuid() != 0)
+		find(x, "problem", "privileges", "not root: containers cannot be frozen, dumped or restored", "run the agent as root");
+}
+
+static void check_network(struct exam *x)
+{
+	_fm_free_ char *detail = NULL;
+	if (!x->h->bridge[0]) {
+		find(x, "note", "bridge", "no default bridge: each container says its own", "give the agent --bridge NAME");
+	} else if (if_nametoindex(x->h->bridge) == 0) {
+		detail = fm_xasprintf("bridge '%s' does not exist", x->h->bridge);
+		find(x, "problem", "bridge", detail, "create it (ip link add NAME type bridge) or give the agent another --bridge");
+	} else {
+		find(x, "ok", "bridge", x->h->bridge, "");
+	}
+}
+
+static bool has_instance(const struct exam *x, const char *id)
+{
+	for (size_t i = 0; i < x->n_instances; i++)
+		if (fm_streq(x->instances[i].id, id))
+			return true;
+	return false;
+}
+
+/* Does a migration under way own something of this name ("<container>.<migration>" or "<migration>.<role>")? */
+static bool has_mover(const struct exam *x, const char *name)
+{
+	for (char **m = x->movers; m && *m; m++)
+		if (strstr(name, *m))
+			return true;
+	return false;
+}
+
+static void leftover(struct exam *x, const char *subject, const char *what, const char *arg)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	if (!x->clean)
+		find(x, "leftover", subject, "belongs to no instance and no migration", "'fleximigrate doctor --clean' removes it");
+	else if (fm_host_undo(x->h, what, arg, &e) == 0)
+		find(x, "ok", subject, "was left over; removed", "");
+	else
+		find(x, "leftover", subject, e.message, "remove it by hand");
+}
+
+static void check_folder(struct exam *x, const char *dir, const char *label, const char *what, bool arg_is_path)
+{
+	_fm_closedir_ DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (e->d_name[0] == '.' || has_instance(x, e->d_name) || has_mover(x, e->d_name))
+			continue;
+		_fm_free_ char *path = fm_xasprintf("%s/%s", dir, e->d_name);
+		_fm_free_ char *subject = fm_xasprintf("%s %s", label, path);
+		leftover(x, subject, what, arg_is_path ? path : e->d_name);
+	}
+}
+
+static void check_endpoints(struct exam *x)
+{
+	_fm_free_ char(*v)[IFNAMSIZ] = NULL;
+	size_t n = 0;
+	if (fm_endpoint_list(&v, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		bool known = x->movers && x->movers[0]; /* names are hashes: while a migration is under way nothing is certain */
+		for (size_t k = 0; k < x->n_instances && !known; k++) {
+			char name[IFNAMSIZ];
+			fm_endpoint_host_ifname(x->instances[k].id, name);
+			known = fm_streq(name, v[i]);
+		}
+		_fm_free_ char *subject = fm_xasprintf("endpoint %s", v[i]);
+		if (!known)
+			leftover(x, subject, "endpoint", v[i]);
+	}
+}
+
+static void check_journals(struct exam *x, bool agent_runs)
+{
+	_fm_closedir_ DIR *d = opendir(x->h->journals_dir);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (!fm_str_endswith(e->d_name, ".journal") || has_mover(x, e->d_name))
+			continue;
+		_fm_free_ char *subject = fm_xasprintf("journal %s", e->d_name);
+		find(x, agent_runs ? "note" : "leftover", subject, "a migration that has not been concluded on this host", agent_runs ? "the manager concludes it" : "start the agent: it recovers from its journals");
+	}
+}
+
+int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(DoctorResponse) * ret, struct fm_error *err)
+{
+	struct exam x = { .h = h, .out = ret, .clean = clean };
+	_fm_free_ struct fm_instance *instances = NULL;
+	_fm_cleanup_(fm_strv_freep) char **ids = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	if (movers)
+		fm_movers_ids(movers, &ids);
+	check_programs(&x);
+	check_network(&x);
+	if (h->runtime->ops->list(h->runtime, &instances, &x.n_instances, &e) < 0) {
+		find(&x, "problem", "runtime", e.message, "nothing can be said about leftovers before the runtime answers");
+		return 0;
+	}
+	x.instances = instances;
+	x.movers = ids;
+	check_folder(&x, h->instances_dir, "instance", "instance", false);
+	check_folder(&x, h->netns_dir, "namespace", "netns", true);
+	check_folder(&x, h->images_dir, "images", "tmpfs", true);
+	check_endpoints(&x);
+	check_journals(&x, movers != NULL);
+	return 0;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/* fleet.c - see fleet.h. Two small arrays under one lock: fleets are thousands at most and reports come once a second a host. */
+#include "migration/fleet.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/limits.h"
+#include "basic/str.h"
+#include "migration/pb.h"
+
+struct fm_fleet {
+	pthread_mutex_t lock;
+	struct fm_store *store;
+	FM_PB(Host) * *hosts;
+	size_t n_hosts;
+	FM_PB(Container) * *containers;
+	size_t n_containers;
+};
+
+/* ---------------------------------------------------------------- under the lock */
+
+static FM_PB(Host) * *find_host(struct fm_fleet *f, const char *name)
+{
+	for (size_t i = 0; i < f->n_hosts; i++)
+		if (fm_streq(f->hosts[i]->name, name))
+			return &f->hosts[i];
+	return NULL;
+}
+
+static bool is_resident(const FM_PB(Container) * c)
+{
+	return !fm_streq(c->status, "incoming") && !fm_streq(c->status, "outgoing");
+}
+
+static bool is_online(const FM_PB(Host) * h)
+{
+	return fm_realtime_ms() < h->last_seen_unix_ms + FM_FLEET_OFFLINE_MS;
+}
+
+static void set_status(struct fm_fleet *f, FM_PB(Host) * copy)
+{
+	fm_pb_set(&copy->status, is_online(copy) ? "online" : "offline");
+	copy->containers = 0;
+	for (size_t i = 0; i < f->n_containers; i++)
+		copy->containers += fm_streq(f->containers[i]->host, copy->name) && is_resident(f->containers[i]);
+}
+
+static void drop_containers(struct fm_fleet *f, const char *host, const char *name)
+{
+	size_t out = 0;
+	for (size_t i = 0; i < f->n_containers; i++) {
+		FM_PB(Container) *c = f->containers[i];
+		if (fm_streq(c->host, host) && (!name || fm_streq(c->name, name)))
+			fm_pb_free(c);
+		else
+			f->containers[out++] = c;
+	}
+	f->n_containers = out;
+}
+
+/* ---------------------------------------------------------------- life */
+
+static int load_host(void *userdata, const char *host, const char *name, const void *blob, size_t len, uint64_t seen_ms)
+{
+	struct fm_fleet *f = userdata;
+	FM_PB(Host) *h = fleximigrate__v1__host__unpack(NULL, len, blob);
+	if (h) {
+		h->last_seen_unix_ms = 0; /* known, but nobody has reported since this manager started */
+		FM_PB_ADD(f->hosts, f->n_hosts, h);
+	}
+	return 0;
+}
+
+static int load_container(void *userdata, const char *host, const char *name, const void *blob, size_t len, uint64_t seen_ms)
+{
+	struct fm_fleet *f = userdata;
+	FM_PB(Container) *c = fleximigrate__v1__container__unpack(NULL, len, blob);
+	if (c)
+		FM_PB_ADD(f->containers, f->n_containers, c);
+	return 0;
+}
+
+int fm_fleet_new(struct fm_store *store, struct fm_fleet **ret, struct fm_error *err)
+{
+	struct fm_fleet *f = calloc(1, sizeof(*f));
+	if (!f)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	pthread_mutex_init(&f->lock, NULL);
+	f->store = store;
+	if (fm_store_host_each(store, load_host, f, err) < 0 || fm_store_container_each(store, load_container, f, err) < 0) {
+		fm_fleet_free(f);
+		return -1;
+	}
+	*ret = f;
+	return 0;
+}
+
+void fm_fleet_free(struct fm_fleet *f)
+{
+	if (!f)
+		return;
+	for (size_t i = 0; i < f->n_hosts; i++)
+		fm_pb_free(f->hosts[i]);
+	for (size_t i = 0; i < f->n_containers; i++)
+		fm_pb_free(f->containers[i]);
+	free(f->hosts);
+	free(f->containers);
+	pthread_mutex_destroy(&f->lock);
+	free(f);
+}
+
+/* ---------------------------------------------------------------- reports */
+
+static int check_report(const FM_PB(ReportRequest) * r, struct fm_error *err)
+{
+	if (!r->host || !fm_name_is_valid(r->host->name))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the report names no valid host");
+	if (r->n_containers > FM_MAX_CONTAINERS_PER_HOST)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "host '%s' reports %zu containers, more than %d", r->host->name, r->n_containers, FM_MAX_CONTAINERS_PER_HOST);
+	for (size_t i = 0; i < r->n_containers; i++)
+		if (!r->containers[i]->name[0] || strlen(r->containers[i]->name) > 127)
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "host '%s' reports a container without a usable name", r->host->name);
+	return 0;
+}
+
+static void persist_containers(struct fm_fleet *f, const FM_PB(ReportRequest) * r)
+{
+	size_t n = r->n_containers;
+	const char **names = calloc(n + 1, sizeof(*names));
+	const void **blobs = calloc(n + 1, sizeof(*blobs));
+	size_t *lens = calloc(n + 1, sizeof(*lens));
+	for (size_t i = 0; names && blobs && lens && i < n; i++) {
+		uint8_t *b = malloc(protobuf_c_message_get_packed_size(&r->containers[i]->base) + 1);
+		if (!b)
+			abort();
+		lens[i] = protobuf_c_message_pack(&r->containers[i]->base, b);
+		names[i] = r->containers[i]->instance[0] ? r->containers[i]->instance : r->containers[i]->name;
+		blobs[i] = b;
+	}
+	if (names && blobs && lens)
+		(void)fm_store_containers_put(f->store, r->host->name, n, names, blobs, lens, NULL); /* a cache: the next report is a second away */
+	for (size_t i = 0; blobs && i < n; i++)
+		free((void *)blobs[i]);
+	free(names);
+	free(blobs);
+	free(lens);
+}
+
+static void persist_host(struct fm_fleet *f, const FM_PB(Host) * h)
+{
+	_fm_free_ uint8_t *b = malloc(protobuf_c_message_get_packed_size(&h->base) + 1);
+	if (b)
+		(void)fm_store_host_put(f->store, h->name, b, protobuf_c_message_pack(&h->base, b), h->last_seen_unix_ms, NULL);
+}
+
+int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct fm_error *err)
+{
+	if (check_report(r, err) < 0)
+		return -1;
+	FM_PB(Host) *h = fm_pb_copy(r->host);
+	h->last_seen_unix_ms = fm_realtime_ms();
+	pthread_mutex_lock(&f->lock);
+	FM_PB(Host) **known = find_host(f, h->name);
+	if (!known && f->n_hosts >= FM_MAX_HOSTS) {
+		pthread_mutex_unlock(&f->lock);
+		fm_pb_free(h);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "this manager has %d hosts already", FM_MAX_HOSTS);
+	}
+	if (known) {
+		fm_pb_free(*known);
+		*known = h;
+	} else {
+		FM_PB_ADD(f->hosts, f->n_hosts, h);
+	}
+	drop_containers(f, h->name, NULL);
+	for (size_t i = 0; i < r->n_containers; i++) {
+		FM_PB(Container) *c = fm_pb_copy(r->containers[i]);
+		fm_pb_set(&c->host, h->name);
+		FM_PB_ADD(f->containers, f->n_containers, c);
+	}
+	persist_host(f, h);
+	persist_containers(f, r);
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- questions */
+
+int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) * *ret, struct fm_error *err)
+{
+	_fm_buf_ struct fm_buf names = FM_BUF_INIT;
+	pthread_mutex_lock(&f->lock);
+	FM_PB(Host) **h = find_host(f, name);
+	FM_PB(Host) *copy = h ? fm_pb_copy(*h) : NULL;
+	if (copy)
+		set_status(f, copy);
+	for (size_t i = 0; !copy && i < f->n_hosts && names.len < 150; i++)
+		fm_buf_addf(&names, "%s%s", i ? ", " : "", f->hosts[i]->name);
+	pthread_mutex_unlock(&f->lock);
+	if (!copy) {
+		(void)fm_error_set(err, FM_E_NOT_FOUND, "there is no host '%s'", name);
+		return fm_error_hint(err, "known hosts: %s", names.len ? names.data : "none; start an agent");
+	}
+	*ret = copy;
+	return 0;
+}
+
+int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) * **ret, size_t *ret_n, struct fm_error *err)
+{
+	pthread_mutex_lock(&f->lock);
+	FM_PB(Host) **v = calloc(f->n_hosts + 1, sizeof(*v));
+	size_t n = v ? f->n_hosts : 0;
+	for (size_t i = 0; i < n; i++) {
+		v[i] = fm_pb_copy(f->hosts[i]);
+		set_status(f, v[i]);
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (!v)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
+/* Of several reports about one name the running resident one counts: a host that is behind may still show what it gave away. */
+static const FM_PB(Container) * best(struct fm_fleet *f, const char *name)
+{
+	const FM_PB(Container) *found = NULL;
+	for (size_t i = 0; i < f->n_containers; i++) {
+		const FM_PB(Container) *c = f->containers[i];
+		if (!fm_streq(c->name, name) || !is_resident(c))
+			continue;
+		if (!found || (!fm_streq(found->status, "running") && fm_streq(c->status, "running")))
+			found = c;
+	}
+	return found;
+}
+
+int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) * *ret, struct fm_error *err)
+{
+	pthread_mutex_lock(&f->lock);
+	const FM_PB(Container) *c = best(f, name);
+	FM_PB(Container) *copy = c ? fm_pb_copy(c) : NULL;
+	pthread_mutex_unlock(&f->lock);
+	if (!copy) {
+		(void)fm_error_set(err, FM_E_NOT_FOUND, "there is no container '%s' on any host", name);
+		return fm_error_hint(err, "'fleximigrate container ls' shows what there is");
+	}
+	*ret = copy;
+	return 0;
+}
+
+int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
+{
+	pthread_mutex_lock(&f->lock);
+	FM_PB(Container) **v = calloc(f->n_containers + 1, sizeof(*v));
+	size_t n = 0;
+	for (size_t i = 0; v && i < f->n_containers; i++)
+		if (!host || !host[0] || fm_streq(f->containers[i]->host, host))
+			v[n++] = fm_pb_copy(f->containers[i]);
+	pthread_mutex_unlock(&f->lock);
+	if (!v)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
+int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *h = NULL;
+	if (fm_fleet_host(f, host, &h, err) < 0)
+		return -1;
+	return fm_snprintf(ret, cap, err, "%s", h->address);
+}
+
+/* ---------------------------------------------------------------- corrections */
+
+void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host)
+{
+	pthread_mutex_lock(&f->lock);
+	const FM_PB(Container) *c = best(f, name);
+	FM_PB(Container) *moved = c ? fm_pb_copy(c) : NULL;
+	if (moved) {
+		_fm_free_ char *from = fm_xstrdup(c->host);
+		if (!fm_streq(from, to_host))
+			drop_containers(f, from, name);
+		drop_containers(f, to_host, name);
+		fm_pb_set(&moved->host, to_host);
+		FM_PB_ADD(f->containers, f->n_containers, moved);
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+void fm_fleet_container_put(struct fm_fleet *f, const FM_PB(Container) * c)
+{
+	pthread_mutex_lock(&f->lock);
+	drop_containers(f, c->host, c->name);
+	FM_PB(Container) *copy = fm_pb_copy(c);
+	FM_PB_ADD(f->containers, f->n_containers, copy);
+	pthread_mutex_unlock(&f->lock);
+}
+
+void fm_fleet_container_gone(struct fm_fleet *f, const char *name, const char *host)
+{
+	pthread_mutex_lock(&f->lock);
+	drop_containers(f, host, name);
+	pthread_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* host.c - see host.h. */
+#include "migration/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "basic/str.h"
+#include "migration/instances.h"
+#include "network/endpoint.h"
+
+#define TMPFS_MAGIC_OPTIONS "size=%llu,mode=0700,nr_inodes=65536"
+
+static int make_dir(char *dst, size_t cap, const char *base, const char *sub, struct fm_error *err)
+{
+	if (fm_snprintf(dst, cap, err, "%s%s%s", base, sub[0] ? "/" : "", sub) < 0)
+		return -1;
+	return fm_mkdir_p(dst, 0700, err);
+}
+
+int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_dir, struct fm_error *err)
+{
+	_fm_free_ char *state = NULL;
+	_fm_free_ char *run = NULL;
+	if (fm_mkdir_p(state_dir, 0700, err) < 0 || fm_mkdir_p(run_dir, 0700, err) < 0)
+		return -1;
+	if (!(state = realpath(state_dir, NULL)) || !(run = realpath(run_dir, NULL)))
+		return fm_error_errno(err, errno, "cannot resolve %s or %s", state_dir, run_dir);
+	if (make_dir(h->state_dir, sizeof(h->state_dir), state, "", err) < 0 || make_dir(h->run_dir, sizeof(h->run_dir), run, "", err) < 0 ||
+	    make_dir(h->instances_dir, sizeof(h->instances_dir), state, "instances", err) < 0 ||
+	    make_dir(h->journals_dir, sizeof(h->journals_dir), state, "migrations", err) < 0 ||
+	    make_dir(h->netns_dir, sizeof(h->netns_dir), run, "netns", err) < 0 ||
+	    make_dir(h->images_dir, sizeof(h->images_dir), run, "images", err) < 0)
+		return -1;
+	return 0;
+}
+
+static int unmount_images(const char *path, struct fm_error *err)
+{
+	/* A failed restore can leave CRIU's cgroup yard mounted below; detach takes it along. */
+	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+		return fm_error_errno(err, errno, "cannot unmount the images folder %s", path);
+	if (rmdir(path) < 0 && errno != ENOENT)
+		return fm_error_errno(err, errno, "cannot remove the images folder %s", path);
+	return 0;
+}
+
+int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err)
+{
+	char options[128];
+	(void)snprintf(options, sizeof(options), TMPFS_MAGIC_OPTIONS, (unsigned long long)max_bytes);
+	if (fm_mkdir_p(path, 0700, err) < 0)
+		return -1;
+	if (mount("fleximigrate", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+		return fm_error_errno(err, errno, "cannot mount a tmpfs for the checkpoint's images at %s", path);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return fm_error_errno(err, errno, "cannot open %s", path);
+	*ret_dirfd = fd;
+	return 0;
+}
+
+int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm_error *err)
+{
+	if (fm_streq(what, "instance"))
+		return fm_instances_destroy(h, arg, err);
+	if (fm_streq(what, "netns"))
+		return fm_netns_remove(arg, err);
+	if (fm_streq(what, "endpoint"))
+		return fm_endpoint_remove(arg, err);
+	if (fm_streq(what, "tmpfs"))
+		return unmount_images(arg, err);
+	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
+}
+
+static uint64_t meminfo_available(void)
+{
+	_fm_free_ char *text = NULL;
+	if (fm_read_file("/proc/meminfo", 1 << 16, &text, NULL, NULL) < 0)
+		return 0;
+	const char *p = strstr(text, "MemAvailable:");
+	return p ? strtoull(p + strlen("MemAvailable:"), NULL, 10) * 1024 : 0;
+}
+
+int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)
+{
+	struct utsname u;
+	struct sysinfo si;
+	struct statvfs fs;
+	if (uname(&u) < 0 || sysinfo(&si) < 0 || statvfs(h->state_dir, &fs) < 0)
+		return fm_error_errno(err, errno, "cannot read this host's facts");
+	ret->name = strdup(h->name);
+	ret->cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+	ret->memory_total_bytes = (uint64_t)si.totalram * si.mem_unit;
+	ret->memory_available_bytes = meminfo_available();
+	ret->disk_available_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	ret->kernel = strdup(u.release);
+	ret->runtime_version = strdup(h->runtime_version);
+	ret->criu_version = strdup(h->criu_problem.code == FM_OK ? h->criu.version_text : "");
+	ret->criu_problem = strdup(h->criu_problem.message);
+	ret->bridge = strdup(h->bridge);
+	ret->stream_address = strdup(h->stream_host);
+	return 0;
+}

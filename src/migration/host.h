@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * host.h - what an agent works with on its own host, as one parameter, and the undo of the outside effects that running and moving containers share.
+ *
+ * Everything is set up once by agent/ before threads start and read-only afterwards. Paths:
+ *   <state>/instances/<instance>/   one folder an instance (container/bundle.h), plus container.pb (the Container as asked for) and user-config.json
+ *   <state>/migrations/             journals
+ *   <run>/netns/<instance>          pinned network namespaces
+ *   <run>/images/<migration>.<role> tmpfs with a checkpoint's images
+ * state must survive a reboot, run may not.
+ */
+#ifndef FM_MIGRATION_HOST_H
+#define FM_MIGRATION_HOST_H
+
+#include <net/if.h>
+#include <stdbool.h>
+
+#include "basic/error.h"
+#include "basic/fault.h"
+#include "basic/log.h"
+#include "container/criu.h"
+#include "container/runtime.h"
+#include "migration/agent-api.h"
+#include "migration/journal.h"
+#include "sync/stream.h"
+
+struct fm_host {
+	char name[64];
+	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], netns_dir[1100], images_dir[1100];
+	char nest_binary[1024];
+	char bridge[IFNAMSIZ];          /* default bridge; "" = what the container says */
+	char cgroup_parent[256];        /* "/fleximigrate/<host>" */
+	char stream_host[64];           /* address other agents connect to for page streams */
+	struct fm_runtime *runtime;
+	char runtime_version[128];      /* asked once at start */
+	struct fm_criu_install criu;
+	struct fm_error criu_problem;   /* code FM_OK: fine */
+	struct fm_stream_tls tls;
+	bool use_tls;
+	struct fm_log *log;
+	struct fm_fault *fault;
+};
+
+/* Makes the folders. */
+int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_dir, struct fm_error *err);
+/* Undo one shared effect: "instance" (arg: instance), "netns" (path), "endpoint" (host interface name), "tmpfs" (path). Unknown names fail. */
+int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm_error *err);
+/* A size-limited tmpfs for images at path; intent must be on record already. */
+int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err);
+int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err); /* fills an initialised message with malloc'ed strings */
+
+#endif

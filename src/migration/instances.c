@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * instances.c - see instances.h.
+ *
+ * Bringing an instance up is a list of outside effects, each with its intent in the journal first: instance folder and runtime container ("instance"), pinned network namespace
+ * ("netns"), veth pair ("endpoint"). The caller owns the journal: `run` has a short-lived one, a destination the migration's.
+ */
+#include "migration/instances.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/io.h"
+#include "basic/limits.h"
+#include "basic/proc.h"
+#include "basic/str.h"
+#include "container/nest.h"
+#include "migration/pb.h"
+#include "network/sockets.h"
+
+#define NEST_START_TIMEOUT_MS 10000
+
+void fm_local_done(struct fm_local *l)
+{
+	fm_pb_free(l->container);
+	free(l->config);
+	*l = FM_LOCAL_INIT;
+}
+
+/* ---------------------------------------------------------------- the instance's record */
+
+static int write_pb(const char *path, const void *message, struct fm_error *err)
+{
+	size_t n = protobuf_c_message_get_packed_size(message);
+	_fm_free_ uint8_t *b = malloc(n ? n : 1);
+	if (!b)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	protobuf_c_message_pack(message, b);
+	return fm_write_file_atomic(path, b, n, 0600, err);
+}
+
+int fm_instances_save(struct fm_host *h, const char *instance, const FM_PB(Container) * c, const char *config, struct fm_error *err)
+{
+	_fm_free_ char *dir = fm_xasprintf("%s/%s", h->instances_dir, instance);
+	_fm_free_ char *pb = fm_xasprintf("%s/container.pb", dir);
+	_fm_free_ char *cfg = fm_xasprintf("%s/user-config.json", dir);
+	if (fm_mkdir_p(dir, 0700, err) < 0)
+		return -1;
+	if (config && fm_write_file_atomic(cfg, config, strlen(config), 0600, err) < 0)
+		return -1;
+	return write_pb(pb, c, err);
+}
+
+static int parse_endpoint(struct fm_host *h, const FM_PB(Container) * c, const char *instance, struct fm_endpoint_config *ret, struct fm_error *err)
+{
+	const FM_PB(Endpoint) *e = c->endpoint;
+	const char *bridge = h->bridge[0] ? h->bridge : e->bridge;
+	if (fm_endpoint_config_parse(bridge, e->interface, e->mac, e->address, e->gateway, c->name, ret, err) < 0)
+		return -1;
+	fm_endpoint_host_ifname(instance, ret->host_ifname);
+	return 0;
+}
+
+/* Fill what follows from the instance's name and its record. */
+static int load_local(struct fm_host *h, const char *instance, struct fm_local *l, struct fm_error *err)
+{
+	_fm_free_ char *data = NULL;
+	size_t n = 0;
+	(void)snprintf(l->dir, sizeof(l->dir), "%s/%s", h->instances_dir, instance);
+	_fm_free_ char *pb = fm_xasprintf("%s/container.pb", l->dir);
+	_fm_free_ char *cfg = fm_xasprintf("%s/user-config.json", l->dir);
+	if (fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, err) < 0)
+		return -1;
+	l->container = fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+	if (!l->container)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the record %s is damaged", pb);
+	if (fm_read_file(cfg, FM_MAX_CONFIG_BYTES, &l->config, NULL, err) < 0)
+		return -1;
+	l->nested = fm_streq(l->container->kind, "nested");
+	if (l->nested)
+		(void)snprintf(l->control_dir, sizeof(l->control_dir), "%s/nest", l->dir);
+	if (l->container->endpoint) {
+		(void)snprintf(l->netns_path, sizeof(l->netns_path), "%s/%s", h->netns_dir, instance);
+		l->has_endpoint = true;
+		return parse_endpoint(h, l->container, instance, &l->endpoint, err);
+	}
+	return 0;
+}
+
+pid_t fm_local_app_pid(const struct fm_local *l)
+{
+	if (!l->nested)
+		return l->pid1;
+	struct fm_nest_status st;
+	pid_t pid = 0;
+	if (l->pid1 <= 0 || fm_nest_status(l->control_dir, &st, NULL) < 0 || st.app_ns_pid <= 0)
+		return 0;
+	return fm_nest_host_pid(l->pid1, st.app_ns_pid, &pid, NULL) < 0 ? 0 : pid;
+}
+
+static void measure(struct fm_local *l)
+{
+	pid_t app = fm_local_app_pid(l);
+	FM_PB(Container) *c = l->container;
+	c->pid = app;
+	c->processes = 0;
+	c->memory_bytes = 0;
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+	if (app <= 0 || fm_proc_tree(app, &tree, &n, NULL) < 0)
+		return;
+	c->processes = (uint32_t)n;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t rss = 0;
+		if (fm_proc_rss_bytes(tree[i], &rss, NULL) == 0)
+			c->memory_bytes += rss;
+	}
+}
+
+static void apply_runtime_state(struct fm_host *h, struct fm_local *l, const struct fm_instance *i)
+{
+	FM_PB(Container) *c = l->container;
+	l->pid1 = i->pid;
+	fm_pb_set(&c->host, h->name);
+	fm_pb_set(&c->instance, i->id);
+	fm_pb_set(&c->runtime, h->runtime->ops->name);
+	fm_pb_set(&c->bundle, i->bundle);
+	fm_pb_set(&c->status, fm_container_status_to_string(i->status));
+	if (!c->started_unix_ms)
+		c->started_unix_ms = i->created_ms;
+}
+
+/* An instance the runtime knows and we did not start. */
+static void foreign_local(struct fm_local *l, const struct fm_instance *i)
+{
+	l->container = FM_PB_NEW(Container, container);
+	fm_pb_set(&l->container->name, i->id);
+	fm_pb_set(&l->container->kind, "ordinary");
+}
+
+static int local_from_runtime(struct fm_host *h, const struct fm_instance *i, struct fm_local *l, struct fm_error *err)
+{
+	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, i->id);
+	if (!fm_path_exists(pb))
+		foreign_local(l, i);
+	else if (load_local(h, i->id, l, err) < 0)
+		return -1;
+	apply_runtime_state(h, l, i);
+	return 0;
+}
+
+int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *ret, struct fm_error *err)
+{
+	struct fm_instance i;
+	struct fm_local l = FM_LOCAL_INIT;
+	if (h->runtime->ops->state(h->runtime, instance, &i, err) < 0)
+		return -1;
+	if (local_from_runtime(h, &i, &l, err) < 0) {
+		fm_local_done(&l);
+		return -1;
+	}
+	*ret = l;
+	return 0;
+}
+
+int fm_instances_find(struct fm_host *h, const char *name, const char *skip, struct fm_local *ret, struct fm_error *err)
+{
+	_fm_free_ struct fm_instance *v = NULL;
+	size_t n = 0;
+	if (h->runtime->ops->list(h->runtime, &v, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		struct fm_local l = FM_LOCAL_INIT;
+		struct fm_error e = FM_ERROR_INIT;
+		if (fm_streq(v[i].id, skip))
+			continue;
+		if (local_from_runtime(h, &v[i], &l, &e) == 0 && fm_streq(l.container->name, name)) {
+			*ret = l;
+			return 0;
+		}
+		fm_local_done(&l);
+	}
+	(void)fm_error_set(err, FM_E_NOT_FOUND, "host '%s' has no container '%s'", h->name, name);
+	return fm_error_hint(err, "'fleximigrate container ls --host %s' shows what is there", h->name);
+}
+
+int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
+{
+	_fm_free_ struct fm_instance *v = NULL;
+	size_t n = 0, out = 0;
+	if (h->runtime->ops->list(h->runtime, &v, &n, err) < 0)
+		return -1;
+	if (n > FM_MAX_CONTAINERS_PER_HOST)
+		n = FM_MAX_CONTAINERS_PER_HOST;
+	FM_PB(Container) **list = calloc(n ? n : 1, sizeof(*list));
+	if (!list)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		struct fm_local l = FM_LOCAL_INIT;
+		if (local_from_runtime(h, &v[i], &l, NULL) == 0) {
+			measure(&l);
+			list[out++] = FM_TAKE_PTR(l.container);
+		}
+		fm_local_done(&l);
+	}
+	*ret = list;
+	*ret_n = out;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- bringing up */
+
+int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err)
+{
+	struct fm_endpoint *e = NULL;
+	char mac[18];
+	if (!b->container->endpoint)
+		return 0;
+	if (parse_endpoint(h, b->container, b->instance, &l->endpoint, err) < 0)
+		return -1;
+	(void)snprintf(l->netns_path, sizeof(l->netns_path), "%s/%s", h->netns_dir, b->instance);
+	if (fm_journal_intent(j, "netns", l->netns_path, false, err) < 0 || fm_netns_create(l->netns_path, err) < 0)
+		return fm_error_phase(err, "network");
+	if (fm_endpoint_new(&l->endpoint, l->netns_path, &e, err) < 0)
+		return fm_error_phase(err, "network");
+	if (fm_journal_intent(j, "endpoint", l->endpoint.host_ifname, false, err) < 0 || fm_endpoint_prepare(e, true, err) < 0) {
+		fm_endpoint_free(e);
+		return fm_error_phase(err, "network");
+	}
+	l->has_endpoint = true;
+	fm_mac_format(l->endpoint.mac, mac);
+	if (notes) {
+		_fm_free_ char *note = fm_xasprintf("Endpoint %s (%s, %s) prepared on bridge '%s' of '%s', port closed", b->container->endpoint->address, mac,
+						    l->endpoint.host_ifname, l->endpoint.bridge, h->name);
+		fm_strv_add(notes, note);
+	}
+	*ret_endpoint = e;
+	return 0;
+}
+
+static int wait_for_nest(const struct fm_local *l, enum fm_nest_state want, struct fm_error *err)
+{
+	uint64_t deadline = fm_now_ms() + NEST_START_TIMEOUT_MS;
+	struct fm_nest_status st;
+	struct fm_proc_id id;
+	struct fm_error e = FM_ERROR_INIT;
+	if (fm_proc_identify(l->pid1, &id, err) < 0)
+		return fm_error_prefix(err, "the container's init ended at once");
+	while (fm_now_ms() < deadline) {
+		if (fm_nest_status(l->control_dir, &st, &e) == 0 && st.state == want)
+			return 0;
+		if (!fm_proc_alive(&id)) {
+			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "the container ended before it was up");
+			return fm_error_hint(err, "its output is in %s/log", l->dir);
+		}
+		fm_pause_ms(2); /* the socket appears when PID 1 gets there; nothing tells us */
+	}
+	return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the parent container's init did not answer within %d ms", NEST_START_TIMEOUT_MS);
+}
+
+static int open_log(const char *dir, struct fm_error *err)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/log", dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		(void)fm_error_errno(err, errno, "cannot open the container's log %s", path);
+	return fd;
+}
+
+static int start_instance(struct fm_host *h, const struct fm_bringup *b, const char *bundle, struct fm_local *l, struct fm_error *err)
+{
+	const struct fm_runtime_ops *ops = h->runtime->ops;
+	struct fm_instance i;
+	_fm_close_ int log_fd = open_log(l->dir, err);
+	if (log_fd < 0)
+		return -1;
+	if (ops->create(h->runtime, b->instance, bundle, log_fd, err) < 0 || ops->state(h->runtime, b->instance, &i, err) < 0)
+		return -1;
+	l->pid1 = i.pid;
+	if (l->nested && !b->wait && fm_pidns_set_last_pid(i.pid, FM_NEST_FIRST_PID - 1, err) < 0)
+		return -1;
+	if (ops->start(h->runtime, b->instance, err) < 0)
+		return -1;
+	return l->nested ? wait_for_nest(l, b->wait ? FM_NEST_EMPTY : FM_NEST_RUNNING, err) : 0;
+}
+
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err)
+{
+	struct fm_bundle_info info = { 0 };
+	_fm_free_ char *bundle = NULL;
+	_fm_free_ char *cgroup = fm_xasprintf("%s/%s", h->cgroup_parent, b->instance);
+	bool nested = fm_streq(b->container->kind, "nested");
+	struct fm_instance_spec spec = {
+		.instances_dir = h->instances_dir, .instance = b->instance, .name = b->container->name, .config = b->config, .rootfs = b->rootfs,
+		.netns_path = l->has_endpoint ? l->netns_path : NULL, .cgroup_path = cgroup, .migration_id = b->migration_id, .nested = nested,
+		.wait = b->wait, .nest_binary = h->nest_binary,
+	};
+	l->nested = nested;
+	(void)snprintf(l->dir, sizeof(l->dir), "%s/%s", h->instances_dir, b->instance);
+	if (fm_bundle_parse(b->config, b->rootfs, &info, err) < 0)
+		return -1;
+	uid_t uid = info.uid;
+	gid_t gid = info.gid;
+	fm_bundle_info_done(&info);
+	if (fm_journal_intent(j, "instance", b->instance, true, err) < 0 || fm_bundle_make_instance(&spec, &bundle, err) < 0 ||
+	    fm_instances_save(h, b->instance, b->container, b->config, err) < 0)
+		return -1;
+	if (nested) {
+		(void)snprintf(l->control_dir, sizeof(l->control_dir), "%s/nest", l->dir);
+		if (fm_nest_prepare_control(l->control_dir, uid, gid, err) < 0)
+			return -1;
+	} else if (b->wait) {
+		return 0; /* the runtime's restore creates it */
+	}
+	return start_instance(h, b, bundle, l, err);
+}
+
+/* ---------------------------------------------------------------- run and remove */
+
+static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, char **ret_config, struct fm_bundle_info *info, struct fm_error *err)
+{
+	struct fm_local other = FM_LOCAL_INIT;
+	if (!fm_name_is_valid(req->name))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name: letters, digits, '_', '.', '-', at most 63", req->name);
+	if (req->bundle[0] != '/')
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the bundle must be an absolute path on host '%s', not '%s'", h->name, req->bundle);
+	if (req->health && req->health->probe[0] && fm_probe_spec_check(req->health->probe, err) < 0)
+		return -1;
+	if (fm_bundle_read(req->bundle, ret_config, info, err) < 0)
+		return -1;
+	if (!fm_path_exists(info->rootfs))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "bundle %s: its root filesystem %s does not exist", req->bundle, info->rootfs);
+	if (fm_instances_find(h, req->name, NULL, &other, NULL) == 0) {
+		fm_local_done(&other);
+		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "host '%s' already has a container '%s'", h->name, req->name);
+		return fm_error_hint(err, "'fleximigrate container rm %s' removes it", req->name);
+	}
+	return 0;
+}
+
+static FM_PB(Container) * container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const struct fm_bundle_info *info)
+{
+	FM_PB(Container) *c = FM_PB_NEW(Container, container);
+	fm_pb_set(&c->name, req->name);
+	fm_pb_set(&c->host, h->name);
+	fm_pb_set(&c->kind, req->ordinary ? "ordinary" : "nested");
+	c->memory_limit_bytes = info->memory_limit_bytes;
+	c->started_unix_ms = fm_realtime_ms();
+	if (req->endpoint && req->endpoint->address[0])
+		c->endpoint = fm_pb_copy(req->endpoint);
+	if (req->health)
+		c->health = fm_pb_copy(req->health);
+	for (size_t i = 0; i < req->n_labels && i < FM_MAX_LABELS; i++)
+		FM_PB_ADD(c->labels, c->n_labels, fm_pb_copy(req->labels[i]));
+	return c;
+}
+
+static int undo_shared(void *userdata, const char *what, const char *arg, struct fm_error *err)
+{
+	return fm_host_undo(userdata, what, arg, err);
+}
+
+static int run_steps(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_error *err)
+{
+	struct fm_local l = FM_LOCAL_INIT;
+	struct fm_endpoint *e = NULL;
+	int rc = -1;
+	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_instance(h, j, b, &l, err) == 0)
+		rc = e ? fm_endpoint_open(e, err) || fm_endpoint_announce(e, err) : 0;
+	fm_endpoint_free(e);
+	fm_local_done(&l);
+	return rc ? -1 : 0;
+}
+
+int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, FM_PB(Container) * *ret, struct fm_error *err)
+{
+	_fm_free_ char *config = NULL;
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
+	_fm_pb_ FM_PB(Container) *c = NULL;
+	struct fm_journal *j = NULL;
+	struct fm_local l = FM_LOCAL_INIT;
+	if (check_run_request(h, req, &config, &info, err) < 0)
+		return -1;
+	c = container_from_request(h, req, &info);
+	/* While it is being made, a journal of its own: a crash in the middle is undone at the agent's next start. */
+	if (fm_journal_create(h->journals_dir, req->name, "run", json_object(), &j, err) < 0)
+		return fm_error_prefix(err, "container '%s' is being started already", req->name);
+	struct fm_bringup b = { .instance = req->name, .config = config, .rootfs = info.rootfs, .container = c };
+	int rc = run_steps(h, j, &b, err);
+	if (rc < 0)
+		(void)fm_journal_undo(j, undo_shared, h, NULL);
+	(void)fm_journal_remove(j, NULL);
+	fm_journal_free(j);
+	if (rc < 0)
+		return fm_error_prefix(err, "cannot run container '%s' on '%s'", req->name, h->name);
+	if (fm_instances_open(h, req->name, &l, err) < 0)
+		return -1;
+	measure(&l);
+	*ret = FM_TAKE_PTR(l.container);
+	fm_local_done(&l);
+	return 0;
+}
+
+int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err)
+{
+	char ifname[IFNAMSIZ];
+	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
+	fm_endpoint_host_ifname(instance, ifname);
+	if (h->runtime->ops->remove(h->runtime, instance, err) < 0 || fm_endpoint_remove(ifname, err) < 0 || fm_netns_remove(netns, err) < 0)
+		return -1;
+	return fm_bundle_remove_instance(h->instances_dir, instance, err);
+}
+
+int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct fm_error *err)
+{
+	struct fm_local l = FM_LOCAL_INIT;
+	if (fm_instances_find(h, name, NULL, &l, err) < 0)
+		return -1;
+	bool running = !fm_streq(l.container->status, "stopped");
+	_fm_free_ char *instance = fm_xstrdup(l.container->instance);
+	fm_local_done(&l);
+	if (running && !force) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is running on '%s'", name, h->name);
+		return fm_error_hint(err, "'fleximigrate container rm --force %s' stops and removes it", name);
+	}
+	return fm_instances_destroy(h, instance, err);
+}
+
+/* ---------------------------------------------------------------- inspect */
+
+static void add_listeners(FM_PB(InspectResponse) * r, pid_t pid)
+{
+	_fm_free_ struct fm_listener *v = NULL;
+	size_t n = 0;
+	if (fm_listeners(pid, &v, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		FM_PB(Listener) *l = FM_PB_NEW(Listener, listener);
+		fm_pb_set(&l->address, v[i].address);
+		fm_pb_set(&l->protocol, v[i].protocol);
+		l->port = v[i].port;
+		FM_PB_ADD(r->listeners, r->n_listeners, l);
+	}
+}
+
+static void add_tree(FM_PB(InspectResponse) * r, const struct fm_local *l, pid_t app)
+{
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+	_fm_cleanup_(fm_strv_freep) char **blockers = NULL;
+	if (fm_proc_tree(app, &tree, &n, NULL) == 0) {
+		r->busy_pids = calloc(n ? n : 1, sizeof(*r->busy_pids));
+		for (size_t i = 0; r->busy_pids && i < n; i++) {
+			pid_t ns_pid = 0;
+			if (fm_proc_ns_pid(tree[i], &ns_pid, NULL) == 0)
+				r->busy_pids[r->n_busy_pids++] = ns_pid;
+		}
+	}
+	if (l->nested && fm_tree_blockers(l->pid1, app, &blockers, NULL) == 0)
+		for (char **b = blockers; b && *b; b++)
+			fm_pb_add_string(&r->blockers, &r->n_blockers, *b);
+}
+
+int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err)
+{
+	struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+	if (fm_instances_find(h, name, NULL, &l, err) < 0)
+		return -1;
+	FM_PB(InspectResponse) *r = FM_PB_NEW(InspectResponse, inspect_response);
+	measure(&l);
+	if (!fm_streq(l.container->status, "running"))
+		fm_pb_add_string(&r->blockers, &r->n_blockers, "the container is not running");
+	else if (l.container->pid <= 0)
+		fm_pb_add_string(&r->blockers, &r->n_blockers, "the container's application has ended");
+	else
+		add_tree(r, &l, l.container->pid);
+	if (l.pid1 > 0)
+		add_listeners(r, l.pid1);
+	if (h->criu_problem.code != FM_OK)
+		fm_pb_add_string(&r->blockers, &r->n_blockers, h->criu_problem.message);
+	if (l.config) {
+		r->config.len = strlen(l.config);
+		r->config.data = (uint8_t *)fm_xstrdup(l.config);
+	} else {
+		struct fm_bundle_info info = { 0 };
+		char *config = NULL;
+		if (fm_bundle_read(l.container->bundle, &config, &info, NULL) == 0) {
+			if (info.netns_path && info.netns_path[0])
+				fm_pb_add_string(&r->blockers, &r->n_blockers, "its network namespace was made by somebody else; start it with 'fleximigrate container run'");
+			r->config.len = strlen(config);
+			r->config.data = (uint8_t *)config;
+		}
+		fm_bundle_info_done(&info);
+	}
+	r->container = FM_TAKE_PTR(l.container);
+	*ret = r;
+	return 0;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * instances.h - containers on this host: run, list, inspect, remove. Composes container/ (bundle, runtime, nest) and network/ (endpoint).
+ *
+ * A *container* has a name that is unique in the cluster; an *instance* is one incarnation of it in this host's runtime. While a migration is under way
+ * both hosts have an instance of the same container. Thread-safe; two calls about the same container must not overlap (the agent serialises by name).
+ */
+#ifndef FM_MIGRATION_INSTANCES_H
+#define FM_MIGRATION_INSTANCES_H
+
+#include "container/bundle.h"
+#include "migration/host.h"
+#include "network/endpoint.h"
+
+/* What is known about an instance of ours; for foreign ones (found in the runtime) only container and pid1. */
+struct fm_local {
+	FM_PB(Container) * container; /* owned */
+	char dir[1400];               /* <instances>/<instance>, "" foreign */
+	char control_dir[1500];       /* nest's, "" when ordinary */
+	char netns_path[1400];        /* "" = none of ours */
+	char *config;                 /* the user's config.json text */
+	pid_t pid1;                   /* PID 1 of the instance (the nest for nested ones) */
+	bool nested;
+	bool has_endpoint;
+	struct fm_endpoint_config endpoint;
+};
+void fm_local_done(struct fm_local *l);
+#define FM_LOCAL_INIT ((struct fm_local){ 0 })
+
+/* Steps of bringing an instance up, used by run (start the application) and by a destination (wait for a tree). All effects have intents in j first. */
+struct fm_bringup {
+	const char *instance;
+	const char *config;        /* user's */
+	const char *rootfs;        /* absolute */
+	const char *migration_id;  /* NULL when run by the user */
+	bool wait;                 /* nested: adopt later; ordinary: do not create (the runtime's restore does) */
+	const FM_PB(Container) * container;
+};
+/* Network namespace and closed endpoint. notes (strv, may be NULL) gets what was done. */
+int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err);
+/* Instance folder, bundle, runtime create + start; nested: until the nest answers. Fills *l. */
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err);
+
+int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, FM_PB(Container) * *ret, struct fm_error *err);
+int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct fm_error *err);
+/* Everything in the runtime. Instances that belong to a migration (in, out) get status "incoming"/"outgoing" by the agent, which knows the movers. */
+int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
+/* By container name: the instance that is (or was last) the container here; NOT_FOUND. skip: instance to ignore, may be NULL. */
+int fm_instances_find(struct fm_host *h, const char *name, const char *skip, struct fm_local *ret, struct fm_error *err);
+int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *ret, struct fm_error *err);
+/* Facts for the planner; blockers in plain words. */
+int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err);
+/* Take an instance away for good: runtime, endpoint, namespace, folder. Idempotent. */
+int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err);
+/* host pid of the application's first process: 0 when there is none */
+pid_t fm_local_app_pid(const struct fm_local *l);
+
+/* Rewrite container.pb (after an adoption: it is an ordinary resident now). */
+int fm_instances_save(struct fm_host *h, const char *instance, const FM_PB(Container) * c, const char *config, struct fm_error *err);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* mover-internal.h - what the two sides and their recovery share; private to mover*.c. */
+#ifndef FM_MIGRATION_MOVER_INTERNAL_H
+#define FM_MIGRATION_MOVER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "basic/clock.h"
+#include "basic/id.h"
+#include "basic/io.h"
+#include "basic/limits.h"
+#include "basic/proc.h"
+#include "basic/str.h"
+#include "container/images.h"
+#include "container/nest.h"
+#include "loop/pool.h"
+#include "migration/instances.h"
+#include "migration/mover.h"
+#include "migration/pb.h"
+#include "network/sockets.h"
+#include "sync/filetree.h"
+#include "sync/images-transfer.h"
+#include "sync/page-source.h"
+#include "sync/pager.h"
+
+#define FM_MOVER_IMAGES_MAX_BYTES (64ull << 30)
+#define FM_MOVER_MAX_PHASES 24
+
+struct fm_mover {
+	struct fm_host *h;
+	char id[64];
+	bool destination;              /* role */
+	char container[64];
+	char instance[128];
+	char peer[64];
+	uint32_t epoch;
+	bool lazy;                     /* post-copy */
+	char token[FM_TOKEN_LEN + 1];
+	char stream_address[128];
+
+	pthread_mutex_t lock;          /* guards what follows up to the next blank line */
+	pthread_cond_t changed;
+	struct fm_error error;         /* first failure */
+	char step[64];
+	struct { char name[24]; uint64_t us; } phases[FM_MOVER_MAX_PHASES];
+	size_t n_phases;
+	uint64_t frozen_us;
+	uint64_t wire_bytes;           /* of streams that are gone */
+	uint64_t pages_total, pages_done;
+	bool alive_hint;               /* destination: the restored tree was seen */
+	bool executing;
+	bool finished;                 /* released or aborted: only status is answered */
+	unsigned users;
+
+	struct fm_journal *journal;
+	struct fm_stop stop;           /* cancel_fd of everything that blocks */
+	int images_fd;
+	char images_path[1400];
+	struct fm_local local;
+	struct fm_endpoint *endpoint;
+	struct fm_criu *criu;
+	struct fm_stream *control, *pages;
+	struct fm_nest_status nest;
+
+	/* source */
+	struct fm_manifest *manifest;
+	struct fm_page_source *page_source;
+	pid_t root;                    /* host pid of the tree's root */
+	pthread_t thread;              /* source: page server; destination: accepts streams */
+	bool thread_started;
+	uint64_t fence_us;             /* monotonic time of the fence */
+	bool fenced, held, dumped;
+
+	/* destination */
+	int listen_fd;
+	struct fm_pager *pager;
+	pthread_t control_thread;      /* follows the source */
+	bool control_started;
+	pthread_t follow_thread;       /* follows the pager */
+	bool follow_started;
+	struct fm_neighbour neighbours[FM_MAX_NEIGHBOURS];
+	size_t n_neighbours;
+	char *config;                  /* user's config.json */
+	char rootfs[1500];
+	FM_PB(Container) * description;
+	FM_PB(PrepareDestinationRequest) * request;
+	char **notes;
+};
+
+/* ---- mover.c */
+int fm_mover_alloc(struct fm_host *h, const char *id, bool destination, struct fm_mover **ret, struct fm_error *err);
+void fm_mover_destroy(struct fm_mover *m);
+void fm_mover_step(struct fm_mover *m, const char *step);
+void fm_mover_phase(struct fm_mover *m, const char *name, uint64_t us);
+int fm_mover_fail(struct fm_mover *m, const struct fm_error *e); /* remembers the first failure; returns -1 */
+void fm_mover_note(struct fm_mover *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void fm_mover_drop_streams(struct fm_mover *m);
+const struct fm_stream_tls *fm_mover_tls(struct fm_mover *m);
+int fm_mover_cancel_fd(struct fm_mover *m);
+int fm_mover_mount_images(struct fm_mover *m, struct fm_error *err);
+int fm_mover_fault(struct fm_mover *m, const char *point, struct fm_error *err);
+/* undo of every pending intent, newest first */
+int fm_mover_undo(struct fm_mover *m, struct fm_error *err);
+
+/* ---- mover-source.c */
+int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, struct fm_error *err);
+int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err);
+int fm_source_release(struct fm_mover *m, struct fm_error *err);
+int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err);
+int fm_source_recover(struct fm_mover *m, struct fm_error *err);
+int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err);
+
+/* ---- mover-destination.c */
+int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);
+int fm_destination_verify(struct fm_mover *m, const FM_PB(VerifyRequest) * req, FM_PB(VerifyResponse) * resp, struct fm_error *err);
+int fm_destination_release(struct fm_mover *m, struct fm_error *err);
+int fm_destination_abort(struct fm_mover *m, struct fm_error *err);
+int fm_destination_recover(struct fm_mover *m, struct fm_error *err);
+bool fm_destination_tree_alive(struct fm_mover *m);
+
+/* ---- pages.c: the destination's pages after (and during) the restore */
+int fm_pages_start(struct fm_mover *m, struct fm_error *err);
+int fm_pages_recover(struct fm_mover *m, struct fm_error *err);
+void fm_pages_refresh(struct fm_mover *m);
+void fm_pages_stop(struct fm_mover *m);
+
+#endif

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mover-source.c - giving a container away.
+ *
+ * The freeze, in order (fm_source_execute): intents and FROZEN on record -> fence (endpoint closed) -> CRIU dump up to post-dump -> SIGSTOP to the tree -> neighbours, changed files,
+ * images, RESTORE to the destination -> CRIU detaches meanwhile -> RESTORED comes -> COMMITTED on record (the commit point) -> COMMIT -> RUNNING comes.
+ * Whatever fails before the commit point is undone here at once, without waiting for the manager: the service comes first.
+ *
+ * Pages (post-copy) are read from the stopped tree and served by a thread of its own, which reconnects for as long as the destination may need pages.
+ */
+#include "migration/mover-internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+
+#define CONNECT_TIMEOUT_MS 10000
+#define FILES_TIMEOUT_MS 600000
+#define RUNNING_TIMEOUT_MS 30000
+#define CRIU_END_TIMEOUT_MS 30000
+#define RECONNECT_PAUSE_MS 200
+
+/* ---------------------------------------------------------------- prepare */
+
+static int find_container(struct fm_mover *m, struct fm_error *err)
+{
+	if (fm_instances_find(m->h, m->container, NULL, &m->local, err) < 0)
+		return -1;
+	(void)snprintf(m->instance, sizeof(m->instance), "%s", m->local.container->instance);
+	m->root = fm_local_app_pid(&m->local);
+	if (!fm_streq(m->local.container->status, "running") || m->root <= 0)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is not running on '%s' (status %s)", m->container, m->h->name, m->local.container->status);
+	if (m->h->criu_problem.code != FM_OK) {
+		*err = m->h->criu_problem;
+		return -1;
+	}
+	if (m->lazy && !m->local.nested)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is an ordinary one: it can only be moved with strategy cold", m->container);
+	return fm_journal_note(m->journal, "instance", m->instance, err);
+}
+
+static int take_endpoint(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->local.has_endpoint)
+		return 0;
+	if (fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, err) < 0)
+		return -1;
+	return fm_endpoint_attach(m->endpoint, err);
+}
+
+static int start_criu(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_criu_start_opts o = { .ns_pid = m->local.pid1, .join_cgroups = false, .images_dirfd = m->images_fd };
+	struct fm_proc_id id;
+	if (!m->local.nested)
+		return 0;
+	if (fm_criu_start(&m->h->criu, &o, &m->criu, err) < 0)
+		return -1;
+	if (fm_proc_identify(fm_criu_pid(m->criu), &id, err) < 0)
+		return -1;
+	_fm_free_ char *text = fm_xasprintf("%d:%llu", (int)id.pid, (unsigned long long)id.start_ticks);
+	return fm_journal_note(m->journal, "criu", text, err);
+}
+
+static int source_rootfs(struct fm_mover *m, char **ret, struct fm_error *err)
+{
+	_fm_free_ char *config = NULL;
+	struct fm_bundle_info info = { 0 };
+	if (fm_bundle_read(m->local.container->bundle, &config, &info, err) < 0)
+		return -1;
+	*ret = FM_TAKE_PTR(info.rootfs);
+	fm_bundle_info_done(&info);
+	return 0;
+}
+
+/* One pass over the root filesystem; the first while the container runs, the second inside the freeze sends what changed since. */
+static int send_files(struct fm_mover *m, unsigned pass, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err)
+{
+	static const char *const exclude[] = { ".fleximigrate", "proc", "sys", "dev", NULL };
+	struct fm_manifest *now = NULL;
+	_fm_free_ char *rootfs = NULL;
+	if (source_rootfs(m, &rootfs, err) < 0)
+		return -1;
+	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, &now, ret_bytes, timeout_ms, fm_mover_cancel_fd(m), err) < 0)
+		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
+	fm_manifest_free(m->manifest);
+	m->manifest = now;
+	return 0;
+}
+
+static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header *ret, int timeout_ms, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	_fm_free_ uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);
+	if (!buf)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	if (fm_stream_expect(m->control, type, &h, buf, FM_MAX_FRAME_BYTES, timeout_ms, fm_mover_cancel_fd(m), err) < 0)
+		return -1;
+	if (ret)
+		*ret = h;
+	return 0;
+}
+
+static int connect_streams(struct fm_mover *m, struct fm_error *err)
+{
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_CONTROL, CONNECT_TIMEOUT_MS, &m->control, err) < 0)
+		return fm_error_prefix(err, "cannot connect to the destination '%s' at %s", m->peer, m->stream_address);
+	if (m->lazy && fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
+		return fm_error_prefix(err, "cannot connect the page stream to '%s' at %s", m->peer, m->stream_address);
+	return 0;
+}
+
+int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+	fm_mover_step(m, "prepare");
+	if (find_container(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 || connect_streams(m, err) < 0)
+		return -1;
+	fm_mover_step(m, "files");
+	/* The destination says PREPARED when its parent container stands on the received files. */
+	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 || expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0 ||
+	    expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
+		return -1;
+	fm_mover_phase(m, "files", fm_now_us() - t);
+	if (start_criu(m, err) < 0)
+		return fm_error_phase(err, "criu");
+	_fm_free_ char *checkpoint = fm_xasprintf("chk-%s-0", m->container);
+	fm_pb_set(&resp->checkpoint_id, checkpoint);
+	fm_mover_step(m, "prepared");
+	return fm_journal_decide(m->journal, FM_DECISION_PREPARED, false, err);
+}
+
+/* ---------------------------------------------------------------- the page server */
+
+static int map_tasks(struct fm_mover *m, struct fm_error *err)
+{
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+	if (fm_proc_tree(m->root, &tree, &n, err) < 0)
+		return -1;
+	_fm_free_ struct fm_page_source_task *tasks = calloc(n, sizeof(*tasks));
+	if (!tasks)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		tasks[i].host_pid = tree[i];
+		if (fm_proc_ns_pid(tree[i], &tasks[i].ns_pid, err) < 0)
+			return -1;
+	}
+	return fm_page_source_new(tasks, n, &m->page_source, err);
+}
+
+static bool reconnect_pages(struct fm_mover *m)
+{
+	struct fm_stream *s = NULL;
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, 1000, &s, NULL) < 0) {
+		(void)fm_wait_fd(m->stop.fd, POLLIN, RECONNECT_PAUSE_MS, NULL);
+		return false;
+	}
+	pthread_mutex_lock(&m->lock);
+	if (m->pages) {
+		m->wire_bytes += fm_stream_bytes(m->pages);
+		fm_stream_free(m->pages);
+	}
+	m->pages = s;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+/* Serves until the destination says it has everything. A broken stream is reconnected once ownership is given away; before that the switch-over fails as a whole. */
+static void *serve_pages(void *arg)
+{
+	struct fm_mover *m = arg;
+	bool connected = m->pages != NULL;
+	while (!fm_stop_requested(&m->stop)) {
+		if (connected && fm_page_source_serve(m->page_source, m->pages, m->stop.fd, NULL) == 0) {
+			fm_mover_step(m, "pages complete");
+			break;
+		}
+		connected = false;
+		if (fm_journal_decision(m->journal) != FM_DECISION_COMMITTED) {
+			(void)fm_wait_fd(m->stop.fd, POLLIN, RECONNECT_PAUSE_MS, NULL);
+			continue;
+		}
+		connected = reconnect_pages(m);
+	}
+	return NULL;
+}
+
+static int start_page_server(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->lazy)
+		return 0;
+	if (map_tasks(m, err) < 0)
+		return fm_error_phase(err, "pages");
+	int rc = pthread_create(&m->thread, NULL, serve_pages, m);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the page server's thread");
+	m->thread_started = true;
+	return 0;
+}
+
+static void stop_page_server(struct fm_mover *m)
+{
+	fm_stop_request(&m->stop);
+	pthread_mutex_lock(&m->lock);
+	if (m->pages)
+		fm_stream_shutdown(m->pages);
+	pthread_mutex_unlock(&m->lock);
+	if (m->thread_started)
+		pthread_join(m->thread, NULL);
+	m->thread_started = false;
+}
+
+/* ---------------------------------------------------------------- the freeze */
+
+static int fence(struct fm_mover *m, struct fm_error *err)
+{
+	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
+	/* Everything that has to be undone is on record before the first of it happens, and before the clock of the downtime starts. */
+	if (fm_journal_intent(m->journal, "fence", m->local.has_endpoint ? m->local.endpoint.host_ifname : "", false, err) < 0 ||
+	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 || fm_journal_decide(m->journal, FM_DECISION_FROZEN, false, err) < 0)
+		return -1;
+	if (m->local.nested && fm_nest_hold(m->local.control_dir, 1, err) < 0)
+		return -1;
+	m->held = true;
+	m->fence_us = fm_now_us();
+	m->fenced = true;
+	if (m->endpoint && fm_endpoint_close(m->endpoint, err) < 0)
+		return fm_error_prefix(err, "cannot fence the source");
+	return fm_mover_fault(m, "source-after-fence", err);
+}
+
+static int dump_nested(struct fm_mover *m, int timeout_ms, struct fm_error *err)
+{
+	struct fm_criu_dump_opts o = { .lazy = m->lazy, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1 };
+	if (fm_proc_ns_pid(m->root, &o.root_ns_pid, err) < 0)
+		return -1;
+	if (fm_criu_dump_begin(m->criu, &o, err) < 0)
+		return -1;
+	m->dumped = true;
+	if (fm_mover_fault(m, "source-after-dump", err) < 0)
+		return -1;
+	if (fm_tree_stop(m->root, err) < 0)
+		return -1;
+	return fm_mover_fault(m, "source-after-stop", err);
+}
+
+static int dump_ordinary(struct fm_mover *m, int timeout_ms, struct fm_error *err)
+{
+	struct fm_checkpoint_opts o = { .image_dir = m->images_path, .work_dir = m->images_path, .tcp_established = true, .timeout_ms = timeout_ms };
+	return m->h->runtime->ops->checkpoint(m->h->runtime, m->instance, &o, err);
+}
+
+static int dump(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+	int left = fm_deadline_left_ms(deadline_ms);
+	fm_mover_step(m, "dump");
+	if ((m->local.nested ? dump_nested(m, left, err) : dump_ordinary(m, left, err)) < 0)
+		return fm_error_phase(err, "dump");
+	fm_mover_phase(m, "dump", fm_now_us() - t);
+	return 0;
+}
+
+static int send_neighbours(struct fm_mover *m, int timeout_ms, struct fm_error *err)
+{
+	size_t n = FM_MAX_NEIGHBOURS;
+	_fm_free_ struct fm_neighbour *v = calloc(n, sizeof(*v));
+	_fm_free_ uint8_t *wire = calloc(n, 12);
+	if (!v || !wire)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	if (!m->endpoint)
+		n = 0;
+	else if (fm_endpoint_neighbours(m->endpoint, v, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		memcpy(wire + i * 12, &v[i].address.s_addr, 4);
+		memcpy(wire + i * 12 + 4, v[i].mac, 6);
+	}
+	return fm_stream_send(m->control, FM_FRAME_NEIGHBOURS, n, 0, wire, n * 12, timeout_ms, err);
+}
+
+/* Changed files, images, neighbours, and the word to restore. */
+static int transfer(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	uint64_t bytes = 0, t = fm_now_us();
+	fm_mover_step(m, "transfer");
+	if (send_files(m, 2, fm_deadline_left_ms(deadline_ms), &bytes, err) < 0)
+		return fm_error_phase(err, "files");
+	fm_mover_phase(m, "files-delta", fm_now_us() - t);
+	t = fm_now_us();
+	if (fm_images_send(m->control, m->images_fd, &bytes, fm_deadline_left_ms(deadline_ms), err) < 0 ||
+	    send_neighbours(m, fm_deadline_left_ms(deadline_ms), err) < 0 ||
+	    fm_stream_send(m->control, FM_FRAME_RESTORE, 0, 0, NULL, 0, fm_deadline_left_ms(deadline_ms), err) < 0)
+		return fm_error_phase(err, "transfer");
+	fm_mover_phase(m, "images", fm_now_us() - t);
+	return 0;
+}
+
+/* While the destination restores, CRIU lets go of the tree here: it ends up in our SIGSTOP. */
+static int let_criu_go(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	if (!m->local.nested)
+		return 0;
+	m->dumped = false;
+	if (fm_criu_dump_end(m->criu, fm_deadline_left_ms(deadline_ms), err) < 0)
+		return -1;
+	return fm_tree_wait_stopped(m->root, fm_deadline_left_ms(deadline_ms), err);
+}
+
+static int await_restored(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	fm_mover_step(m, "restore");
+	if (expect(m, FM_FRAME_FILES_OK, NULL, fm_deadline_left_ms(deadline_ms), err) < 0 ||
+	    expect(m, FM_FRAME_RESTORED, &h, fm_deadline_left_ms(deadline_ms), err) < 0)
+		return fm_error_phase(err, "restore");
+	fm_mover_phase(m, "restore", h.a);
+	return fm_mover_fault(m, "source-before-commit", err);
+}
+
+/* The commit point. After the record nothing here may resume the tree any more. */
+static int commit(struct fm_mover *m, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+	fm_mover_step(m, "commit");
+	if (fm_stop_requested(&m->stop))
+		return fm_error_set(err, FM_E_CANCELLED, "cancelled before the commit point");
+	if (fm_journal_decide(m->journal, FM_DECISION_COMMITTED, false, err) < 0)
+		return fm_error_phase(err, "commit");
+	fm_mover_phase(m, "commit", fm_now_us() - t);
+	return 0;
+}
+
+static int hand_over(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	if (fm_mover_fault(m, "source-after-commit", err) < 0)
+		return -1;
+	if (fm_stream_send(m->control, FM_FRAME_COMMIT, 0, 0, NULL, 0, RUNNING_TIMEOUT_MS, err) < 0 ||
+	    expect(m, FM_FRAME_RUNNING, &h, RUNNING_TIMEOUT_MS, err) < 0)
+		return fm_error_phase(err, "commit");
+	pthread_mutex_lock(&m->lock);
+	m->frozen_us = fm_now_us() - m->fence_us;
+	pthread_mutex_unlock(&m->lock);
+	fm_mover_phase(m, "resume", h.a);
+	fm_mover_step(m, "handed over");
+	return 0;
+}
+
+int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	if (fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
+	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
+		struct fm_error undo = FM_ERROR_INIT;
+		if (m->control)
+			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
+		if (fm_source_abort(m, false, &undo) < 0)
+			(void)fm_error_hint(err, "undoing on '%s' failed too: %s", m->h->name, undo.message);
+		return -1;
+	}
+	return hand_over(m, err);
+}
+
+/* ---------------------------------------------------------------- undo, release, recovery */
+
+/* CRIU of a dead agent loses its peer and undoes its dump by itself; the tree must not be touched before it has let go. */
+static void await_criu_end(struct fm_mover *m)
+{
+	const char *text = fm_journal_get(m->journal, "criu");
+	struct fm_proc_id id = { 0 };
+	unsigned long long ticks = 0;
+	int pid = 0;
+	if (!text || sscanf(text, "%d:%llu", &pid, &ticks) != 2 || pid <= 0)
+		return;
+	id.pid = pid;
+	id.start_ticks = ticks;
+	if (fm_proc_wait_gone(&id, CRIU_END_TIMEOUT_MS, NULL) < 0 && fm_proc_alive(&id))
+		(void)kill(id.pid, SIGKILL);
+}
+
+static int undo_hold(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->local.nested)
+		return m->h->runtime->ops->resume(m->h->runtime, m->instance, err);
+	if (m->criu && m->dumped) {
+		m->dumped = false;
+		(void)fm_criu_dump_end(m->criu, CRIU_END_TIMEOUT_MS, NULL);
+	}
+	fm_criu_free(m->criu);
+	m->criu = NULL;
+	await_criu_end(m);
+	m->root = fm_local_app_pid(&m->local);
+	if (m->root <= 0)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the application of '%s' is gone from '%s'", m->container, m->h->name);
+	if (fm_tree_continue(m->root, err) < 0)
+		return -1;
+	return fm_nest_hold(m->local.control_dir, 0, err);
+}
+
+static int undo_fence(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->endpoint)
+		return 0;
+	if (fm_endpoint_open(m->endpoint, err) < 0)
+		return -1;
+	return fm_endpoint_announce(m->endpoint, err);
+}
+
+int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err)
+{
+	if (fm_streq(what, "hold")) {
+		if (undo_hold(m, err) < 0)
+			return -1;
+		fm_mover_note(m, "container '%s' runs on '%s'", m->container, m->h->name);
+		return 0;
+	}
+	if (fm_streq(what, "fence")) {
+		if (undo_fence(m, err) < 0)
+			return -1;
+		if (m->endpoint)
+			fm_mover_note(m, "port %s of '%s' reopened", arg, m->h->name);
+		return 0;
+	}
+	return fm_host_undo(m->h, what, arg, err);
+}
+
+int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
+{
+	enum fm_decision d = fm_journal_decision(m->journal);
+	if (d == FM_DECISION_COMMITTED && !after_commit) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is past its commit point: '%s' owns container '%s'", m->id, m->peer, m->container);
+		return fm_error_hint(err, "the source is resumed only when the destination is proved dead");
+	}
+	if (d == FM_DECISION_RELEASED)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is finished on '%s'", m->id, m->h->name);
+	/* From here on a commit is impossible, whatever happens to us. */
+	if (fm_journal_decide(m->journal, FM_DECISION_ABORTED, false, err) < 0)
+		return -1;
+	stop_page_server(m);
+	int rc = fm_mover_undo(m, err);
+	fm_mover_drop_streams(m);
+	fm_mover_step(m, "aborted");
+	return rc;
+}
+
+int fm_source_release(struct fm_mover *m, struct fm_error *err)
+{
+	enum fm_decision d = fm_journal_decision(m->journal);
+	if (d != FM_DECISION_COMMITTED && d != FM_DECISION_RELEASED)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s has not been committed on '%s': its source is the only copy", m->id, m->h->name);
+	if (fm_mover_fault(m, "source-before-release", err) < 0)
+		return -1;
+	if (d != FM_DECISION_RELEASED && fm_journal_decide(m->journal, FM_DECISION_RELEASED, false, err) < 0)
+		return -1;
+	stop_page_server(m);
+	fm_mover_drop_streams(m);
+	if (m->local.nested && m->root > 0) {
+		(void)fm_nest_leave(m->local.control_dir, NULL);
+		(void)fm_tree_kill(m->root, 10000, NULL); /* destroy below kills whatever is left */
+	}
+	(void)fm_journal_forget(m->journal, "hold", NULL);
+	(void)fm_journal_forget(m->journal, "fence", NULL);
+	if (fm_instances_destroy(m->h, m->instance, err) < 0)
+		return fm_error_prefix(err, "cannot free the source's copy");
+	if (fm_mover_undo(m, err) < 0)
+		return -1;
+	fm_mover_step(m, "released");
+	return 0;
+}
+
+/* After a restart of the agent. Uncommitted: undo at once, the service comes first. Committed: go on serving pages and wait for the manager's word. */
+int fm_source_recover(struct fm_mover *m, struct fm_error *err)
+{
+	const char *instance = fm_journal_get(m->journal, "instance");
+	enum fm_decision d = fm_journal_decision(m->journal);
+	struct fm_error e = FM_ERROR_INIT;
+	if (instance) {
+		(void)snprintf(m->instance, sizeof(m->instance), "%s", instance);
+		if (fm_instances_open(m->h, instance, &m->local, &e) < 0 && e.code != FM_E_NOT_FOUND) {
+			*err = e;
+			return -1;
+		}
+		m->root = fm_local_app_pid(&m->local);
+		if (m->local.container)
+			(void)take_endpoint(m, NULL);
+	}
+	if (d == FM_DECISION_RELEASED)
+		return fm_source_release(m, err);
+	if (d != FM_DECISION_COMMITTED)
+		return fm_source_abort(m, false, err);
+	await_criu_end(m);
+	m->fenced = m->held = true;
+	fm_mover_step(m, "handed over");
+	return m->lazy && m->root > 0 ? start_page_server(m, err) : 0;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pages.c - the destination's pages of a post-copy migration: connects the pager (sync/) with the images and the nest (container/), and follows it to its end.
+ * A broken stream only pauses: the accept thread brings the next one.
+ */
+#include <poll.h>
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "migration/mover-internal.h"
+
+static int load_ranges(void *userdata, struct fm_pager_range **ret, size_t *ret_n, struct fm_error *err)
+{
+	struct fm_mover *m = userdata;
+	_fm_free_ struct fm_lazy_range *v = NULL;
+	size_t n = 0;
+	if (fm_images_lazy_ranges(m->images_fd, &v, &n, err) < 0)
+		return -1;
+	struct fm_pager_range *out = calloc(n ? n : 1, sizeof(*out));
+	if (!out)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		out[i] = (struct fm_pager_range){ .ns_pid = v[i].ns_pid, .vaddr = v[i].vaddr, .n_pages = v[i].n_pages };
+	*ret = out;
+	*ret_n = n;
+	return 0;
+}
+
+static int keep(void *userdata, uint64_t key, int fd, struct fm_error *err)
+{
+	struct fm_mover *m = userdata;
+	return fm_nest_keep(m->local.control_dir, key, fd, err);
+}
+
+static int drop(void *userdata, uint64_t key, struct fm_error *err)
+{
+	struct fm_mover *m = userdata;
+	return fm_nest_drop(m->local.control_dir, key, err);
+}
+
+static struct fm_pager_opts pager_opts(struct fm_mover *m)
+{
+	return (struct fm_pager_opts){ .images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .userdata = m };
+}
+
+void fm_pages_refresh(struct fm_mover *m)
+{
+	struct fm_pager_stats st;
+	if (!m->pager)
+		return;
+	fm_pager_stats(m->pager, &st);
+	pthread_mutex_lock(&m->lock);
+	m->pages_total = st.pages_total;
+	m->pages_done = st.pages_done;
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void finished(struct fm_mover *m, uint64_t since_us)
+{
+	struct fm_pager_stats st;
+	fm_pages_refresh(m);
+	fm_pager_stats(m->pager, &st);
+	fm_mover_phase(m, "pages", fm_now_us() - since_us);
+	fm_mover_phase(m, "fault-p50", st.fault_latency_p50_us);
+	fm_mover_phase(m, "fault-p99", st.fault_latency_p99_us);
+	fm_mover_note(m, "%llu pages present, %llu faults served", (unsigned long long)st.pages_total, (unsigned long long)st.faults);
+	fm_mover_step(m, "pages complete");
+}
+
+static void *follow_pager(void *arg)
+{
+	struct fm_mover *m = arg;
+	uint64_t t = fm_now_us();
+	while (!fm_stop_requested(&m->stop)) {
+		struct fm_error err = FM_ERROR_INIT;
+		if (fm_pager_wait(m->pager, 100, m->stop.fd, &err) == 0) {
+			finished(m, t);
+			return NULL;
+		}
+		fm_pages_refresh(m);
+		if (err.code == FM_E_UNAVAILABLE)
+			(void)fm_wait_fd(m->stop.fd, POLLIN, 50, NULL); /* until the source is back */
+		else if (err.code != FM_E_DEADLINE_EXCEEDED && err.code != FM_E_CANCELLED) {
+			(void)fm_mover_fail(m, &err);
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+static int attach(struct fm_mover *m, struct fm_error *err)
+{
+	pthread_mutex_lock(&m->lock);
+	int rc = m->pages ? fm_pager_set_stream(m->pager, m->pages, err) : 0;
+	pthread_mutex_unlock(&m->lock);
+	if (rc < 0)
+		return -1;
+	rc = pthread_create(&m->follow_thread, NULL, follow_pager, m);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the thread that follows the pages");
+	m->follow_started = true;
+	return 0;
+}
+
+int fm_pages_start(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_pager_opts o = pager_opts(m);
+	struct fm_pager *p = NULL;
+	if (fm_pager_new(&o, &p, err) < 0)
+		return -1;
+	pthread_mutex_lock(&m->lock);
+	m->pager = p;
+	pthread_mutex_unlock(&m->lock);
+	return attach(m, err);
+}
+
+int fm_pages_recover(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_pager_opts o = pager_opts(m);
+	_fm_free_ int *fds = NULL;
+	_fm_free_ uint64_t *keys = NULL;
+	size_t n = 0;
+	if (fm_nest_fetch(m->local.control_dir, &fds, &keys, &n, err) < 0)
+		return -1;
+	if (n == 0) { /* nothing is kept: every page is there */
+		fm_mover_step(m, "pages complete");
+		return 0;
+	}
+	if (fm_pager_recover(&o, fds, keys, n, &m->pager, err) < 0)
+		return -1;
+	fm_pager_start_background(m->pager);
+	return attach(m, err);
+}
+
+void fm_pages_stop(struct fm_mover *m)
+{
+	if (m->follow_started)
+		pthread_join(m->follow_thread, NULL);
+	m->follow_started = false;
+	fm_pages_refresh(m);
+	pthread_mutex_lock(&m->lock);
+	struct fm_pager *p = m->pager;
+	m->pager = NULL;
+	pthread_mutex_unlock(&m->lock);
+	fm_pager_free(p);
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* phase-move.c - PREPARATION and EXECUTION: what the manager asks of the two agents, and finding out what happened when one of them stops answering in between. */
+#include <poll.h>
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "migration/coordinator-internal.h"
+
+/* ---------------------------------------------------------------- preparation */
+
+static int prepare_destination(struct fm_migration *m, struct fm_error *err)
+{
+	FM_PB(PrepareDestinationRequest) req = FLEXIMIGRATE__V1__PREPARE_DESTINATION_REQUEST__INIT;
+	req.migration_id = m->id;
+	req.epoch = m->epoch;
+	req.container = m->facts->container;
+	req.config = m->facts->config;
+	req.strategy = m->pb->strategy;
+	req.source = m->pb->source;
+	req.n_busy_pids = m->facts->n_busy_pids;
+	req.busy_pids = m->facts->busy_pids;
+	req.n_listeners = m->facts->n_listeners;
+	req.listeners = m->facts->listeners;
+	m->destination_touched = true;
+	if (fm_call_cancellable(m, m->pb->destination, FM_AGENT_PREPARE_DESTINATION, &req, FM_PREPARE_TIMEOUT_MS, &m->prepared, err) < 0)
+		return -1;
+	for (size_t i = 0; i < m->prepared->n_network_notes; i++)
+		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "%s.", m->prepared->network_notes[i]);
+	if (m->prepared->n_network_notes == 0)
+		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Container '%s' has no network endpoint to prepare.", m->pb->container);
+	return 0;
+}
+
+static int prepare_source(struct fm_migration *m, struct fm_error *err)
+{
+	FM_PB(PrepareSourceRequest) req = FLEXIMIGRATE__V1__PREPARE_SOURCE_REQUEST__INIT;
+	_fm_pb_ FM_PB(PrepareSourceResponse) *resp = NULL;
+	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Initiating checkpoint process for '%s'.", m->pb->container);
+	req.migration_id = m->id;
+	req.epoch = m->epoch;
+	req.container = m->pb->container;
+	req.strategy = m->pb->strategy;
+	req.destination = m->pb->destination;
+	req.stream_address = m->prepared->stream_address;
+	req.token = m->prepared->token;
+	m->source_touched = true;
+	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, FM_PREPARE_TIMEOUT_MS, &resp, err) < 0)
+		return -1;
+	(void)snprintf(m->checkpoint_id, sizeof(m->checkpoint_id), "%s", resp->checkpoint_id);
+	return 0;
+}
+
+int fm_move_prepare(struct fm_migration *m, struct fm_error *err)
+{
+	if (prepare_destination(m, err) < 0)
+		return -1;
+	return prepare_source(m, err);
+}
+
+/* Which component speaks of a failed preparation: the one whose step it was. */
+static const char *component_of(const struct fm_error *err)
+{
+	if (fm_streq(err->phase, "network"))
+		return "NetworkManager";
+	if (fm_streq(err->phase, "files") || fm_streq(err->phase, "pages") || fm_streq(err->phase, "transfer"))
+		return "StateSynchronizer";
+	return "ContainerManager";
+}
+
+int fm_phase_preparation(struct fm_migration *m, struct fm_error *err)
+{
+	fm_migration_step(m, "preparing");
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Preparing %s for '%s' on '%s'.", fm_streq(m->facts->container->kind, "nested") ? "nested parent container" : "container", m->pb->container,
+		m->pb->destination);
+	if (fm_check_cancelled(m, err) < 0 || fm_move_prepare(m, err) < 0 || fm_check_cancelled(m, err) < 0) {
+		fm_mlog(m, FM_LOG_ERROR, component_of(err), "Preparation of '%s' on '%s' failed: %s.", m->pb->container, m->pb->destination, err->message);
+		return fm_error_phase(err, "preparation");
+	}
+	return fm_migration_transition(m, FM_STATE_EXECUTION, NULL, err, FM_LOG_INFO, "Preparation phase complete for '%s'. Transitioning: PREPARATION -> EXECUTION.", m->pb->container);
+}
+
+/* ---------------------------------------------------------------- execution */
+
+static void error_from_status(const FM_PB(MoverStatus) * s, struct fm_error *err)
+{
+	if (!s->error_code) {
+		(void)fm_error_set(err, FM_E_ABORTED, "the switch-over was undone on '%s'", s->role);
+		return;
+	}
+	(void)fm_error_set(err, (enum fm_code)s->error_code, "%s", s->error_message);
+	if (s->error_hint[0])
+		(void)fm_error_hint(err, "%s", s->error_hint);
+	(void)fm_error_phase(err, s->error_phase);
+}
+
+/* The source has given the container away: does the destination run it? */
+static int await_destination(struct fm_migration *m, struct fm_error *err)
+{
+	for (;;) {
+		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
+		FM_PB(StatusRequest) req = FLEXIMIGRATE__V1__STATUS_REQUEST__INIT;
+		req.migration_id = m->id;
+		if (fm_call_until_answered(m, m->pb->destination, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
+			return -1;
+		m->destination_ran = s->ran;
+		bool undecided = s->decision == FLEXIMIGRATE__V1__DECISION__RESTORED || (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && !s->alive && !s->error_code);
+		if (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive)
+			return 0;
+		if (!undecided) {
+			error_from_status(s, err);
+			return fm_error_prefix(err, "destination '%s'", m->pb->destination);
+		}
+		if (m->committed_ms && fm_now_ms() > m->committed_ms + 40000)
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "destination '%s' did not start the container", m->pb->destination);
+		(void)fm_wait_fd(m->c->shutdown.fd, POLLIN, 50, NULL);
+	}
+}
+
+static int switch_over_known(struct fm_migration *m, const FM_PB(MoverStatus) * s, struct fm_error *err)
+{
+	fm_migration_take_status(m, s);
+	if (s->decision != FLEXIMIGRATE__V1__DECISION__COMMITTED && s->decision != FLEXIMIGRATE__V1__DECISION__RELEASED) {
+		error_from_status(s, err);
+		return -1;
+	}
+	m->past_commit = true;
+	if (!m->committed_ms)
+		m->committed_ms = fm_now_ms();
+	return await_destination(m, err);
+}
+
+int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err)
+{
+	uint64_t give_up_ms = fm_now_ms() + FM_EXECUTE_TIMEOUT_MS;
+	for (;;) {
+		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
+		FM_PB(StatusRequest) req = FLEXIMIGRATE__V1__STATUS_REQUEST__INIT;
+		req.migration_id = m->id;
+		if (fm_call_until_answered(m, m->pb->source, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
+			return -1;
+		/* FROZEN: the source's agent lives and is in the middle of it; it commits or undoes by itself. */
+		if (s->decision != FLEXIMIGRATE__V1__DECISION__FROZEN)
+			return switch_over_known(m, s, err);
+		if (fm_now_ms() > give_up_ms)
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the source '%s' did not finish the switch-over", m->pb->source);
+		(void)fm_wait_fd(m->c->shutdown.fd, POLLIN, 50, NULL);
+	}
+}
+
+int fm_move_execute(struct fm_migration *m, struct fm_error *err)
+{
+	FM_PB(ExecuteRequest) req = FLEXIMIGRATE__V1__EXECUTE_REQUEST__INIT;
+	_fm_pb_ FM_PB(MoverStatus) *s = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	req.migration_id = m->id;
+	req.epoch = m->epoch;
+	req.timeout_ms = FM_EXECUTE_TIMEOUT_MS - 30000;
+	if (fm_fault_point(m->c->o.fault, "manager-before-execute", err) < 0)
+		return -1;
+	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_EXECUTE, &req, FM_EXECUTE_TIMEOUT_MS, &s, &e) == 0)
+		return switch_over_known(m, s, err);
+	if (e.code == FM_E_CANCELLED && !fm_stop_requested(&m->c->shutdown)) {
+		/* The user's cancel: the source undoes, unless the commit was quicker. */
+		if (fm_abort_on(m, m->pb->source, false, NULL, &e) == 0)
+			return fm_error_set(err, FM_E_CANCELLED, "cancelled");
+		return fm_resolve_switch_over(m, err);
+	}
+	/* No answer is not "no": only the source's journal knows. */
+	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DEADLINE_EXCEEDED && e.code != FM_E_CANCELLED) {
+		*err = e;
+		return -1;
+	}
+	fm_mlog(m, FM_LOG_WARN, "MigrationManager", "Lost host '%s' during the switch-over (%s); asking both hosts what happened.", m->pb->source, e.message);
+	return fm_resolve_switch_over(m, err);
+}
+
+int fm_phase_execution(struct fm_migration *m, struct fm_error *err)
+{
+	char total[32];
+	fm_migration_step(m, "switch-over");
+	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Starting %s state transfer (Checkpoint ID: %s) for '%s' to '%s'.", fm_strategy_to_string((enum fm_strategy)m->pb->strategy),
+		m->checkpoint_id, m->pb->container, m->pb->destination);
+	if (fm_check_cancelled(m, err) < 0 || fm_move_execute(m, err) < 0) {
+		fm_mlog(m, FM_LOG_ERROR, "StateSynchronizer", "State transfer of '%s' to '%s' failed: %s.", m->pb->container, m->pb->destination, err->message);
+		return fm_error_phase(err, "execution");
+	}
+	(void)snprintf(total, sizeof(total), "%.1f", (double)m->pb->wire_bytes / 1e6);
+	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "%s state transfer complete. Total data transferred: %s MB.", fm_strategy_to_string((enum fm_strategy)m->pb->strategy), total);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Restoring container '%s' state on '%s' from checkpoint '%s'.", m->pb->container, m->pb->destination, m->checkpoint_id);
+	if (fm_fault_point(m->c->o.fault, "manager-after-execute", err) < 0)
+		return -1;
+	return fm_migration_transition(m, FM_STATE_VERIFICATION, NULL, err, FM_LOG_INFO,
+				       "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.", m->pb->container);
+}

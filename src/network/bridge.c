@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bridge.c - redirection on a Linux bridge: the port's master, and one forwarding entry.
+ *
+ * Open = master set, and a `static sticky` forwarding entry for the container's MAC on its own port: a late packet of the source's copy
+ * that comes in through the uplink cannot pull the address away (plain `static` entries still roam). Close = no master. The kernel drops a
+ * port's forwarding entries with the port, static ones too, so nothing on the closed host points to a dead port, and the new host's
+ * announcement makes the uplink be learned. Detaching a port waits for the packets in flight (synchronize_net), so nothing passes any more
+ * when close returns.
+ *
+ * Names, not indices, are looked up on every call: a recreated bridge or pair is found, and a stale index can never fence the wrong one.
+ */
+#include <linux/neighbour.h>
+#include <string.h>
+
+#include "network/internal.h"
+
+static int set_master(struct fm_endpoint *e, int master)
+{
+	struct nlmsghdr *h = fm_nl_begin(e->host, RTM_SETLINK, 0, 64);
+
+	if (!h)
+		return -ENOBUFS;
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	mnl_attr_put_strz(h, IFLA_IFNAME, e->cfg.host_ifname);
+	mnl_attr_put_u32(h, IFLA_MASTER, (uint32_t)master);
+	return 0;
+}
+
+static int put_fdb_entry(struct fm_endpoint *e, int port)
+{
+	struct nlmsghdr *h = fm_nl_begin(e->host, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, 64);
+	struct ndmsg *nd;
+
+	if (!h)
+		return -ENOBUFS;
+	nd = mnl_nlmsg_put_extra_header(h, sizeof(*nd));
+	nd->ndm_family = PF_BRIDGE;
+	nd->ndm_ifindex = port;
+	nd->ndm_state = NUD_NOARP | NUD_REACHABLE; /* what `bridge fdb … static` sends */
+	nd->ndm_flags = NTF_MASTER | NTF_STICKY;
+	mnl_attr_put(h, NDA_LLADDR, sizeof(e->cfg.mac), e->cfg.mac);
+	return 0;
+}
+
+static int bridge_close(struct fm_endpoint *e, struct fm_error *err)
+{
+	int rc;
+
+	if (fm_endpoint_need_host(e, err) < 0)
+		return -1;
+	rc = set_master(e, 0);
+	if (rc == 0)
+		rc = fm_nl_flush(e->host);
+	if (rc < 0 && rc != -ENODEV)
+		return fm_nl_fail(e->host, rc, err, "detach %s from its bridge", e->cfg.host_ifname);
+	return 0;
+}
+
+static int bridge_open(struct fm_endpoint *e, struct fm_error *err)
+{
+	struct fm_link port, bridge;
+	int rc;
+
+	if (fm_endpoint_need_host(e, err) < 0)
+		return -1;
+	rc = fm_nl_link(e->host, e->cfg.host_ifname, &port);
+	if (rc < 0)
+		return fm_nl_fail(e->host, rc, err, "open endpoint %s", e->cfg.host_ifname);
+	rc = fm_nl_link(e->host, e->cfg.bridge, &bridge);
+	if (rc == -ENODEV)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "open endpoint %s: bridge %s is gone", e->cfg.host_ifname,
+		                    e->cfg.bridge);
+	if (rc < 0)
+		return fm_nl_fail(e->host, rc, err, "open endpoint %s: find bridge %s", e->cfg.host_ifname, e->cfg.bridge);
+	/* one system call for both, so that the port is never without its entry for longer than the kernel needs */
+	rc = set_master(e, bridge.index);
+	if (rc == 0)
+		rc = put_fdb_entry(e, port.index);
+	if (rc == 0)
+		rc = fm_nl_flush(e->host);
+	if (rc < 0) {
+		(void)fm_nl_fail(e->host, rc, err, "plug %s into bridge %s", e->cfg.host_ifname, e->cfg.bridge);
+		(void)bridge_close(e, NULL); /* half open is not open */
+		return -1;
+	}
+	return 0;
+}
+
+static int bridge_announce(struct fm_endpoint *e, struct fm_error *err)
+{
+	if (fm_endpoint_need_inside(e, err) < 0)
+		return -1;
+	return fm_arp_announce(e->arp_fd, e->inside_index, e->cfg.mac, e->cfg.address, err);
+}
+
+static bool bridge_is_open(struct fm_endpoint *e)
+{
+	struct fm_link port;
+	int rc;
+
+	/* what cannot be shown to be closed counts as open */
+	if (fm_endpoint_need_host(e, NULL) < 0)
+		return true;
+	rc = fm_nl_link(e->host, e->cfg.host_ifname, &port);
+	if (rc == -ENODEV)
+		return false;
+	return rc < 0 || port.master != 0;
+}
+
+const struct fm_redirect_ops fm_redirect_bridge = {
+	.name = "bridge",
+	.open = bridge_open,
+	.close = bridge_close,
+	.announce = bridge_announce,
+	.is_open = bridge_is_open,
+};

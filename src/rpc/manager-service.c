@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/* manager-service.c - service Manager; see service.h. */
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "migration/pb.h"
+#include "rpc/service.h"
+
+#define FORWARD_TIMEOUT_MS 60000
+#define WATCH_TICK_MS 250 /* how often a watcher gets a snapshot when no line comes */
+
+#define HANDLER(name) static int name(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response, struct fm_error *err)
+#define SERVICE(s) struct fm_manager_service *s = userdata
+#define GIVE(message) (*response = &(message)->base)
+
+HANDLER(info)
+{
+	SERVICE(s);
+	FM_PB(InfoResponse) *r = FM_PB_NEW(InfoResponse, info_response);
+	fm_pb_set(&r->version, s->version);
+	fm_pb_set(&r->role, "manager");
+	fm_pb_set(&r->name, s->name);
+	r->protocol = 1;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(report)
+{
+	SERVICE(s);
+	const FM_PB(ReportRequest) *req = (const FM_PB(ReportRequest) *)request;
+	if (req->protocol != 1)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the agent speaks protocol %u, this manager speaks 1", req->protocol);
+	if (fm_fleet_report(s->fleet, req, err) < 0)
+		return -1;
+	FM_PB(ReportResponse) *r = FM_PB_NEW(ReportResponse, report_response);
+	r->interval_ms = FM_FLEET_REPORT_MS;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(list_hosts)
+{
+	SERVICE(s);
+	FM_PB(ListHostsResponse) *r = FM_PB_NEW(ListHostsResponse, list_hosts_response);
+	if (fm_fleet_hosts(s->fleet, &r->hosts, &r->n_hosts, err) < 0) {
+		fm_pb_free(r);
+		return -1;
+	}
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(get_host)
+{
+	SERVICE(s);
+	FM_PB(Host) *h = NULL;
+	if (fm_fleet_host(s->fleet, ((const FM_PB(NameRequest) *)request)->name, &h, err) < 0)
+		return -1;
+	GIVE(h);
+	return 0;
+}
+
+HANDLER(list_containers)
+{
+	SERVICE(s);
+	FM_PB(ListContainersResponse) *r = FM_PB_NEW(ListContainersResponse, list_containers_response);
+	if (fm_fleet_containers(s->fleet, ((const FM_PB(ListContainersRequest) *)request)->host, &r->containers, &r->n_containers, err) < 0) {
+		fm_pb_free(r);
+		return -1;
+	}
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(get_container)
+{
+	SERVICE(s);
+	FM_PB(Container) *c = NULL;
+	if (fm_fleet_container(s->fleet, ((const FM_PB(NameRequest) *)request)->name, &c, err) < 0)
+		return -1;
+	GIVE(c);
+	return 0;
+}
+
+/* "" means the only host there is. */
+static int choose_host(struct fm_manager_service *s, const char *wanted, char *ret, size_t cap, struct fm_error *err)
+{
+	FM_PB(Host) **v = NULL;
+	size_t n = 0;
+	if (wanted[0])
+		return fm_snprintf(ret, cap, err, "%s", wanted);
+	if (fm_fleet_hosts(s->fleet, &v, &n, err) < 0)
+		return -1;
+	int rc = n == 1 ? fm_snprintf(ret, cap, err, "%s", v[0]->name) : fm_error_set(err, FM_E_INVALID_ARGUMENT, "there are %zu hosts: say which one", n);
+	if (n != 1)
+		(void)fm_error_hint(err, "add --host NAME; 'fleximigrate host ls' shows them");
+	for (size_t i = 0; i < n; i++)
+		fm_pb_free(v[i]);
+	free(v);
+	return rc;
+}
+
+static int require_online(struct fm_manager_service *s, const char *host, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *h = NULL;
+	if (fm_fleet_host(s->fleet, host, &h, err) < 0)
+		return -1;
+	if (!fm_streq(h->status, "online")) {
+		(void)fm_error_set(err, FM_E_UNAVAILABLE, "host '%s' is offline", host);
+		return fm_error_hint(err, "start the agent there");
+	}
+	return 0;
+}
+
+HANDLER(run_container)
+{
+	SERVICE(s);
+	const FM_PB(RunContainerRequest) *req = (const FM_PB(RunContainerRequest) *)request;
+	_fm_pb_ FM_PB(Container) *elsewhere = NULL;
+	char host[64];
+	ProtobufCMessage *c = NULL;
+	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0)
+		return -1;
+	if (fm_fleet_container(s->fleet, req->name, &elsewhere, NULL) == 0 && !fm_streq(elsewhere->host, host)) {
+		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "container '%s' exists on host '%s'", req->name, elsewhere->host);
+		return fm_error_hint(err, "names are unique in the cluster: choose another one, or 'fleximigrate migrate %s --to %s'", req->name, host);
+	}
+	if (s->agents.call(s->agents.userdata, host, FM_AGENT_RUN_CONTAINER, request, FORWARD_TIMEOUT_MS, -1, &c, err) < 0)
+		return -1;
+	fm_fleet_container_put(s->fleet, (const FM_PB(Container) *)c);
+	*response = c;
+	return 0;
+}
+
+HANDLER(remove_container)
+{
+	SERVICE(s);
+	FM_PB(RemoveContainerRequest) req = *(const FM_PB(RemoveContainerRequest) *)request;
+	_fm_pb_ FM_PB(Container) *c = NULL;
+	ProtobufCMessage *r = NULL;
+	if (fm_coordinator_is_moving(s->coordinator, req.name)) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is being migrated", req.name);
+		return fm_error_hint(err, "wait for it or cancel it: 'fleximigrate migration ls --active'");
+	}
+	if (fm_fleet_container(s->fleet, req.name, &c, err) < 0)
+		return -1;
+	const char *host = req.host[0] ? req.host : c->host;
+	if (require_online(s, host, err) < 0 || s->agents.call(s->agents.userdata, host, FM_AGENT_REMOVE_CONTAINER, &req.base, FORWARD_TIMEOUT_MS, -1, &r, err) < 0)
+		return -1;
+	fm_fleet_container_gone(s->fleet, req.name, host);
+	*response = r;
+	return 0;
+}
+
+HANDLER(migrate)
+{
+	SERVICE(s);
+	FM_PB(Migration) *m = NULL;
+	if (fm_coordinator_migrate(s->coordinator, (const FM_PB(MigrateRequest) *)request, &m, err) < 0)
+		return -1;
+	GIVE(m);
+	return 0;
+}
+
+HANDLER(get_migration)
+{
+	SERVICE(s);
+	FM_PB(Migration) *m = NULL;
+	if (fm_coordinator_get(s->coordinator, ((const FM_PB(IdRequest) *)request)->id, &m, err) < 0)
+		return -1;
+	GIVE(m);
+	return 0;
+}
+
+HANDLER(list_migrations)
+{
+	SERVICE(s);
+	const FM_PB(ListMigrationsRequest) *req = (const FM_PB(ListMigrationsRequest) *)request;
+	FM_PB(ListMigrationsResponse) *r = FM_PB_NEW(ListMigrationsResponse, list_migrations_response);
+	if (fm_coordinator_list(s->coordinator, req->active_only, req->limit, &r->migrations, &r->n_migrations, err) < 0) {
+		fm_pb_free(r);
+		return -1;
+	}
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(cancel_migration)
+{
+	SERVICE(s);
+	FM_PB(Migration) *m = NULL;
+	if (fm_coordinator_cancel(s->coordinator, ((const FM_PB(IdRequest) *)request)->id, &m, err) < 0)
+		return -1;
+	GIVE(m);
+	return 0;
+}
+
+/* Lines as they come; between them a snapshot a tick, for progress; the last event says so and carries the outcome. */
+static int watch_migration(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, struct fm_error *err)
+{
+	SERVICE(s);
+	const FM_PB(WatchRequest) *req = (const FM_PB(WatchRequest) *)request;
+	uint64_t seq = req->after_seq;
+	while (!fm_rpc_call_cancelled(call)) {
+		/* Asked in this order, "over" means that every line is in the store already. */
+		_fm_pb_ FM_PB(Migration) *m = NULL;
+		_fm_pb_ FM_PB(Event) *e = NULL;
+		bool active = fm_coordinator_is_active(s->coordinator, req->id);
+		if (fm_coordinator_get(s->coordinator, req->id, &m, err) < 0)
+			return -1;
+		bool over = m->finished_unix_ms != 0 && !active;
+		if (fm_coordinator_next_event(s->coordinator, req->id, seq, over ? 0 : WATCH_TICK_MS, &e, err) < 0)
+			return -1;
+		if (e) {
+			seq = e->seq;
+		} else {
+			e = FM_PB_NEW(Event, event);
+			e->seq = seq;
+			e->last = over;
+			e->migration = FM_TAKE_PTR(m);
+		}
+		if (fm_rpc_call_send(call, &e->base, err) < 0)
+			return -1;
+		if (e->last)
+			return 0;
+	}
+	return 0;
+}
+
+static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
+	[FM_MANAGER_INFO] = info, [FM_MANAGER_REPORT] = report, [FM_MANAGER_LIST_HOSTS] = list_hosts, [FM_MANAGER_GET_HOST] = get_host,
+	[FM_MANAGER_RUN_CONTAINER] = run_container, [FM_MANAGER_LIST_CONTAINERS] = list_containers, [FM_MANAGER_GET_CONTAINER] = get_container,
+	[FM_MANAGER_REMOVE_CONTAINER] = remove_container, [FM_MANAGER_MIGRATE] = migrate, [FM_MANAGER_GET_MIGRATION] = get_migration,
+	[FM_MANAGER_LIST_MIGRATIONS] = list_migrations, [FM_MANAGER_CANCEL_MIGRATION] = cancel_migration,
+};
+
+void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])
+{
+	for (int i = 0; i <= _FM_MANAGER_METHOD_MAX; i++)
+		ret[i] = fm_manager_methods[i];
+	for (int i = 0; i < _FM_MANAGER_METHOD_MAX; i++)
+		ret[i].unary = handlers[i];
+	ret[FM_MANAGER_WATCH_MIGRATION].stream = watch_migration;
+}

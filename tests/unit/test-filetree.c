@@ -1,0 +1,884 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test-filetree.c - real trees over a socket pair, pass after pass, compared attribute by attribute; and hostile senders.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above */
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/io.h"
+#include "basic/limits.h"
+#include "basic/str.h"
+#include "sync/filetree-internal.h"
+#include "sync/filetree.h"
+#include "sync/stream-internal.h"
+
+#define WAIT_MS 30000
+#define GIB (1ull << 30)
+
+static struct fm_error err;
+
+#define assert_ok(call)                                                                           \
+	do {                                                                                      \
+		err = FM_ERROR_INIT;                                                              \
+		if ((call) < 0)                                                                   \
+			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message); \
+	} while (0)
+#define assert_sys(call)                                                            \
+	do {                                                                        \
+		if ((call) < 0)                                                     \
+			fail_msg("%s: %s", #call, strerror(errno)); \
+	} while (0)
+
+struct fixture {
+	char *dir, *from, *to;
+	int from_fd, to_fd;
+	struct fm_stream *a, *b;
+};
+
+static bool is_root(void)
+{
+	return geteuid() == 0;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	int sv[2];
+
+	umask(022);
+	f->dir = fm_xstrdup("/tmp/fm-test-filetree-XXXXXX");
+	if (!mkdtemp(f->dir) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return -1;
+	f->from = fm_xasprintf("%s/from", f->dir);
+	f->to = fm_xasprintf("%s/to", f->dir);
+	if (mkdir(f->from, 0755) < 0 || mkdir(f->to, 0700) < 0)
+		return -1;
+	f->from_fd = open(f->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	f->to_fd = open(f->to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*state = f;
+	if (fm_stream_from_fd(sv[0], &f->a, NULL) < 0 || fm_stream_from_fd(sv[1], &f->b, NULL) < 0)
+		return -1;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fm_stream_free(f->a);
+	fm_stream_free(f->b);
+	close(f->from_fd);
+	close(f->to_fd);
+	int r = fm_remove_tree(f->dir, NULL);
+	free(f->dir);
+	free(f->from);
+	free(f->to);
+	free(f);
+	return r;
+}
+
+/* making trees */
+
+static void put(int dirfd, const char *path, const char *text)
+{
+	int fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	assert_sys(fd);
+	assert_ok(fm_write_full(fd, text, strlen(text), &err));
+	close(fd);
+}
+
+static void put_bytes(int dirfd, const char *path, size_t n, uint32_t seed)
+{
+	uint8_t *p = malloc(n);
+	for (size_t i = 0; i < n; i++) {
+		seed = seed * 1664525u + 1013904223u;
+		p[i] = (uint8_t)(seed >> 24);
+	}
+	int fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	assert_sys(fd);
+	assert_ok(fm_write_full(fd, p, n, &err));
+	close(fd);
+	free(p);
+}
+
+static void write_at(int dirfd, const char *path, off_t offset, const char *text)
+{
+	int fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	assert_sys(fd);
+	assert_int_equal(strlen(text), pwrite(fd, text, strlen(text), offset));
+	close(fd);
+}
+
+static void set_size(int dirfd, const char *path, off_t size)
+{
+	int fd = openat(dirfd, path, O_WRONLY | O_CLOEXEC);
+	assert_sys(fd);
+	assert_sys(ftruncate(fd, size));
+	close(fd);
+}
+
+static void set_times(int dirfd, const char *path, time_t s, long ns)
+{
+	struct timespec t[2] = { { s, ns }, { s, ns } };
+	assert_sys(utimensat(dirfd, path, t, AT_SYMLINK_NOFOLLOW));
+}
+
+static void set_xattr(int dirfd, const char *path, const char *name, const void *value, size_t n)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	assert_sys(fd);
+	assert_sys(fsetxattr(fd, name, value, n, 0));
+	close(fd);
+}
+
+static bool has_user_xattrs(int dirfd)
+{
+	bool yes = fsetxattr(dirfd, "user.fmtest", "x", 1, 0) == 0;
+	if (yes)
+		(void)fremovexattr(dirfd, "user.fmtest");
+	return yes;
+}
+
+/* A moment that the filesystem's clock can tell from the last one */
+static void next_tick(void)
+{
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &a);
+	do {
+		fm_pause_ms(1);
+		clock_gettime(CLOCK_REALTIME_COARSE, &b);
+	} while (b.tv_sec == a.tv_sec && b.tv_nsec == a.tv_nsec);
+}
+
+/* comparing trees */
+
+static void compare_xattrs(int a, int b, const char *path)
+{
+	char names_a[4096], names_b[4096], value_a[4096], value_b[4096];
+	ssize_t n = flistxattr(a, names_a, sizeof(names_a)), m = flistxattr(b, names_b, sizeof(names_b));
+
+	if (n != m)
+		fail_msg("'%s': other extended attributes", path);
+	for (const char *p = names_a; n > 0 && p < names_a + n; p += strlen(p) + 1) {
+		ssize_t x = fgetxattr(a, p, value_a, sizeof(value_a)), y = fgetxattr(b, p, value_b, sizeof(value_b));
+		if (x != y || memcmp(value_a, value_b, (size_t)x) != 0)
+			fail_msg("'%s': attribute %s differs", path, p);
+	}
+}
+
+static void compare_content(int a, int b, const struct stat *st, const struct stat *got, const char *path)
+{
+	size_t chunk = 1 << 20;
+	_fm_free_ uint8_t *x = malloc(chunk);
+	_fm_free_ uint8_t *y = malloc(chunk);
+
+	for (off_t at = 0; at < st->st_size;) {
+		ssize_t n = pread(a, x, chunk, at), m = pread(b, y, chunk, at);
+		if (n <= 0 || n != m || memcmp(x, y, (size_t)n) != 0)
+			fail_msg("'%s' differs after %lld", path, (long long)at);
+		at += n;
+	}
+	if (st->st_size > (1 << 20) && st->st_blocks < st->st_size / 1024 && got->st_blocks > st->st_blocks + 64)
+		fail_msg("'%s' lost its holes: %lld blocks instead of %lld", path, (long long)got->st_blocks, (long long)st->st_blocks);
+}
+
+static void compare_folder(int a, int b, const char *path, unsigned *count);
+
+static void compare_one(int a, int b, const char *name, const char *path, unsigned *count)
+{
+	struct stat x, y;
+	char tx[4096] = "", ty[4096] = "";
+
+	assert_sys(fstatat(a, name, &x, AT_SYMLINK_NOFOLLOW));
+	if (S_ISSOCK(x.st_mode)) {
+		assert_int_equal(-1, fstatat(b, name, &y, AT_SYMLINK_NOFOLLOW));
+		return;
+	}
+	++*count;
+	if (fstatat(b, name, &y, AT_SYMLINK_NOFOLLOW) < 0)
+		fail_msg("'%s' is missing", path);
+	if (x.st_mode != y.st_mode || x.st_uid != y.st_uid || x.st_gid != y.st_gid || (!S_ISDIR(x.st_mode) && (x.st_size != y.st_size || x.st_nlink != y.st_nlink)) ||
+	    x.st_rdev != y.st_rdev)
+		fail_msg("'%s': mode %o/%o owner %u:%u/%u:%u size %lld/%lld links %d/%d", path, x.st_mode, y.st_mode, x.st_uid, x.st_gid, y.st_uid, y.st_gid,
+			 (long long)x.st_size, (long long)y.st_size, (int)x.st_nlink, (int)y.st_nlink);
+	if (x.st_mtim.tv_sec != y.st_mtim.tv_sec || x.st_mtim.tv_nsec != y.st_mtim.tv_nsec)
+		fail_msg("'%s': mtime %lld.%09ld instead of %lld.%09ld", path, (long long)y.st_mtim.tv_sec, y.st_mtim.tv_nsec, (long long)x.st_mtim.tv_sec, x.st_mtim.tv_nsec);
+	if (S_ISLNK(x.st_mode)) {
+		assert_true(readlinkat(a, name, tx, sizeof(tx) - 1) > 0);
+		assert_true(readlinkat(b, name, ty, sizeof(ty) - 1) > 0);
+		assert_string_equal(tx, ty);
+	}
+	if (!S_ISREG(x.st_mode) && !S_ISDIR(x.st_mode))
+		return;
+	_fm_close_ int fa = openat(a, name, O_RDONLY | O_CLOEXEC);
+	_fm_close_ int fb = openat(b, name, O_RDONLY | O_CLOEXEC);
+	if (fa < 0 && errno == EACCES)
+		return;
+	assert_true(fa >= 0 && fb >= 0);
+	compare_xattrs(fa, fb, path);
+	if (S_ISREG(x.st_mode))
+		compare_content(fa, fb, &x, &y, path);
+	else
+		compare_folder(fa, fb, path, count);
+}
+
+static unsigned names_in(int fd, bool sockets)
+{
+	_fm_closedir_ DIR *d = fdopendir(openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	unsigned n = 0;
+	for (const struct dirent *e; (e = readdir(d));)
+		n += sockets || e->d_type != DT_SOCK;
+	return n;
+}
+
+static void compare_folder(int a, int b, const char *path, unsigned *count)
+{
+	_fm_closedir_ DIR *d = fdopendir(openat(a, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+
+	assert_non_null(d);
+	for (const struct dirent *e; (e = readdir(d));) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		_fm_free_ char *sub = fm_xasprintf("%s/%s", path, e->d_name);
+		compare_one(a, b, e->d_name, sub, count);
+	}
+	if (names_in(a, false) != names_in(b, true))
+		fail_msg("'%s' holds something that should not be there", path);
+}
+
+static unsigned compare_trees(struct fixture *f)
+{
+	unsigned count = 0;
+	compare_one(f->from_fd, f->to_fd, ".", ".", &count);
+	return count;
+}
+
+/* passes */
+
+struct sending {
+	struct fixture *f;
+	char *const *exclude;
+	const struct fm_manifest *previous;
+	struct fm_manifest *manifest;
+	unsigned pass, racy_ms;
+	bool last;
+	int cancel_fd;
+	uint64_t bytes, us;
+	int result;
+	struct fm_error err;
+};
+
+static void *send_pass(void *arg)
+{
+	struct sending *s = arg;
+	uint64_t start = fm_now_us();
+
+	s->result = fm_filetree_send_racy(s->f->a, s->f->from, s->exclude, s->previous, s->pass, s->racy_ms, s->last ? NULL : &s->manifest, &s->bytes, WAIT_MS, s->cancel_fd, &s->err);
+	s->us = fm_now_us() - start;
+	return NULL;
+}
+
+/* One pass with its receiver; returns the new manifest (NULL when last). */
+static struct fm_manifest *run_pass(struct fixture *f, const struct fm_manifest *previous, unsigned pass, struct sending *ret)
+{
+	struct sending s = { .f = f, .previous = previous, .pass = pass, .cancel_fd = -1, .last = ret && ret->last, .racy_ms = ret ? ret->racy_ms : 0, .exclude = ret ? ret->exclude : NULL };
+	struct fm_frame_header h;
+	pthread_t t;
+
+	pthread_create(&t, NULL, send_pass, &s);
+	assert_ok(fm_filetree_recv(f->b, f->to, 0, 4 * GIB, WAIT_MS, -1, &err));
+	pthread_join(t, NULL);
+	if (s.result < 0)
+		fail_msg("sending: %s", s.err.message);
+	assert_ok(fm_stream_expect(f->a, FM_FRAME_FILES_OK, &h, NULL, 0, WAIT_MS, -1, &err));
+	assert_int_equal(pass, h.a);
+	if (ret)
+		*ret = s;
+	return s.manifest;
+}
+
+/* Two passes with `change` in between, compared after each */
+static void change_and_compare(struct fixture *f, void (*change)(struct fixture *f))
+{
+	struct fm_manifest *one = run_pass(f, NULL, 1, NULL), *two;
+	compare_trees(f);
+	next_tick();
+	change(f);
+	two = run_pass(f, one, 2, NULL);
+	compare_trees(f);
+	struct sending s = { 0 };
+	struct fm_manifest *three = run_pass(f, two, 3, &s);
+	assert_int_equal(FM_FRAME_HEADER_BYTES, s.bytes); /* nothing but FILES_END */
+	assert_int_equal(fm_manifest_entries(two), fm_manifest_entries(three));
+	fm_manifest_free(one);
+	fm_manifest_free(two);
+	fm_manifest_free(three);
+}
+
+static void make_sample(struct fixture *f)
+{
+	static const uint8_t cap[20] = { 1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }; /* cap_net_bind_service=ep, revision 2 */
+	int d = f->from_fd;
+	char long_name[256];
+
+	assert_sys(mkdirat(d, "etc", 0755));
+	assert_sys(mkdirat(d, "etc/deep", 0700));
+	assert_sys(mkdirat(d, "etc/deep/er", 0755));
+	assert_sys(mkdirat(d, "tmp", 0755));
+	assert_sys(fchmodat(d, "tmp", 01777, 0));
+	assert_sys(mkdirat(d, "empty", 0555));
+	put(d, "etc/hosts", "127.0.0.1 localhost\n");
+	put(d, "etc/deep/er/file with spaces\n and a line", "x");
+	put(d, "etc/\xff\xfe not utf-8", "y");
+	put(d, "empty-file", "");
+	put_bytes(d, "one-megabyte", (1 << 20) + 7, 1);
+	memset(long_name, 'n', 255);
+	long_name[255] = 0;
+	put(d, long_name, "long");
+	put(d, "suid", "#!/bin/sh\n");
+	put(d, "secret", "s");
+	put(d, "old", "before the epoch");
+	set_times(d, "old", -1234567, 999999999);
+	put(d, "far", "in 2400");
+	set_times(d, "far", 13569465600, 1);
+	write_at(d, "sparse", 0, "head");
+	write_at(d, "sparse", 50 << 20, "middle");
+	set_size(d, "sparse", 100 << 20);
+	write_at(d, "all-hole", 0, "");
+	set_size(d, "all-hole", 10 << 20);
+	write_at(d, "hole-first", 20 << 20, "end");
+	assert_sys(symlinkat("etc/hosts", d, "link"));
+	assert_sys(symlinkat("/nonexistent/../absolute", d, "dangling"));
+	set_times(d, "dangling", 1000000000, 123456789);
+	assert_sys(mkfifoat(d, "fifo", 0640));
+	assert_sys(linkat(d, "etc/hosts", d, "etc/deep/hosts2", 0));
+	assert_sys(linkat(d, "etc/hosts", d, "hosts3", 0));
+	assert_sys(linkat(d, "fifo", d, "etc/fifo2", 0));
+	assert_sys(linkat(d, "dangling", d, "etc/dangling2", 0));
+	if (has_user_xattrs(d)) {
+		set_xattr(d, "etc/hosts", "user.comment", "a value", 7);
+		set_xattr(d, "etc/hosts", "user.empty", "", 0);
+		set_xattr(d, "etc", "user.on-a-folder", "f", 1);
+	}
+	if (is_root()) {
+		assert_sys(mknodat(d, "null", S_IFCHR | 0666, makedev(1, 3)));
+		assert_sys(mknodat(d, "block", S_IFBLK | 0600, makedev(7, 200)));
+		assert_sys(fchownat(d, "suid", 1234, 5678, 0));
+		assert_sys(fchownat(d, "link", 1234, 5678, AT_SYMLINK_NOFOLLOW));
+		assert_sys(fchownat(d, "etc/deep", 4321, 8765, 0));
+		assert_sys(fchownat(d, "fifo", 3, 4, 0));
+		set_xattr(d, "one-megabyte", "security.capability", cap, sizeof(cap));
+		assert_sys(fchmodat(d, "secret", 0, 0));
+	}
+	assert_sys(fchmodat(d, "suid", 06755, 0));
+	assert_sys(fchmodat(d, "etc/deep/er", 02750, 0));
+	set_times(d, "etc", 1111111111, 222222222);
+	set_times(d, "empty", 7, 8);
+	set_times(d, ".", 1234567890, 987654321);
+}
+
+static void make_socket(struct fixture *f)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%.80s/socket", f->from);
+	assert_sys(bind(s, (struct sockaddr *)&a, sizeof(a)));
+	close(s);
+}
+
+static void test_everything(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!is_root())
+		print_message("    not root: without device nodes, owners and capabilities\n");
+	make_sample(f);
+	make_socket(f);
+	struct fm_manifest *m = run_pass(f, NULL, 1, NULL);
+	unsigned n = compare_trees(f);
+	assert_int_equal(n, fm_manifest_entries(m));
+	assert_true(n > 25);
+	fm_manifest_free(m);
+}
+
+static void test_acl(void **state)
+{
+	struct fixture *f = *state;
+	/* user::rwx user:1234:rwx group::r-x mask::rwx other::r-x, as the kernel stores it */
+	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 2, 0, 7, 0, 0xd2, 4, 0, 0, 4, 0, 5, 0, 0xff, 0xff, 0xff, 0xff,
+				       0x10, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 0x20, 0, 5, 0, 0xff, 0xff, 0xff, 0xff };
+
+	assert_sys(mkdirat(f->from_fd, "folder", 0755));
+	put(f->from_fd, "folder/before", "has no list");
+	int fd = openat(f->from_fd, "folder", O_RDONLY | O_CLOEXEC);
+	if (fsetxattr(fd, "system.posix_acl_default", acl, sizeof(acl), 0) < 0) {
+		close(fd);
+		print_message("    no access control lists here: %s\n", strerror(errno));
+		skip();
+	}
+	close(fd);
+	put(f->from_fd, "folder/after", "inherits");
+	assert_sys(mkdirat(f->from_fd, "folder/sub", 0755));
+	fm_manifest_free(run_pass(f, NULL, 1, NULL));
+	compare_trees(f);
+}
+
+/* changes between passes */
+
+static void change_nothing(struct fixture *f)
+{
+	(void)f;
+}
+
+static void change_files(struct fixture *f)
+{
+	int d = f->from_fd;
+	struct stat st;
+
+	/* same size, and the mtime put back: only ctime tells */
+	assert_sys(fstatat(d, "one-megabyte", &st, 0));
+	write_at(d, "one-megabyte", 1000, "changed");
+	set_times(d, "one-megabyte", st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	assert_sys(fchmodat(d, "suid", 0711, 0));
+	put(d, "empty-file", "no longer empty");
+	put(d, "secret", "");
+	write_at(d, "sparse", 70 << 20, "more");
+	write_at(d, "etc/deep/er/file with spaces\n and a line", 0, "in place: the folder's mtime does not change, and must not at the receiver");
+	assert_sys(unlinkat(d, "link", 0));
+	assert_sys(symlinkat("elsewhere", d, "link"));
+	assert_sys(unlinkat(d, "old", 0));
+	put(d, "new", "file");
+	set_times(d, "far", 5, 5);
+	if (has_user_xattrs(d)) {
+		int fd = openat(d, "etc/hosts", O_RDONLY | O_CLOEXEC);
+		assert_sys(fremovexattr(fd, "user.comment"));
+		close(fd);
+		fd = openat(d, "etc", O_RDONLY | O_CLOEXEC);
+		assert_sys(fremovexattr(fd, "user.on-a-folder"));
+		assert_sys(fsetxattr(fd, "user.another", "z", 1, 0));
+		close(fd);
+	}
+	if (is_root())
+		assert_sys(fchownat(d, "etc/deep", 1, 1, 0));
+}
+
+static void change_kinds(struct fixture *f)
+{
+	int d = f->from_fd;
+
+	/* folder -> file, file -> folder, file -> link, link -> file, fifo -> socket, a whole folder away, another renamed */
+	assert_sys(unlinkat(d, "empty", AT_REMOVEDIR));
+	put(d, "empty", "was a folder");
+	assert_sys(unlinkat(d, "suid", 0));
+	assert_sys(mkdirat(d, "suid", 0755));
+	put(d, "suid/inside", "was a file");
+	assert_sys(unlinkat(d, "old", 0));
+	assert_sys(symlinkat("/etc", d, "old"));
+	assert_sys(unlinkat(d, "link", 0));
+	put(d, "link", "was a link");
+	_fm_free_ char *gone = fm_xasprintf("%s/tmp", f->from);
+	assert_ok(fm_remove_tree(gone, &err));
+	assert_sys(renameat(d, "etc/deep", d, "moved"));
+	assert_sys(unlinkat(d, "fifo", 0));
+	make_socket(f);
+}
+
+static void change_links(struct fixture *f)
+{
+	int d = f->from_fd;
+
+	/* etc/hosts, etc/deep/hosts2 and hosts3 are one inode: its content changes, one name goes its own way, another appears */
+	write_at(d, "hosts3", 0, "192.0.2.1");
+	put(d, "replacement", "a file of its own");
+	assert_sys(renameat(d, "replacement", d, "etc/deep/hosts2"));
+	assert_sys(linkat(d, "etc/hosts", d, "etc/deep/er/hosts4", 0));
+	assert_sys(linkat(d, "one-megabyte", d, "aaa", 0));
+	assert_sys(unlinkat(d, "etc/fifo2", 0));
+}
+
+static void test_unchanged(void **state)
+{
+	make_sample(*state);
+	change_and_compare(*state, change_nothing);
+}
+
+static void test_changed_files(void **state)
+{
+	make_sample(*state);
+	change_and_compare(*state, change_files);
+}
+
+static void test_changed_kinds(void **state)
+{
+	make_sample(*state);
+	change_and_compare(*state, change_kinds);
+}
+
+static void test_changed_links(void **state)
+{
+	make_sample(*state);
+	change_and_compare(*state, change_links);
+}
+
+/* Names of one inode must stay together even where their manifest entries disagree, as when the inode changed between two looks of one walk. */
+static void test_links_disagree(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f->from_fd, "a", "one");
+	assert_sys(linkat(f->from_fd, "a", f->from_fd, "b", 0));
+	assert_sys(mkdirat(f->from_fd, "c", 0755));
+	assert_sys(linkat(f->from_fd, "a", f->from_fd, "c/d", 0));
+	for (uint32_t forged = 1; forged <= 3; forged++) { /* each of the three in turn, whatever the order of the walk */
+		struct fm_manifest *m = run_pass(f, NULL, 1, NULL);
+		uint32_t seen = 0;
+		for (uint32_t i = 0; i < m->n; i++) {
+			if (S_ISREG(m->entries[i].mode) && ++seen == forged)
+				m->entries[i].ctime_ns ^= 1;
+		}
+		fm_manifest_free(run_pass(f, m, 2, NULL));
+		compare_trees(f);
+		fm_manifest_free(m);
+	}
+}
+
+/* What changed a moment ago is sent again, because its next change might look the same. */
+static void test_racily_clean(void **state)
+{
+	struct fixture *f = *state;
+	struct sending s = { .racy_ms = FM_TREE_RACY_MS };
+
+	put(f->from_fd, "fresh", "contents");
+	struct fm_manifest *one = run_pass(f, NULL, 1, &s);
+	struct sending s2 = { .racy_ms = 0 };
+	struct fm_manifest *two = run_pass(f, one, 2, &s2);
+	assert_true(s2.bytes > FM_FRAME_HEADER_BYTES + FM_ENTRY_FIXED_BYTES);
+	compare_trees(f);
+	fm_manifest_free(one);
+	fm_manifest_free(two);
+}
+
+/* A store through a mapping whose page was dirty already: the file's times do not show it unless the first pass has cleaned the page. */
+static void test_mapped_store(void **state)
+{
+	struct fixture *f = *state;
+	struct statfs fs;
+
+	assert_sys(fstatfs(f->from_fd, &fs));
+	if (fs.f_type == TMPFS_MAGIC || fs.f_type == OVERLAYFS_SUPER_MAGIC) {
+		print_message("    /tmp is on tmpfs or overlay: nothing to be tested there\n");
+		skip();
+	}
+	put_bytes(f->from_fd, "database", 64 << 10, 3);
+	int fd = openat(f->from_fd, "database", O_RDWR | O_CLOEXEC);
+	volatile char *map = mmap(NULL, 64 << 10, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(MAP_FAILED, map);
+	map[5000] = 'a';
+	next_tick();
+	struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
+	next_tick();
+	map[5000] = 'b';
+	fm_manifest_free(run_pass(f, one, 2, NULL));
+	compare_trees(f);
+	fm_manifest_free(one);
+	munmap((void *)map, 64 << 10);
+	close(fd);
+}
+
+static void test_exclude(void **state)
+{
+	struct fixture *f = *state;
+	char *const exclude[] = { (char *)"proc", (char *)"/run/", (char *)"./a/b", NULL };
+	struct sending s = { .exclude = exclude };
+
+	assert_sys(mkdirat(f->from_fd, "proc", 0755));
+	put(f->from_fd, "proc/x", "x");
+	assert_sys(mkdirat(f->from_fd, "run", 0755));
+	assert_sys(mkdirat(f->from_fd, "a", 0755));
+	put(f->from_fd, "a/b", "x");
+	put(f->from_fd, "a/bc", "x");
+	assert_sys(mkdirat(f->to_fd, "run", 0700)); /* the receiver's own stays */
+	struct fm_manifest *m = run_pass(f, NULL, 1, &s);
+	assert_int_equal(3, fm_manifest_entries(m));
+	assert_int_equal(-1, faccessat(f->to_fd, "proc", F_OK, 0));
+	assert_int_equal(-1, faccessat(f->to_fd, "a/b", F_OK, 0));
+	assert_int_equal(0, faccessat(f->to_fd, "a/bc", F_OK, 0));
+	assert_int_equal(0, faccessat(f->to_fd, "run", F_OK, 0));
+	fm_manifest_free(m);
+}
+
+/* Mounts below the root are there as folders only, whatever filesystem they are, and do not make earlier content go away. */
+static void test_mounts(void **state)
+{
+	struct fixture *f = *state;
+	_fm_free_ char *mnt = fm_xasprintf("%s/mnt", f->from);
+	_fm_free_ char *bind = fm_xasprintf("%s/bind", f->from);
+	_fm_free_ char *file = fm_xasprintf("%s/file", f->from);
+
+	if (!is_root() || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		print_message("    needs root and a mount namespace\n");
+		skip();
+	}
+	assert_sys(mkdirat(f->from_fd, "mnt", 0755));
+	put(f->from_fd, "mnt/below", "hidden later");
+	assert_sys(mkdirat(f->from_fd, "bind", 0755));
+	put(f->from_fd, "file", "hidden later");
+	put(f->from_fd, "other", "o");
+	struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
+	compare_trees(f);
+
+	assert_sys(mount("none", mnt, "tmpfs", 0, "size=1m"));
+	put(f->from_fd, "mnt/above", "not ours");
+	assert_sys(mount("/usr/share", bind, NULL, MS_BIND, NULL)); /* same filesystem as /tmp in many places */
+	assert_sys(mount("/etc/hostname", file, NULL, MS_BIND, NULL));
+	struct fm_manifest *two = run_pass(f, one, 2, NULL);
+	assert_int_equal(0, faccessat(f->to_fd, "mnt/below", F_OK, 0));
+	assert_int_equal(-1, faccessat(f->to_fd, "mnt/above", F_OK, 0));
+	assert_sys(umount2(mnt, MNT_DETACH));
+	assert_sys(umount2(bind, MNT_DETACH));
+	assert_sys(umount2(file, MNT_DETACH));
+	_fm_close_ int to_bind = openat(f->to_fd, "bind", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(2, names_in(to_bind, true)); /* "." and ".." */
+	fm_manifest_free(run_pass(f, two, 3, NULL));
+	compare_trees(f);
+
+	/* and the receiver never writes into another mount */
+	_fm_free_ char *to_mnt = fm_xasprintf("%s/mnt", f->to);
+	assert_sys(mount("none", to_mnt, "tmpfs", 0, "size=1m"));
+	struct sending s = { .f = f, .cancel_fd = -1 };
+	pthread_t t;
+	pthread_create(&t, NULL, send_pass, &s);
+	err = FM_ERROR_INIT;
+	assert_int_equal(-1, fm_filetree_recv(f->b, f->to, 0, GIB, WAIT_MS, -1, &err));
+	assert_int_equal(FM_E_DATA_LOSS, err.code);
+	assert_int_equal(-1, faccessat(f->to_fd, "mnt/below", F_OK, 0));
+	fm_stream_shutdown(f->b);
+	pthread_join(t, NULL);
+	fm_manifest_free(s.manifest);
+	assert_sys(umount2(to_mnt, MNT_DETACH));
+	fm_manifest_free(one);
+	fm_manifest_free(two);
+}
+
+/* a tree that is in use */
+
+struct churn {
+	struct fixture *f;
+	atomic_bool stop;
+};
+
+static void *churn(void *arg)
+{
+	struct churn *c = arg;
+	int d = c->f->from_fd;
+	uint32_t x = 1;
+	char a[64], b[64];
+
+	while (!atomic_load(&c->stop)) {
+		x = x * 1664525u + 1013904223u;
+		snprintf(a, sizeof(a), "d%u/f%u", (x >> 8) % 8, (x >> 12) % 8);
+		snprintf(b, sizeof(b), "d%u/f%u", (x >> 16) % 8, (x >> 20) % 8);
+		int fd;
+		switch ((x >> 24) % 10) {
+		case 0:
+			(void)unlinkat(d, a, 0);
+			break;
+		case 1:
+			(void)renameat(d, a, d, b);
+			break;
+		case 2:
+			(void)linkat(d, a, d, b, 0);
+			break;
+		case 3:
+			(void)symlinkat("/etc/shadow", d, a);
+			break;
+		case 4: /* folder of this name, then away again */
+			if (mkdirat(d, a, 0755) == 0)
+				(void)unlinkat(d, a, AT_REMOVEDIR);
+			break;
+		case 5:
+		case 6:
+			fd = openat(d, a, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+			if (fd >= 0 && ftruncate(fd, (off_t)(x >> 10) % 100000) == 0)
+				(void)!pwrite(fd, &x, sizeof(x), (off_t)((x >> 7) % 50000));
+			if (fd >= 0)
+				close(fd);
+			break;
+		case 7:
+			a[2] = 0;
+			snprintf(b, sizeof(b), "d%u/moved", (x >> 16) % 8);
+			if (renameat(d, a, d, b) == 0)
+				(void)renameat(d, b, d, a);
+			break;
+		default:
+			fd = openat(d, a, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+			if (fd >= 0) {
+				char buf[3000];
+				memset(buf, (int)x, sizeof(buf));
+				(void)!write(fd, buf, 1 + (x >> 5) % 2999);
+				close(fd);
+			}
+		}
+	}
+	return NULL;
+}
+
+static void test_tree_in_use(void **state)
+{
+	struct fixture *f = *state;
+	struct churn c = { .f = f };
+	pthread_t t;
+	char name[16];
+
+	for (int i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		assert_sys(mkdirat(f->from_fd, name, 0755));
+	}
+	put_bytes(f->from_fd, "d0/large", 3 << 20, 1);
+	pthread_create(&t, NULL, churn, &c);
+	struct fm_manifest *m = NULL;
+	for (unsigned pass = 1; pass <= 12; pass++) { /* passes under fire: must only not fail */
+		struct sending s = { .racy_ms = FM_TREE_RACY_MS };
+		struct fm_manifest *next = run_pass(f, m, pass, &s);
+		fm_manifest_free(m);
+		m = next;
+	}
+	atomic_store(&c.stop, true);
+	pthread_join(t, NULL);
+	struct sending s = { .last = true };
+	assert_null(run_pass(f, m, 13, &s)); /* frozen: now it must be exact */
+	compare_trees(f);
+	fm_manifest_free(m);
+}
+
+/* time */
+
+static void test_three_thousand(void **state)
+{
+	struct fixture *f = *state;
+	char name[64];
+
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "dir%d", i);
+		assert_sys(mkdirat(f->from_fd, name, 0755));
+		for (int k = 0; k < 30; k++) {
+			snprintf(name, sizeof(name), "dir%d/file-number-%d.txt", i, k);
+			put_bytes(f->from_fd, name, 2000, (uint32_t)(i * 30 + k));
+		}
+	}
+	next_tick();
+	struct sending s = { 0 };
+	struct fm_manifest *one = run_pass(f, NULL, 1, &s);
+	print_message("    3,000 files, first pass: %.1f ms\n", (double)s.us / 1000);
+	assert_int_equal(3101, fm_manifest_entries(one));
+	write_at(f->from_fd, "dir50/file-number-7.txt", 0, "changed");
+	struct sending s2 = { .last = true };
+	(void)run_pass(f, one, 2, &s2);
+	print_message("    3,000 files, second pass, one changed: %.2f ms, %llu bytes\n", (double)s2.us / 1000, (unsigned long long)s2.bytes);
+	compare_trees(f);
+	struct sending s3 = { .last = true };
+	(void)run_pass(f, one, 3, &s3);
+	print_message("    again: %.2f ms\n", (double)s3.us / 1000);
+	fm_manifest_free(one);
+}
+
+/* limits and failures of the sender */
+
+static void expect_send_fails(struct fixture *f, enum fm_code code, int cancel_fd)
+{
+	struct sending s = { .f = f, .cancel_fd = cancel_fd };
+	send_pass(&s);
+	assert_int_equal(-1, s.result);
+	assert_int_equal(code, s.err.code);
+	assert_null(s.manifest);
+}
+
+static void test_too_deep(void **state)
+{
+	struct fixture *f = *state;
+	int fd = dup(f->from_fd);
+
+	for (int i = 0; i < 256; i++) {
+		assert_sys(mkdirat(fd, "d", 0755));
+		int next = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_sys(next);
+		close(fd);
+		fd = next;
+	}
+	expect_send_fails(f, FM_E_RESOURCE_EXHAUSTED, -1);
+	/* one less is carried */
+	int up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_sys(unlinkat(up, "d", AT_REMOVEDIR));
+	put(up, "f", "deep down");
+	close(up);
+	close(fd);
+	int sv[2];
+	fm_stream_free(f->a);
+	fm_stream_free(f->b);
+	assert_sys(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
+	assert_ok(fm_stream_from_fd(sv[0], &f->a, &err));
+	assert_ok(fm_stream_from_fd(sv[1], &f->b, &err));
+	fm_manifest_free(run_pass(f, NULL, 1, NULL));
+	assert_int_equal(257, compare_trees(f));
+}
+
+static void test_send_failures(void **state)
+{
+	struct fixture *f = *state;
+	int cancel = eventfd(1, EFD_CLOEXEC);
+	struct fm_error full = FM_ERROR_INIT;
+
+	put_bytes(f->from_fd, "large", 4 << 20, 1);
+	expect_send_fails(f, FM_E_CANCELLED, cancel);
+	fm_error_set(&full, FM_E_RESOURCE_EXHAUSTED, "no space left");
+	fm_stream_send_error(f->b, &full);
+	fm_stream_free(f->b);
+	f->b = NULL;
+	expect_send_fails(f, FM_E_RESOURCE_EXHAUSTED, -1);
+	free(f->from);
+	f->from = fm_xasprintf("%s/missing", f->dir);
+	expect_send_fails(f, FM_E_NOT_FOUND, -1);
+	close(cancel);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_everything),	T(test_acl),	       T(test_unchanged),    T(test_changed_files), T(test_changed_kinds), T(test_changed_links),
+		T(test_links_disagree), T(test_racily_clean),  T(test_mapped_store), T(test_exclude),	    T(test_mounts),	   T(test_tree_in_use),
+		T(test_three_thousand), T(test_too_deep),      T(test_send_failures),
+	};
+	return cmocka_run_group_tests_name("filetree", tests, NULL, NULL);
+}

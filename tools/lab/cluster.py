@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""A FlexiMigrate cluster in a lab: hosts, a manager, an agent on each host, containers, clients.
+
+Used by tools/demo.py and by the end-to-end tests; a user may build upon it as well. Everything it makes (namespaces, processes, containers,
+folders) is gone when the context ends, whatever happened in it; leftovers() says what is not.
+
+    with Cluster("demo") as cluster:
+        cluster.run_redis("redis", "src")
+        cluster.cli("migrate", "redis", "--to", "dst")
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+from lab import Lab, LabError  # noqa: E402
+
+CONTAINER_IP = "10.77.0.100"
+MANAGER_HOST = "cli"
+START_S_MAX = 20
+
+
+class ClusterError(Exception):
+    """What was asked and what went wrong."""
+
+
+def build_dir():
+    return os.path.abspath(os.environ.get("BUILD") or os.path.join(ROOT, "build"))
+
+
+def _tool(name):
+    return os.path.join(HERE, name)
+
+
+class Daemon:
+    """One manager or agent process in a host."""
+
+    def __init__(self, cluster, host, argv, log_path, env=None):
+        self.cluster, self.host, self.argv, self.log_path, self.env = cluster, host, argv, log_path, env or {}
+        self.process = None
+
+    def start(self, env=None):
+        environment = dict(os.environ, **self.env, **(env or {}))
+        with open(self.log_path, "ab") as log:
+            self.process = self.cluster.lab.popen(self.host, self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
+        return self
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self):
+        """kill -9, as a crash"""
+        if self.alive():
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self, timeout_s=30):
+        if not self.alive():
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+
+class Cluster:
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False):
+        self.name = name
+        self.lab = Lab(name, hosts)
+        self.hosts = hosts
+        self.dir = None
+        self.agents = {}
+        self.manager = None
+        self.clients = []
+        self.program = os.path.join(build_dir(), "fleximigrate")
+        self.keep = keep_on_failure
+
+    # ------------------------------------------------------------------ life
+
+    def __enter__(self):
+        try:
+            return self.up()
+        except BaseException:
+            self.down()
+            raise
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None and self.keep:
+            print(f"cluster: kept for inspection in {self.dir}", file=sys.stderr)
+            return
+        self.down()
+
+    def up(self):
+        # The state must be on a disk (journals are fsync'ed for a reason), so not in /run or /dev/shm.
+        self.dir = tempfile.mkdtemp(prefix=f"fleximigrate-{self.name}-", dir="/var/tmp")
+        self.lab.up()
+        self._make_pki()
+        self.manager = Daemon(self, MANAGER_HOST, [self.program, "manager", "--listen", f"{self.lab.address(MANAGER_HOST)}:7400", "--socket", self.path("manager.sock"),
+                                                   "--tls-dir", self.path("pki"), "--state-dir", self.path("manager")], self.path("manager.log")).start()
+        for host in self.hosts:
+            self.agents[host] = Daemon(self, host, self._agent_argv(host), self.path(f"agent-{host}.log")).start()
+        self.wait_online()
+        return self
+
+    def _make_pki(self):
+        self._run(self.program, "pki", "init", "--dir", self.path("pki"))
+        self._run(self.program, "pki", "issue", "manager", self.lab.address(MANAGER_HOST), "--dir", self.path("pki"))
+        for host in self.hosts:
+            self._run(self.program, "pki", "issue", host, self.lab.address(host), "--dir", self.path("pki"))
+
+    def _agent_argv(self, host):
+        return [self.program, "agent", "--name", host, "--manager", f"{self.lab.address(MANAGER_HOST)}:7400", "--listen", f"{self.lab.address(host)}:7401", "--tls-dir", self.path("pki"),
+                "--state-dir", self.path("state", host), "--run-dir", self.path("run", host), "--runtime-root", self.path("runc", host), "--bridge", "br0"]
+
+    def down(self):
+        for client in self.clients:
+            client.end()
+        if self.dir is None:
+            return
+        self._remove_containers()
+        for daemon in [*self.agents.values(), self.manager]:
+            if daemon:
+                daemon.stop()
+        self._clean_by_force()
+        try:
+            self.lab.down()
+        finally:
+            shutil.rmtree(self.dir, ignore_errors=True)
+            self.dir = None
+
+    def _remove_containers(self):
+        """The product's own way first: a user would do this."""
+        try:
+            for container in self.json("container", "ls")["containers"]:
+                self.cli("container", "rm", "--force", container["name"], check=False)
+        except (ClusterError, subprocess.TimeoutExpired, ValueError):
+            pass  # no manager: by force below
+
+    def _clean_by_force(self):
+        for host in self.hosts:
+            root = self.path("runc", host)
+            for container in os.listdir(root) if os.path.isdir(root) else []:
+                subprocess.run(["runc", "--root", root, "delete", "--force", container], capture_output=True, check=False)
+        for line in sorted(_mounts_below(self.dir), reverse=True):
+            subprocess.run(["umount", "-l", line], capture_output=True, check=False)
+        for host in self.hosts:
+            for path in _cgroups(f"fleximigrate/{host}"):
+                _rmdir_cgroup(path)
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    # ------------------------------------------------------------------ commands
+
+    def _run(self, *argv, timeout=60, check=True):
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise ClusterError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done
+
+    def cli(self, *argv, timeout=300, check=True):
+        """The command line, over the manager's Unix socket."""
+        return self._run(self.program, *argv, "--manager", f"unix:{self.path('manager.sock')}", timeout=timeout, check=check)
+
+    def json(self, *argv, **options):
+        return json.loads(self.cli(*argv, "--output", "json", **options).stdout)
+
+    def migrate(self, container, to, *options, timeout=300):
+        """Returns the migration as the command line prints it (also when it FAILED); raises when it was refused."""
+        done = self.cli("migrate", container, "--to", to, *options, "--output", "json", timeout=timeout, check=False)
+        result = json.loads(done.stdout.strip().splitlines()[-1]) if done.stdout.strip() else {}
+        if "error" in result or not result:
+            raise ClusterError(result.get("error", {}).get("message") or done.stderr)
+        return result
+
+    def doctor(self, host):
+        done = self._run(self.program, "doctor", "--socket", self.path("run", host, "agent.sock"), "--output", "json", check=False)
+        return json.loads(done.stdout)["findings"]
+
+    def wait(self, what, condition, seconds_max=START_S_MAX):
+        deadline = time.monotonic() + seconds_max
+        while True:
+            if condition():
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what}: not within {seconds_max} s")
+            time.sleep(0.05)
+
+    def wait_online(self, hosts=None):
+        wanted = set(hosts or self.hosts)
+
+        def online():
+            for daemon in [self.manager, *self.agents.values()]:
+                if not daemon.alive():
+                    raise ClusterError(f"{daemon.argv[1]} on {daemon.host} ended:\n{daemon.log()[-2000:]}")
+            try:
+                return wanted <= {host["name"] for host in self.json("host", "ls", timeout=10)["hosts"] if host["status"] == "online"}
+            except (ClusterError, ValueError, subprocess.TimeoutExpired):
+                return False
+        self.wait("all hosts online", online)
+
+    def restart(self, daemon, env=None):
+        daemon.kill()
+        daemon.start(env)
+        return daemon
+
+    # ------------------------------------------------------------------ containers
+
+    def make_bundle(self, name, command, programs=(), python=False, memory=None):
+        bundle = self.path("bundles", name)
+        os.makedirs(bundle, exist_ok=True)
+        rootfs = [_tool("make-rootfs.sh"), os.path.join(bundle, "rootfs")]
+        for program in programs:
+            rootfs += ["--with", program]
+        self._run(*rootfs, *(["--python"] if python else []), timeout=120)
+        self._run(_tool("make-bundle.sh"), bundle, *(["--memory", str(memory)] if memory else []), "--", *command)
+        return bundle
+
+    def run_redis(self, name="redis", host="src", ip=CONTAINER_IP, *options):
+        bundle = self.make_bundle(name, ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--enable-debug-command", "yes", "--logfile", ""])
+        self.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{ip}/24", *options)
+        self.wait("Redis answers", lambda: self.redis(ip, "PING", check=False).stdout.strip() == "PONG")
+
+    def redis(self, ip, *command, check=True, stdin=None):
+        return self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, stdin=stdin, timeout=120) if stdin is None else \
+            self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, input=stdin, timeout=300, text=False)
+
+    def load_redis(self, ip, megabytes):
+        """Random values of 1 KiB: nothing to compress or share."""
+        chunk_keys = 4096
+        total = megabytes * 1024 * 1024 // 1280  # 1 KiB of value and what Redis adds to it
+        process = self.lab.popen(MANAGER_HOST, ["redis-cli", "-h", ip, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for first in range(0, total, chunk_keys):
+            data = os.urandom(1024 * min(chunk_keys, total - first))
+            process.stdin.write(b"".join(b"*3\r\n$3\r\nSET\r\n$%d\r\nkey:%d\r\n$1024\r\n%b\r\n" % (len(b"key:%d" % key), key, data[(key - first) * 1024:(key - first + 1) * 1024])
+                                         for key in range(first, min(first + chunk_keys, total))))
+        process.stdin.close()
+        if process.wait(300) != 0:
+            raise ClusterError(f"loading Redis failed: {process.stderr.read().decode()}")
+        process.stderr.close()
+        return total
+
+    def redis_digest(self, ip):
+        return self.redis(ip, "DEBUG", "DIGEST").stdout.strip()
+
+    def client(self, ip=CONTAINER_IP, port=6379, key="counter", interval_us=500, host=MANAGER_HOST):
+        client = Client(self, host, ip, port, key, interval_us)
+        self.clients.append(client)
+        return client
+
+    # ------------------------------------------------------------------ what is left
+
+    def leftovers(self, hosts=None):
+        """Everything with our name on it that belongs to no running container, as doctor and the system see it."""
+        found = []
+        for host in hosts or self.hosts:
+            if self.agents[host].alive():
+                found += [f"{host}: {finding['subject']}" for finding in self.doctor(host) if finding["severity"] == "leftover"]
+            journals = self.path("state", host, "migrations")
+            found += [f"{host}: journal {name}" for name in (os.listdir(journals) if os.path.isdir(journals) else [])]
+        return found
+
+
+class Client:
+    """tools/lab/incr-client: increments over one connection."""
+
+    def __init__(self, cluster, host, ip, port, key, interval_us):
+        program = os.path.join(build_dir(), "tools", "incr-client")
+        self.process = cluster.lab.popen(host, [program, ip, str(port), key, str(interval_us)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def reset(self):
+        self.process.send_signal(signal.SIGUSR1)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def finish(self, timeout_s=90):
+        """Stop and report."""
+        if self.alive():
+            self.process.terminate()
+        out, _ = self.process.communicate(timeout=timeout_s)
+        return json.loads(out) if out else {"error": "no report", "acknowledged": 0, "last": 0, "longest_gap_ms": 0}
+
+    def end(self):
+        if self.alive():
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def _mounts_below(directory):
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        return [line.split()[1] for line in file if line.split()[1].startswith(directory + "/")]
+
+
+def _cgroups(path):
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4] for line in file if re.search(r" - cgroup2? ", line)]
+    return [os.path.join(point, path) for point in points if os.path.isdir(os.path.join(point, path))]
+
+
+def _rmdir_cgroup(path):
+    """A cgroup folder is removed from its leaves up; files in it do not count."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            pass
+    try:
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
+
+
+def system_leftovers(name):
+    """After Cluster.down(): what of that lab is still on this machine."""
+    found = [f"netns {entry}" for entry in (os.listdir("/run/netns") if os.path.isdir("/run/netns") else []) if entry.startswith(f"{name}-")]
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        found += [f"mount {line.split()[1]}" for line in file if f"fleximigrate-{name}-" in line]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if f"fleximigrate-{name}-".encode() in file.read():
+                    found.append(f"process {pid}")
+        except OSError:
+            pass
+    found += [f"folder /var/tmp/{entry}" for entry in os.listdir("/var/tmp") if entry.startswith(f"fleximigrate-{name}-")]
+    found += [f"cgroup {path}" for path in _cgroups("fleximigrate")]
+    return found
+
+
+__all__ = ["Cluster", "ClusterError", "Client", "LabError", "CONTAINER_IP", "system_leftovers", "build_dir"]
