@@ -41,11 +41,13 @@ static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *
 	ProtobufCMessage *resp = NULL;
 	req->protocol = 1;
 	req->host = FM_PB_NEW(Host, host);
-	if (fm_host_report(&a->host, req->host, err) < 0 || fm_agent_containers(&a->host, a->movers, &req->containers, &req->n_containers, err) < 0)
+	if (fm_host_report(&a->host, req->host, err) < 0 ||
+	    fm_agent_containers(&a->host, a->movers, &req->containers, &req->n_containers, err) < 0)
 		return -1;
 	fm_pb_set(&req->host->address, a->address);
 	fm_pb_set(&req->host->version, FM_VERSION);
-	if (fm_rpc_client_call(a->manager, &fm_manager_methods[FM_MANAGER_REPORT], &req->base, REPORT_TIMEOUT_MS, a->stop.fd, &resp, err) < 0)
+	if (fm_rpc_client_call(a->manager, &fm_manager_methods[FM_MANAGER_REPORT], &req->base, REPORT_TIMEOUT_MS, a->stop.fd, &resp, err) <
+	    0)
 		return -1;
 	uint32_t wanted = ((FM_PB(ReportResponse) *)resp)->interval_ms;
 	*interval_ms = wanted >= 100 && wanted <= 60000 ? wanted : 1000;
@@ -62,9 +64,11 @@ static void *report(void *arg)
 		struct fm_error err = FM_ERROR_INIT;
 		bool ok = report_once(a, &interval_ms, &err) == 0;
 		if (ok && !connected)
-			fm_log_write(a->host.log, FM_LOG_INFO, "ResourceMonitor", NULL, "Host '%s' registered with the manager at %s.", a->host.name, a->o.manager);
+			fm_log_write(a->host.log, FM_LOG_INFO, "ResourceMonitor", NULL, "Host '%s' registered with the manager at %s.",
+			             a->host.name, a->o.manager);
 		else if (!ok && (connected || !complained) && !fm_stop_requested(&a->stop))
-			fm_log_write(a->host.log, FM_LOG_WARN, "ResourceMonitor", NULL, "Reporting to the manager failed (trying again): %s", err.message);
+			fm_log_write(a->host.log, FM_LOG_WARN, "ResourceMonitor", NULL,
+			             "Reporting to the manager failed (trying again): %s", err.message);
 		complained = complained || !ok;
 		connected = ok;
 		(void)fm_wait_fd(a->stop.fd, POLLIN, (int)interval_ms, NULL);
@@ -74,12 +78,18 @@ static void *report(void *arg)
 
 static int wire(struct agent *a, struct fm_error *err)
 {
-	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 || fm_movers_new(&a->host, &a->movers, err) < 0)
+	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 ||
+	    fm_movers_new(&a->host, &a->movers, err) < 0)
 		return -1;
 	a->service = (struct fm_agent_service){ .version = FM_VERSION, .host = &a->host, .movers = a->movers };
 	fm_agent_service_methods(a->methods);
 	struct fm_rpc_tls tls = { .ca_pem_path = a->files.ca, .cert_pem_path = a->files.cert, .key_pem_path = a->files.key };
-	struct fm_rpc_server_opts so = { .methods = a->methods, .userdata = &a->service, .n_threads = 32, .unix_path = a->files.socket, .tcp_address = a->o.listen, .tls = tls };
+	struct fm_rpc_server_opts so = { .methods = a->methods,
+		                         .userdata = &a->service,
+		                         .n_threads = 32,
+		                         .unix_path = a->files.socket,
+		                         .tcp_address = a->o.listen,
+		                         .tls = tls };
 	if (fm_rpc_server_new(&so, &a->server, err) < 0)
 		return -1;
 	if (a->o.listen)
@@ -123,9 +133,11 @@ int fm_agent_main(int argc, char **argv)
 	if (rc == 0)
 		rc = wire(&a, &err);
 	if (rc == 0) {
-		fm_log_write(a.host.log, FM_LOG_INFO, "MigrationManager", NULL, "Agent of host '%s' ready on %s (version %s).", a.host.name, a.address, FM_VERSION);
+		fm_log_write(a.host.log, FM_LOG_INFO, "MigrationManager", NULL, "Agent of host '%s' ready on %s (version %s).", a.host.name,
+		             a.address, FM_VERSION);
 		if (a.host.criu_problem.code != FM_OK)
-			fm_log_write(a.host.log, FM_LOG_WARN, "ContainerManager", NULL, "This host cannot migrate containers yet: %s", a.host.criu_problem.message);
+			fm_log_write(a.host.log, FM_LOG_WARN, "ContainerManager", NULL, "This host cannot migrate containers yet: %s",
+			             a.host.criu_problem.message);
 		(void)fm_wait_fd(signals, POLLIN, -1, NULL);
 		fm_log_write(a.host.log, FM_LOG_INFO, "MigrationManager", NULL, "Stopping; containers run on.");
 	} else {

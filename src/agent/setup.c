@@ -16,7 +16,8 @@
 int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err)
 {
 	const struct fm_option table[] = {
-		{ "name", FM_OPT_STRING, &o->name, "NAME", "this host's name in the cluster and its certificate's (default: the hostname)", NULL },
+		{ "name", FM_OPT_STRING, &o->name, "NAME", "this host's name in the cluster and its certificate's (default: the hostname)",
+		  NULL },
 		{ "manager", FM_OPT_STRING, &o->manager, "TARGET", "host:port or unix:/path of the manager", NULL },
 		{ "listen", FM_OPT_STRING, &o->listen, "ADDR:PORT", "where manager and other agents reach this host (mutual TLS)", NULL },
 		{ "socket", FM_OPT_STRING, &o->socket, "PATH", "Unix socket for local clients (default: RUN-DIR/agent.sock)", NULL },
@@ -29,12 +30,15 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR", "CRIU as tools/setup/install-criu.sh lays it out", NULL },
 		{ "nest", FM_OPT_STRING, &o->nest, "PATH", "fleximigrate-nest, the init of parent containers", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
-		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)", "debug|info|warn|error" },
+		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
+		  "debug|info|warn|error" },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate agent --manager TARGET --listen ADDR:PORT [options]",
-					    .summary = "Run this host's agent: it reports the host and its containers, and moves them when the manager says so.",
-					    .options = table };
+	const struct fm_command_line cl = {
+		.usage = "fleximigrate agent --manager TARGET --listen ADDR:PORT [options]",
+		.summary = "Run this host's agent: it reports the host and its containers, and moves them when the manager says so.",
+		.options = table
+	};
 	struct fm_arguments args = { 0 };
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);
 	fm_arguments_done(&args);
@@ -53,7 +57,8 @@ static int find_nest(const struct fm_agent_options *o, struct fm_host *h, struct
 	if (slash)
 		*slash = '\0';
 	_fm_free_ char *beside = fm_xasprintf("%s/fleximigrate-nest", self);
-	return fm_snprintf(h->nest_binary, sizeof(h->nest_binary), err, "%s", access(beside, X_OK) == 0 ? beside : FM_LIBEXECDIR "/fleximigrate-nest");
+	return fm_snprintf(h->nest_binary, sizeof(h->nest_binary), err, "%s",
+	                   access(beside, X_OK) == 0 ? beside : FM_LIBEXECDIR "/fleximigrate-nest");
 }
 
 static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
@@ -68,7 +73,8 @@ static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct
 	const char *colon = o->listen ? strrchr(o->listen, ':') : NULL;
 	if (o->listen && (!colon || (size_t)(colon - o->listen) >= sizeof(h->stream_host)))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--listen must be ADDRESS:PORT, not '%s'", o->listen);
-	(void)snprintf(h->stream_host, sizeof(h->stream_host), "%.*s", colon ? (int)(colon - o->listen) : 9, colon ? o->listen : "127.0.0.1");
+	(void)snprintf(h->stream_host, sizeof(h->stream_host), "%.*s", colon ? (int)(colon - o->listen) : 9,
+	               colon ? o->listen : "127.0.0.1");
 	return 0;
 }
 
@@ -89,8 +95,8 @@ int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, str
 	enum fm_log_level level = FM_LOG_INFO;
 	(void)fm_log_level_from_string(o->log_level, &level);
 	h->log = fm_log_new(STDERR_FILENO, fm_streq(o->log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
-	if (name_host(o, h, err) < 0 || fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &h->fault, err) < 0 || fm_host_init_dirs(h, o->state_dir, o->run_dir, err) < 0 ||
-	    find_nest(o, h, err) < 0 || open_runtime(o, h, err) < 0)
+	if (name_host(o, h, err) < 0 || fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &h->fault, err) < 0 ||
+	    fm_host_init_dirs(h, o->state_dir, o->run_dir, err) < 0 || find_nest(o, h, err) < 0 || open_runtime(o, h, err) < 0)
 		return -1;
 	if (o->bridge && fm_snprintf(h->bridge, sizeof(h->bridge), err, "%s", o->bridge) < 0)
 		return fm_error_prefix(err, "--bridge");

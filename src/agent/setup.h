@@ -6,14 +6,23 @@
 #include "migration/host.h"
 
 struct fm_agent_options {
-	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix, *nest, *log_format, *log_level;
+	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix, *nest,
+	        *log_format, *log_level;
 };
-#define FM_AGENT_OPTIONS_INIT                                                                                                                      \
-	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock", .tls_dir = "/etc/fleximigrate/pki",                          \
-				    .state_dir = "/var/lib/fleximigrate", .run_dir = "/run/fleximigrate", .runtime = "runc", .runtime_root = "/run/runc", \
-				    .criu_prefix = FM_CRIU_PREFIX_DEFAULT, .log_format = "human", .log_level = "info" })
+#define FM_AGENT_OPTIONS_INIT                                                                                                              \
+	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \
+	                            .tls_dir = "/etc/fleximigrate/pki",                                                                    \
+	                            .state_dir = "/var/lib/fleximigrate",                                                                  \
+	                            .run_dir = "/run/fleximigrate",                                                                        \
+	                            .runtime = "runc",                                                                                     \
+	                            .runtime_root = "/run/runc",                                                                           \
+	                            .criu_prefix = FM_CRIU_PREFIX_DEFAULT,                                                                 \
+	                            .log_format = "human",                                                                                 \
+	                            .log_level = "info" })
 
-struct fm_agent_files { char *ca, *cert, *key, *socket; };
+struct fm_agent_files {
+	char *ca, *cert, *key, *socket;
+};
 
 /* 0, 1 (help), -1 */
 int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err);

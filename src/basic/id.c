@@ -43,7 +43,8 @@ void fm_id_new(char ret[FM_MIGRATION_ID_LEN + 1])
 	uint8_t raw[(FM_MIGRATION_ID_LEN - 2) / 2];
 
 	fm_random_bytes(raw, sizeof(raw));
-	memcpy(ret, "m-", 2);
+	ret[0] = 'm';
+	ret[1] = '-';
 	hex(raw, sizeof(raw), ret + 2);
 }
 

@@ -22,7 +22,10 @@ void fm_options_print_help(const struct fm_command_line *cl)
 	printf("\nOptions:\n");
 	for (const struct fm_option *o = cl->options; o && o->name; o++) {
 		char left[128];
-		(void)snprintf(left, sizeof(left), "--%s%s%s", o->name, o->type == FM_OPT_FLAG ? "" : " ", o->type == FM_OPT_FLAG ? "" : o->choices ? o->choices : o->arg);
+		(void)snprintf(left, sizeof(left), "--%s%s%s", o->name, o->type == FM_OPT_FLAG ? "" : " ",
+		               o->type == FM_OPT_FLAG ? ""
+		               : o->choices           ? o->choices
+		                                      : o->arg);
 		printf("  %-34s %s\n", left, o->help);
 	}
 	printf("  %-34s %s\n", "--help", "this text");
@@ -93,7 +96,8 @@ static int take_option(const struct fm_command_line *cl, int argc, char **argv, 
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--%s takes no value", o->name);
 	if (o->type != FM_OPT_FLAG && !value) {
 		if (*i + 1 >= argc)
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--%s needs a value (%s)", o->name, o->choices ? o->choices : o->arg);
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--%s needs a value (%s)", o->name,
+			                    o->choices ? o->choices : o->arg);
 		value = argv[++*i];
 	}
 	return set_value(o, value, err);
@@ -124,7 +128,8 @@ int fm_options_parse(const struct fm_command_line *cl, int argc, char **argv, st
 		}
 	}
 	if (a.n < cl->min_args || (cl->max_args >= 0 && a.n > cl->max_args)) {
-		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, a.n < cl->min_args ? "an argument is missing" : "unexpected argument '%s'", a.n ? a.v[a.n - 1] : "");
+		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, a.n < cl->min_args ? "an argument is missing" : "unexpected argument '%s'",
+		                   a.n ? a.v[a.n - 1] : "");
 		return bad(cl, err);
 	}
 	*ret = a;

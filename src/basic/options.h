@@ -15,36 +15,36 @@
 #include "basic/error.h"
 
 enum fm_option_type {
-	FM_OPT_FLAG,      /* bool */
-	FM_OPT_STRING,    /* const char *, borrowed from argv */
-	FM_OPT_STRINGS,   /* char **, a strv the caller frees; may be given several times */
-	FM_OPT_UINT,      /* uint64_t */
-	FM_OPT_DURATION,  /* uint64_t, milliseconds */
-	FM_OPT_BYTES,     /* uint64_t */
-	FM_OPT_CHOICE,    /* const char *, one of `choices` ("a|b|c") */
+	FM_OPT_FLAG,     /* bool */
+	FM_OPT_STRING,   /* const char *, borrowed from argv */
+	FM_OPT_STRINGS,  /* char **, a strv the caller frees; may be given several times */
+	FM_OPT_UINT,     /* uint64_t */
+	FM_OPT_DURATION, /* uint64_t, milliseconds */
+	FM_OPT_BYTES,    /* uint64_t */
+	FM_OPT_CHOICE,   /* const char *, one of `choices` ("a|b|c") */
 };
 
 struct fm_option {
-	const char *name;     /* without dashes */
+	const char *name; /* without dashes */
 	enum fm_option_type type;
 	void *value;
-	const char *arg;      /* name of the argument in the help, "HOST" */
+	const char *arg; /* name of the argument in the help, "HOST" */
 	const char *help;
-	const char *choices;  /* FM_OPT_CHOICE */
+	const char *choices; /* FM_OPT_CHOICE */
 };
 
 struct fm_command_line {
-	const char *usage;       /* "fleximigrate migrate CONTAINER --to HOST [options]" */
-	const char *summary;     /* one sentence */
-	const char *details;     /* more for --help, may be NULL */
+	const char *usage;               /* "fleximigrate migrate CONTAINER --to HOST [options]" */
+	const char *summary;             /* one sentence */
+	const char *details;             /* more for --help, may be NULL */
 	const struct fm_option *options; /* ends with name NULL */
-	int min_args, max_args;  /* positional; max -1 = any */
+	int min_args, max_args;          /* positional; max -1 = any */
 };
 
 struct fm_arguments {
-	char **v;      /* positional arguments, borrowed strings, array freed by fm_arguments_done */
+	char **v; /* positional arguments, borrowed strings, array freed by fm_arguments_done */
 	int n;
-	char **rest;   /* what follows `--`, borrowed from argv, NULL when there was none */
+	char **rest; /* what follows `--`, borrowed from argv, NULL when there was none */
 };
 void fm_arguments_done(struct fm_arguments *a);
 

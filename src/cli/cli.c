@@ -38,14 +38,16 @@ static void print_verbs(FILE *f)
 	for (const struct fm_verb *v = fm_verbs; v->name; v++)
 		fprintf(f, "  %-18s %s\n", v->name, v->summary);
 	fprintf(f, "\n'fleximigrate VERB --help' tells more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not reachable,\n"
-		   "5 refused in this state, 6 permission, 7 limit, 130 interrupted.\n");
+	           "5 refused in this state, 6 permission, 7 limit, 130 interrupted.\n");
 }
 
 int fm_verb_version(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate version [--output json]", .summary = "Print the version of this program and of its protocol.", .options = table };
+	const struct fm_command_line cl = { .usage = "fleximigrate version [--output json]",
+		                            .summary = "Print the version of this program and of its protocol.",
+		                            .options = table };
 	struct fm_arguments args = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
@@ -81,7 +83,8 @@ int fm_cli_main(int argc, char **argv)
 		if (words)
 			return v->run(argc - words, argv + words);
 	}
-	fprintf(stderr, "fleximigrate: there is no verb '%s%s%s'\n", argv[1], argc > 2 && argv[2][0] != '-' ? " " : "", argc > 2 && argv[2][0] != '-' ? argv[2] : "");
+	fprintf(stderr, "fleximigrate: there is no verb '%s%s%s'\n", argv[1], argc > 2 && argv[2][0] != '-' ? " " : "",
+	        argc > 2 && argv[2][0] != '-' ? argv[2] : "");
 	fprintf(stderr, "hint: 'fleximigrate --help' lists them\n");
 	return 2;
 }

@@ -17,7 +17,7 @@
 #include "rpc/rpc.h"
 
 struct fm_verb {
-	const char *name;     /* "migrate", "host ls" */
+	const char *name; /* "migrate", "host ls" */
 	const char *summary;
 	int (*run)(int argc, char **argv); /* returns the exit code */
 };
@@ -25,22 +25,26 @@ extern const struct fm_verb fm_verbs[]; /* ends with name NULL */
 
 /* Options every client verb has; put FM_CLIENT_OPTIONS(c) into its table. */
 struct fm_client_options {
-	const char *manager;  /* target; default $FLEXIMIGRATE_MANAGER or unix:/run/fleximigrate/manager.sock */
-	const char *tls_dir;  /* ca.pem, client.pem, client.key (name by --tls-name); needed for host:port targets; default $FLEXIMIGRATE_TLS or /etc/fleximigrate/pki */
+	const char *manager; /* target; default $FLEXIMIGRATE_MANAGER or unix:/run/fleximigrate/manager.sock */
+	const char *
+	        tls_dir; /* ca.pem, client.pem, client.key (name by --tls-name); needed for host:port targets; default $FLEXIMIGRATE_TLS or /etc/fleximigrate/pki */
 	const char *tls_name;
-	const char *output;   /* "text" | "json" */
+	const char *output; /* "text" | "json" */
 	uint64_t timeout_ms;
 };
-#define FM_CLIENT_OPTIONS(c)                                                                                                           \
-	{ "manager", FM_OPT_STRING, &(c).manager, "TARGET", "unix:/path or host:port of the manager ($FLEXIMIGRATE_MANAGER)", NULL },   \
-	{ "tls-dir", FM_OPT_STRING, &(c).tls_dir, "DIR", "certificates, for host:port targets ($FLEXIMIGRATE_TLS)", NULL },              \
-	{ "tls-name", FM_OPT_STRING, &(c).tls_name, "NAME", "which certificate of that folder (default: client)", NULL },                \
-	{ "output", FM_OPT_CHOICE, &(c).output, "FORMAT", "text (default) or json", "text|json" },                                       \
-	{ "timeout", FM_OPT_DURATION, &(c).timeout_ms, "TIME", "give up after (default 60s)", NULL }
+#define FM_CLIENT_OPTIONS(c)                                                                                                               \
+	{ "manager", FM_OPT_STRING, &(c).manager, "TARGET", "unix:/path or host:port of the manager ($FLEXIMIGRATE_MANAGER)", NULL },      \
+	        { "tls-dir", FM_OPT_STRING, &(c).tls_dir, "DIR", "certificates, for host:port targets ($FLEXIMIGRATE_TLS)", NULL },        \
+	        { "tls-name", FM_OPT_STRING, &(c).tls_name, "NAME", "which certificate of that folder (default: client)", NULL },          \
+	        { "output", FM_OPT_CHOICE, &(c).output, "FORMAT", "text (default) or json", "text|json" },                                 \
+	{                                                                                                                                  \
+		"timeout", FM_OPT_DURATION, &(c).timeout_ms, "TIME", "give up after (default 60s)", NULL                                   \
+	}
 
 int fm_client_connect(const struct fm_client_options *o, struct fm_rpc_client **ret, struct fm_error *err);
 /* One call to the manager; *ret typed by the method. */
-int fm_client_call(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request, void *ret, struct fm_error *err);
+int fm_client_call(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request, void *ret,
+                   struct fm_error *err);
 bool fm_client_wants_json(const struct fm_client_options *o);
 
 /* Print an error for people ("fleximigrate: message" + "hint: …") or, with --output json, as {"error": {...}} on stdout; returns the exit code. */
@@ -54,7 +58,7 @@ void fm_print_json(const ProtobufCMessage *m);
 struct fm_table;
 struct fm_table *fm_table_new(const char *const *headers);
 void fm_table_row(struct fm_table *t, ...) __attribute__((sentinel)); /* const char * …, NULL */
-void fm_table_print(struct fm_table *t);                             /* prints and frees */
+void fm_table_print(struct fm_table *t);                              /* prints and frees */
 
 /* The migration on screen: live progress on a terminal, the log lines otherwise; returns the exit code (0 COMPLETED, 1 FAILED). */
 int fm_show_migration(const struct fm_client_options *o, struct fm_rpc_client *client, const char *id, bool cancel_on_interrupt);

@@ -11,8 +11,8 @@
 #include "basic/str.h"
 #include "cli/cli.h"
 
-#define DEFAULT_TARGET "unix:/run/fleximigrate/manager.sock"
-#define DEFAULT_TLS_DIR "/etc/fleximigrate/pki"
+#define DEFAULT_TARGET     "unix:/run/fleximigrate/manager.sock"
+#define DEFAULT_TLS_DIR    "/etc/fleximigrate/pki"
 #define DEFAULT_TIMEOUT_MS 60000
 
 static const char *env_or(const char *name, const char *fallback)
@@ -33,13 +33,15 @@ int fm_client_connect(const struct fm_client_options *o, struct fm_rpc_client **
 	return fm_rpc_client_new(target, fm_str_startswith(target, "unix:") ? NULL : &tls, ret, err);
 }
 
-int fm_client_call(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request, void *ret, struct fm_error *err)
+int fm_client_call(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request, void *ret,
+                   struct fm_error *err)
 {
 	struct fm_rpc_client *c = NULL;
 	ProtobufCMessage *resp = NULL;
 	if (fm_client_connect(o, &c, err) < 0)
 		return -1;
-	int rc = fm_rpc_client_call(c, &fm_manager_methods[method], request, o->timeout_ms ? (int)o->timeout_ms : DEFAULT_TIMEOUT_MS, -1, &resp, err);
+	int rc = fm_rpc_client_call(c, &fm_manager_methods[method], request, o->timeout_ms ? (int)o->timeout_ms : DEFAULT_TIMEOUT_MS, -1,
+	                            &resp, err);
 	fm_rpc_client_free(c);
 	if (rc == 0)
 		*(ProtobufCMessage **)ret = resp;
@@ -84,7 +86,8 @@ int fm_exit_code(enum fm_code code)
 int fm_cli_fail(const struct fm_client_options *o, const struct fm_error *err)
 {
 	if (o && fm_client_wants_json(o)) {
-		json_t *j = json_pack("{s:{s:s, s:s, s:s, s:s}}", "error", "code", fm_code_to_string(err->code), "message", err->message, "hint", err->hint, "phase", err->phase);
+		json_t *j = json_pack("{s:{s:s, s:s, s:s, s:s}}", "error", "code", fm_code_to_string(err->code), "message", err->message,
+		                      "hint", err->hint, "phase", err->phase);
 		if (j)
 			(void)json_dumpf(j, stdout, JSON_COMPACT);
 		printf("\n");

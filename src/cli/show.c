@@ -69,8 +69,8 @@ static int on_event(void *userdata, const ProtobufCMessage *message)
 void fm_print_migration_summary(const FM_PB(Migration) * m)
 {
 	char bytes[32];
-	printf("Migration %s: container '%s' from '%s' to '%s', %s: %s\n", m->id, m->container, m->source[0] ? m->source : "?", m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy),
-	       fm_state_to_string((enum fm_state)m->state));
+	printf("Migration %s: container '%s' from '%s' to '%s', %s: %s\n", m->id, m->container, m->source[0] ? m->source : "?",
+	       m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy), fm_state_to_string((enum fm_state)m->state));
 	printf("  path      %s\n", m->path);
 	if (m->finished_unix_ms)
 		printf("  total     %llu ms\n", (unsigned long long)(m->finished_unix_ms - m->created_unix_ms));
@@ -79,16 +79,19 @@ void fm_print_migration_summary(const FM_PB(Migration) * m)
 	if (m->wire_bytes)
 		printf("  sent      %s\n", fm_format_bytes(m->wire_bytes, bytes, sizeof(bytes)));
 	if (m->pages_total)
-		printf("  pages     %llu of %llu fetched after the switch-over\n", (unsigned long long)m->pages_done, (unsigned long long)m->pages_total);
+		printf("  pages     %llu of %llu fetched after the switch-over\n", (unsigned long long)m->pages_done,
+		       (unsigned long long)m->pages_total);
 	for (size_t i = 0; i < m->n_phases; i++)
 		printf("  %-12s  %.1f ms\n", m->phases[i]->name, (double)m->phases[i]->duration_us / 1000);
 	if (m->error_code) {
-		printf("  reason    %s%s%s%s\n", m->error_message, m->error_phase[0] ? " (while in " : "", m->error_phase, m->error_phase[0] ? ")" : "");
+		printf("  reason    %s%s%s%s\n", m->error_message, m->error_phase[0] ? " (while in " : "", m->error_phase,
+		       m->error_phase[0] ? ")" : "");
 		if (m->error_hint[0])
 			printf("  hint      %s\n", m->error_hint);
 	}
 	if (m->lost_service_ms)
-		printf("  warning   writes acknowledged on '%s' in its last %llu ms may be missing\n", m->destination, (unsigned long long)m->lost_service_ms);
+		printf("  warning   writes acknowledged on '%s' in its last %llu ms may be missing\n", m->destination,
+		       (unsigned long long)m->lost_service_ms);
 }
 
 static void cancel(const struct fm_client_options *o, struct fm_rpc_client *client, const char *id)
@@ -120,7 +123,10 @@ static int conclude(struct screen *s)
 
 int fm_show_migration(const struct fm_client_options *o, struct fm_rpc_client *client, const char *id, bool cancel_on_interrupt)
 {
-	struct screen s = { .o = o, .id = id, .terminal = isatty(STDOUT_FILENO) && !fm_client_wants_json(o), .json_events = fm_client_wants_json(o) && !cancel_on_interrupt };
+	struct screen s = { .o = o,
+		            .id = id,
+		            .terminal = isatty(STDOUT_FILENO) && !fm_client_wants_json(o),
+		            .json_events = fm_client_wants_json(o) && !cancel_on_interrupt };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_close_ int signals = -1;
 	bool interrupted = false;
@@ -131,7 +137,8 @@ int fm_show_migration(const struct fm_client_options *o, struct fm_rpc_client *c
 		req.id = (char *)id;
 		req.after_seq = s.seq;
 		err = FM_ERROR_INIT;
-		int rc = fm_rpc_client_stream(client, &fm_manager_methods[FM_MANAGER_WATCH_MIGRATION], &req.base, 24 * 3600 * 1000, signals, on_event, &s, &err);
+		int rc = fm_rpc_client_stream(client, &fm_manager_methods[FM_MANAGER_WATCH_MIGRATION], &req.base, 24 * 3600 * 1000, signals,
+		                              on_event, &s, &err);
 		if (rc == 0)
 			break;
 		struct signalfd_siginfo si;
@@ -139,7 +146,8 @@ int fm_show_migration(const struct fm_client_options *o, struct fm_rpc_client *c
 			clear_progress(&s);
 			fm_pb_free(s.outcome);
 			if (err.code == FM_E_CANCELLED)
-				fprintf(stderr, "\nNot watching any more; migration %s goes on: 'fleximigrate migration watch %s'\n", id, id);
+				fprintf(stderr, "\nNot watching any more; migration %s goes on: 'fleximigrate migration watch %s'\n", id,
+				        id);
 			return fm_cli_fail(o, &err);
 		}
 		interrupted = true;

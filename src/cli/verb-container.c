@@ -93,12 +93,18 @@ int fm_verb_container_run(int argc, char **argv)
 		{ "health-timeout", FM_OPT_DURATION, &o.health_timeout_ms, "TIME", "of one attempt (default 1s)", NULL },
 		{ "health-max-latency", FM_OPT_DURATION, &o.health_max_latency_ms, "TIME", "slower answers count as failed", NULL },
 		{ "label", FM_OPT_STRINGS, &o.labels, "KEY=VALUE", "may be given several times", NULL },
-		{ "ordinary", FM_OPT_FLAG, &o.ordinary, NULL, "start it as it is, not nested: migrates slower, by the runtime's checkpoint", NULL },
+		{ "ordinary", FM_OPT_FLAG, &o.ordinary, NULL, "start it as it is, not nested: migrates slower, by the runtime's checkpoint",
+		  NULL },
 		FM_CLIENT_OPTIONS(o.client),
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate container run NAME --bundle DIR [--host HOST] [--address IP/LEN] [options]",
-					    .summary = "Start a container from an OCI bundle, inside a parent container that can be migrated.", .options = table, .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = {
+		.usage = "fleximigrate container run NAME --bundle DIR [--host HOST] [--address IP/LEN] [options]",
+		.summary = "Start a container from an OCI bundle, inside a parent container that can be migrated.",
+		.options = table,
+		.min_args = 1,
+		.max_args = 1
+	};
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(RunContainerRequest) *req = NULL;
@@ -125,8 +131,12 @@ int fm_verb_container_ls(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const char *host = NULL;
-	const struct fm_option table[] = { { "host", FM_OPT_STRING, &host, "HOST", "only this host's", NULL }, FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate container ls [--host HOST] [options]", .summary = "List the containers of all hosts.", .options = table };
+	const struct fm_option table[] = { { "host", FM_OPT_STRING, &host, "HOST", "only this host's", NULL },
+		                           FM_CLIENT_OPTIONS(o),
+		                           { 0 } };
+	const struct fm_command_line cl = { .usage = "fleximigrate container ls [--host HOST] [options]",
+		                            .summary = "List the containers of all hosts.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(ListContainersResponse) *r = NULL;
@@ -142,13 +152,14 @@ int fm_verb_container_ls(int argc, char **argv)
 		fm_print_json(&r->base);
 		return 0;
 	}
-	struct fm_table *t = fm_table_new((const char *const[]){ "CONTAINER", "HOST", "STATUS", "KIND", "MEMORY", "PROCESSES", "ADDRESS", NULL });
+	struct fm_table *t =
+	        fm_table_new((const char *const[]){ "CONTAINER", "HOST", "STATUS", "KIND", "MEMORY", "PROCESSES", "ADDRESS", NULL });
 	for (size_t i = 0; i < r->n_containers; i++) {
 		const FM_PB(Container) *c = r->containers[i];
 		char memory[32], processes[16];
 		(void)snprintf(processes, sizeof(processes), "%u", c->processes);
-		fm_table_row(t, c->name, c->host, c->status, c->kind, fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), processes, c->endpoint ? c->endpoint->address : "-",
-			     (char *)NULL);
+		fm_table_row(t, c->name, c->host, c->status, c->kind, fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), processes,
+		             c->endpoint ? c->endpoint->address : "-", (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;
@@ -158,7 +169,11 @@ int fm_verb_container_show(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate container show NAME [options]", .summary = "Show one container.", .options = table, .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = { .usage = "fleximigrate container show NAME [options]",
+		                            .summary = "Show one container.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 1 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(Container) *c = NULL;
@@ -188,8 +203,11 @@ int fm_verb_container_rm(int argc, char **argv)
 		FM_CLIENT_OPTIONS(o),
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate container rm [--force] NAME [options]", .summary = "Remove a container, its endpoint and its instance folder; the bundle stays.",
-					    .options = table, .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = { .usage = "fleximigrate container rm [--force] NAME [options]",
+		                            .summary = "Remove a container, its endpoint and its instance folder; the bundle stays.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 1 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(Empty) *r = NULL;

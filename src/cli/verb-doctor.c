@@ -17,7 +17,8 @@ struct doctor_options {
 
 static int ask_agent(const struct doctor_options *o, FM_PB(DoctorResponse) * *ret, struct fm_error *err)
 {
-	_fm_free_ char *target = o->agent.socket ? fm_xasprintf("unix:%s", o->agent.socket) : fm_xasprintf("unix:%s/agent.sock", o->agent.run_dir);
+	_fm_free_ char *target =
+	        o->agent.socket ? fm_xasprintf("unix:%s", o->agent.socket) : fm_xasprintf("unix:%s/agent.sock", o->agent.run_dir);
 	struct fm_rpc_client *c = NULL;
 	ProtobufCMessage *resp = NULL;
 	FM_PB(DoctorRequest) req = FLEXIMIGRATE__V1__DOCTOR_REQUEST__INIT;
@@ -89,7 +90,9 @@ int fm_verb_doctor(int argc, char **argv)
 		FM_CLIENT_OPTIONS(o.client),
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate doctor [--clean] [options]", .summary = "Check this host: what is missing, what is left over, what to do about it.", .options = table };
+	const struct fm_command_line cl = { .usage = "fleximigrate doctor [--clean] [options]",
+		                            .summary = "Check this host: what is missing, what is left over, what to do about it.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(DoctorResponse) *r = NULL;

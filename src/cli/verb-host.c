@@ -11,7 +11,9 @@ int fm_verb_host_ls(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate host ls [options]", .summary = "List the hosts the manager knows.", .options = table };
+	const struct fm_command_line cl = { .usage = "fleximigrate host ls [options]",
+		                            .summary = "List the hosts the manager knows.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(ListHostsResponse) *r = NULL;
@@ -25,13 +27,15 @@ int fm_verb_host_ls(int argc, char **argv)
 		fm_print_json(&r->base);
 		return 0;
 	}
-	struct fm_table *t = fm_table_new((const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
+	struct fm_table *t = fm_table_new(
+	        (const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
 	for (size_t i = 0; i < r->n_hosts; i++) {
 		const FM_PB(Host) *h = r->hosts[i];
 		char memory[32], containers[16];
 		(void)snprintf(containers, sizeof(containers), "%u", h->containers);
-		fm_table_row(t, h->name, h->status, h->address, containers, fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
-			     h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);
+		fm_table_row(t, h->name, h->status, h->address, containers,
+		             fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
+		             h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;
@@ -41,9 +45,11 @@ static void print_host(const FM_PB(Host) * h)
 {
 	char total[32], available[32], disk[32], seen[40];
 	printf("Host:       %s (%s)\n", h->name, h->status);
-	printf("Agent:      %s, version %s, last report %s\n", h->address, h->version, h->last_seen_unix_ms ? fm_format_time(h->last_seen_unix_ms, seen, sizeof(seen)) : "never");
+	printf("Agent:      %s, version %s, last report %s\n", h->address, h->version,
+	       h->last_seen_unix_ms ? fm_format_time(h->last_seen_unix_ms, seen, sizeof(seen)) : "never");
 	printf("Kernel:     %s, %u cpus\n", h->kernel, h->cpus);
-	printf("Memory:     %s available of %s\n", fm_format_bytes(h->memory_available_bytes, available, sizeof(available)), fm_format_bytes(h->memory_total_bytes, total, sizeof(total)));
+	printf("Memory:     %s available of %s\n", fm_format_bytes(h->memory_available_bytes, available, sizeof(available)),
+	       fm_format_bytes(h->memory_total_bytes, total, sizeof(total)));
 	printf("Disk:       %s available\n", fm_format_bytes(h->disk_available_bytes, disk, sizeof(disk)));
 	printf("Runtime:    %s\n", h->runtime_version);
 	printf("CRIU:       %s\n", h->criu_problem[0] ? h->criu_problem : h->criu_version);
@@ -55,7 +61,11 @@ int fm_verb_host_show(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate host show HOST [options]", .summary = "Show one host.", .options = table, .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = { .usage = "fleximigrate host show HOST [options]",
+		                            .summary = "Show one host.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 1 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(Host) *h = NULL;

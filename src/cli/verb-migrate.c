@@ -22,8 +22,8 @@ static void print_plan(const FM_PB(Migration) * m)
 	printf("Plan for '%s' from '%s' to '%s' (nothing is done):\n", m->container, m->source, m->destination);
 	printf("  strategy   %s. %s\n", fm_strategy_to_string((enum fm_strategy)p->strategy), p->explanation);
 	printf("  memory     %s\n", fm_format_bytes(p->memory_bytes, memory, sizeof(memory)));
-	printf("  predicted  downtime %llu ms, total %llu ms, %s over the wire\n", (unsigned long long)p->predicted_downtime_ms, (unsigned long long)p->predicted_total_ms,
-	       fm_format_bytes(p->predicted_wire_bytes, wire, sizeof(wire)));
+	printf("  predicted  downtime %llu ms, total %llu ms, %s over the wire\n", (unsigned long long)p->predicted_downtime_ms,
+	       (unsigned long long)p->predicted_total_ms, fm_format_bytes(p->predicted_wire_bytes, wire, sizeof(wire)));
 	for (size_t i = 0; i < p->n_steps; i++)
 		printf("  %zu. %s\n", i + 1, p->steps[i]);
 }
@@ -32,16 +32,22 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 {
 	const struct fm_option table[] = {
 		{ "to", FM_OPT_STRING, &o->to, "HOST", "destination", NULL },
-		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY", "auto (default), cold, post-copy; pre-copy and live are not in this version", NULL },
+		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY",
+		  "auto (default), cold, post-copy; pre-copy and live are not in this version", NULL },
 		{ "dry-run", FM_OPT_FLAG, &o->dry_run, NULL, "show the plan and every reason against it; change nothing", NULL },
 		{ "detach", FM_OPT_FLAG, &o->detach, NULL, "print the migration's id and return at once", NULL },
-		{ "max-total-time", FM_OPT_DURATION, &o->max_total_ms, "TIME", "roll back when it is not committed by then (default 10m)", NULL },
+		{ "max-total-time", FM_OPT_DURATION, &o->max_total_ms, "TIME", "roll back when it is not committed by then (default 10m)",
+		  NULL },
 		FM_CLIENT_OPTIONS(o->client),
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate migrate CONTAINER --to HOST [options]", .summary = "Move a running container to another host, its connections kept.",
-					    .details = "Ctrl-C cancels before the commit point: the container stays where it is. Exit code 0: moved; 1: failed and rolled back.", .options = table,
-					    .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = { .usage = "fleximigrate migrate CONTAINER --to HOST [options]",
+		                            .summary = "Move a running container to another host, its connections kept.",
+		                            .details = "Ctrl-C cancels before the commit point: the container stays where it is. Exit code "
+		                                       "0: moved; 1: failed and rolled back.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 1 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	enum fm_strategy strategy = FM_STRATEGY_AUTO;
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);

@@ -20,7 +20,9 @@ int fm_verb_migration_ls(int argc, char **argv)
 		FM_CLIENT_OPTIONS(o),
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate migration ls [--active] [options]", .summary = "List migrations, newest first.", .options = table };
+	const struct fm_command_line cl = { .usage = "fleximigrate migration ls [--active] [options]",
+		                            .summary = "List migrations, newest first.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(ListMigrationsResponse) *r = NULL;
@@ -36,14 +38,16 @@ int fm_verb_migration_ls(int argc, char **argv)
 		fm_print_json(&r->base);
 		return 0;
 	}
-	struct fm_table *t = fm_table_new((const char *const[]){ "ID", "CONTAINER", "FROM", "TO", "STRATEGY", "STATE", "DOWNTIME", "STARTED", NULL });
+	struct fm_table *t =
+	        fm_table_new((const char *const[]){ "ID", "CONTAINER", "FROM", "TO", "STRATEGY", "STATE", "DOWNTIME", "STARTED", NULL });
 	for (size_t i = 0; i < r->n_migrations; i++) {
 		const FM_PB(Migration) *m = r->migrations[i];
 		char down[32] = "-", started[40];
 		if (m->frozen_us)
 			(void)snprintf(down, sizeof(down), "%.1f ms", (double)m->frozen_us / 1000);
-		fm_table_row(t, m->id, m->container, m->source, m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy), fm_state_to_string((enum fm_state)m->state), down,
-			     fm_format_time(m->created_unix_ms, started, sizeof(started)), (char *)NULL);
+		fm_table_row(t, m->id, m->container, m->source, m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy),
+		             fm_state_to_string((enum fm_state)m->state), down,
+		             fm_format_time(m->created_unix_ms, started, sizeof(started)), (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;
@@ -77,29 +81,34 @@ static int one(int argc, char **argv, const char *usage, const char *summary, en
 	fm_print_migration_summary(m);
 	for (size_t i = 0; i < m->n_transitions; i++) {
 		char at[40];
-		printf("  %s  %s -> %s  %s  %s\n", fm_format_time(m->transitions[i]->at_unix_ms, at, sizeof(at)), fm_state_to_string((enum fm_state)m->transitions[i]->from),
-		       fm_state_to_string((enum fm_state)m->transitions[i]->to), m->transitions[i]->label, m->transitions[i]->reason);
+		printf("  %s  %s -> %s  %s  %s\n", fm_format_time(m->transitions[i]->at_unix_ms, at, sizeof(at)),
+		       fm_state_to_string((enum fm_state)m->transitions[i]->from), fm_state_to_string((enum fm_state)m->transitions[i]->to),
+		       m->transitions[i]->label, m->transitions[i]->reason);
 	}
 	return 0;
 }
 
 int fm_verb_migration_show(int argc, char **argv)
 {
-	return one(argc, argv, "fleximigrate migration show ID [options]", "Show one migration: its path, phases and figures.", FM_MANAGER_GET_MIGRATION);
+	return one(argc, argv, "fleximigrate migration show ID [options]", "Show one migration: its path, phases and figures.",
+	           FM_MANAGER_GET_MIGRATION);
 }
 
 int fm_verb_migration_cancel(int argc, char **argv)
 {
-	return one(argc, argv, "fleximigrate migration cancel ID [options]", "Cancel a migration; possible until its commit point. The container stays on its source.",
-		   FM_MANAGER_CANCEL_MIGRATION);
+	return one(argc, argv, "fleximigrate migration cancel ID [options]",
+	           "Cancel a migration; possible until its commit point. The container stays on its source.", FM_MANAGER_CANCEL_MIGRATION);
 }
 
 int fm_verb_migration_watch(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
 	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate migration watch ID [options]", .summary = "Follow a migration to its end; --output json prints one event a line.", .options = table,
-					    .min_args = 1, .max_args = 1 };
+	const struct fm_command_line cl = { .usage = "fleximigrate migration watch ID [options]",
+		                            .summary = "Follow a migration to its end; --output json prints one event a line.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 1 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	struct fm_rpc_client *client = NULL;

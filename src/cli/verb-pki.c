@@ -7,7 +7,7 @@
 #include "cli/verbs.h"
 #include "rpc/pki.h"
 
-#define DEFAULT_DIR "/etc/fleximigrate/pki"
+#define DEFAULT_DIR  "/etc/fleximigrate/pki"
 #define DEFAULT_DAYS 825
 
 int fm_verb_pki_init(int argc, char **argv)
@@ -19,8 +19,11 @@ int fm_verb_pki_init(int argc, char **argv)
 		{ "days", FM_OPT_UINT, &days, "N", "validity (default 825)", NULL },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate pki init [--dir DIR]",
-					    .summary = "Make a development certificate authority, and certificates for the manager and for clients.", .options = table };
+	const struct fm_command_line cl = {
+		.usage = "fleximigrate pki init [--dir DIR]",
+		.summary = "Make a development certificate authority, and certificates for the manager and for clients.",
+		.options = table
+	};
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
@@ -30,7 +33,8 @@ int fm_verb_pki_init(int argc, char **argv)
 		return fm_cli_fail(NULL, &err);
 	printf("Authority in %s (ca.pem; keep ca.key safe), with a certificate 'client' for the command line.\n"
 	       "Next: 'fleximigrate pki issue manager ADDRESS', then 'fleximigrate pki issue HOST ADDRESS' for each host,\n"
-	       "and copy ca.pem, NAME.pem and NAME.key to that host.\n", dir);
+	       "and copy ca.pem, NAME.pem and NAME.key to that host.\n",
+	       dir);
 	return 0;
 }
 
@@ -43,8 +47,11 @@ int fm_verb_pki_issue(int argc, char **argv)
 		{ "days", FM_OPT_UINT, &days, "N", "validity (default 825)", NULL },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate pki issue NAME [ADDRESS]... [--dir DIR]", .summary = "Issue a certificate for a host or the manager, valid for its addresses.",
-					    .options = table, .min_args = 1, .max_args = 17 };
+	const struct fm_command_line cl = { .usage = "fleximigrate pki issue NAME [ADDRESS]... [--dir DIR]",
+		                            .summary = "Issue a certificate for a host or the manager, valid for its addresses.",
+		                            .options = table,
+		                            .min_args = 1,
+		                            .max_args = 17 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);

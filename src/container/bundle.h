@@ -4,7 +4,8 @@
  *
  * The user's bundle is never modified. An instance has a folder <instances>/<instance>/ with bundle/config.json, log (empty), nest/
  * (the control folder, bind-mounted into a nested parent at /.fleximigrate/run) and, where the root filesystem was received from another
- * host, rootfs/ (may exist before the instance is made). The runtime makes the mount points /.fleximigrate/{nest,run} in the root filesystem.
+ * host, rootfs/ (may exist before the instance is made). The runtime makes the mount points /.fleximigrate/{nest,run}
+ * in the root filesystem.
  *
  * Nested: process.args become {"/.fleximigrate/nest", ["--wait"], "--", original args…}; mounts gain the nest binary (read-only, nosuid,
  * nodev), the control folder and nothing else; everything else (user, env, cwd, capabilities, namespaces, resources) stays as written. A

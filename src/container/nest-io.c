@@ -25,8 +25,8 @@ int nest_stream_open(struct nest_stream *s, const char *path, int out)
 {
 	struct stat st;
 
-	/* The agent has made the fifos; a control folder without them is fine as well. The umask must not narrow them: the same fifo has to have
-	 * the same mode on every host, or CRIU refuses to open it again. */
+	/* The agent has made the fifos; a control folder without them is fine as well. The umask must not narrow them: the same fifo has
+	 * to have the same mode on every host, or CRIU refuses to open it again. */
 	if (mkfifo(path, 0600) == 0) {
 		if (chmod(path, 0622) < 0)
 			return -1;

@@ -18,8 +18,8 @@
  * The nest answers only peers from outside its pid namespace (SO_PEERCRED pid 0): the application cannot talk to it.
  *
  * States: EMPTY (--wait, nothing adopted) -> RUNNING -> HELD (the agent stopped the tree: signals are not forwarded, but remembered;
- * they are delivered on the way back) -> RUNNING | GONE; EXITED. LEAVE needs HELD, so HOLD comes first. In GONE (the tree was moved away and
- * is killed here) signals are ignored and the nest ends with FM_NEST_EXIT_MOVED once the application is gone. An EMPTY nest ends by
+ * they are delivered on the way back) -> RUNNING | GONE; EXITED. LEAVE needs HELD, so HOLD comes first. In GONE (the tree was moved
+ * away and is killed here) signals are ignored and the nest ends with FM_NEST_EXIT_MOVED once the application is gone. An EMPTY nest ends by
  * SIGTERM, SIGINT, SIGQUIT or SIGHUP, with 128 + signal. Output is copied in every state.
  */
 #ifndef FM_CONTAINER_NEST_H
@@ -79,7 +79,8 @@ int fm_nest_drop(const char *control_dir, uint64_t key, struct fm_error *err);
 /* Prepare the control folder before the parent starts: fifos out and err, ownership uid:gid. */
 int fm_nest_prepare_control(const char *control_dir, uid_t uid, gid_t gid, struct fm_error *err);
 
-/* Host pid (as the caller's /proc shows it) of the process that has ns_pid in the pid namespace of nest_pid (the parent's PID 1). NOT_FOUND when there is none. */
+/* Host pid (as the caller's /proc shows it) of the process that has ns_pid in the pid namespace of nest_pid (the parent's PID 1).
+ * NOT_FOUND when there is none. */
 int fm_nest_host_pid(pid_t nest_pid, pid_t ns_pid, pid_t *ret, struct fm_error *err);
 
 /* Write /proc/sys/kernel/ns_last_pid of the pid namespace of `pid`, so that the next process there gets last+1. */

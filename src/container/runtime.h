@@ -33,7 +33,7 @@ struct fm_instance {
 struct fm_checkpoint_opts { const char *image_dir, *work_dir; bool tcp_established; int timeout_ms; };
 struct fm_restore_opts {
 	const char *image_dir, *work_dir, *bundle;
-	const char *criu_config; /* file of more CRIU options (one a line, such as "action-script PATH"), or NULL; changes the bundle's annotation */
+	const char *criu_config; /* file of more CRIU options (one a line, "action-script PATH"), or NULL; changes the bundle's annotation */
 	bool tcp_established;
 	int timeout_ms;          /* 0 = 10 minutes; likewise above */
 	int log_fd;

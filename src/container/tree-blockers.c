@@ -253,18 +253,26 @@ static bool in_tree(const struct search *s, pid_t pid)
 	return false;
 }
 
-/* Is it one of our own (a CRIU waiting in the parent), or a child of one? Follows parents up to us. */
-static bool is_ours(pid_t pid)
+static bool in_pid_namespace(pid_t pid, const struct stat *ns)
 {
-	for (int depth = 0; depth < 8 && pid > 1; depth++) {
-		_fm_free_ char *stat_text = NULL;
-		char path[32];
-		char *p;
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
+	return stat(path, &st) == 0 && st.st_ino == ns->st_ino;
+}
+
+/* Is it one of our own (a CRIU waiting in the parent), or a child of one? Follows parents, as long as they are in the parent's pid namespace, up to us. */
+static bool is_ours(pid_t pid, const struct stat *ns)
+{
+	for (int depth = 0; depth < 8 && in_pid_namespace(pid, ns); depth++) {
+		_fm_free_ char *text = NULL;
+		char path[32], *p;
 		int ppid = 0;
 		pid_t inner = 0;
 
 		snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-		if (fm_read_file(path, 4096, &stat_text, NULL, NULL) < 0 || !(p = strrchr(stat_text, ')')) || sscanf(p + 1, " %*c %d", &ppid) != 1)
+		if (fm_read_file(path, 4096, &text, NULL, NULL) < 0 || !(p = strrchr(text, ')')) || sscanf(p + 1, " %*c %d", &ppid) != 1)
 			return false;
 		/* The parent's PID 1 may be our child as well; it does not count. */
 		if (fm_proc_ns_pid(pid, &inner, NULL) < 0 || inner == 1)
@@ -280,7 +288,7 @@ static void check_strangers(struct search *s)
 {
 	_fm_closedir_ DIR *d = opendir("/proc");
 	char path[64];
-	struct stat nest, other;
+	struct stat nest;
 	struct dirent *e;
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)s->nest);
@@ -292,10 +300,9 @@ static void check_strangers(struct search *s)
 
 		if (pid <= 0 || pid == s->nest || in_tree(s, pid))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
-		if (stat(path, &other) < 0 || other.st_ino != nest.st_ino || fm_proc_state(pid) == 'Z')
+		if (!in_pid_namespace(pid, &nest) || fm_proc_state(pid) == 'Z')
 			continue;
-		if (!open_subject(pid, &p) || p.ns_pid == 1 || is_ours(pid))
+		if (!open_subject(pid, &p) || p.ns_pid == 1 || is_ours(pid, &nest))
 			continue;
 		note(s, &p, "does not belong to the application (docker exec?) and would stay behind");
 	}

@@ -7,7 +7,7 @@
 #include "basic/cleanup.h"
 #include "basic/str.h"
 
-#define MB (1000.0 * 1000.0)
+#define MB                (1000.0 * 1000.0)
 #define DEFAULT_BANDWIDTH 1e9
 /* Below this much memory copying everything inside the freeze costs less than one round of page faults afterwards. */
 #define COLD_BELOW_BYTES (16u << 20)
@@ -48,7 +48,8 @@ static double bandwidth(const struct fm_workload_snapshot *w)
 
 static double cold_downtime_ms(const struct fm_workload_snapshot *w)
 {
-	double mb = (double)w->memory_bytes / MB, start = w->nested ? 30 : 400; /* an ordinary container pays for the runtime and its namespaces */
+	double mb = (double)w->memory_bytes / MB,
+	       start = w->nested ? 30 : 400; /* an ordinary container pays for the runtime and its namespaces */
 	return start + 6.4 * w->processes + 0.75 * mb + 0.75 * mb + (double)w->memory_bytes / bandwidth(w) * 1000;
 }
 
@@ -66,29 +67,35 @@ static void predict(const struct fm_workload_snapshot *w, struct fm_strategy_cho
 	c->predicted_wire_bytes = w->memory_bytes + w->rootfs_bytes;
 }
 
-int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret, struct fm_error *err)
+int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
+                       struct fm_error *err)
 {
 	struct fm_strategy_choice c = { .strategy = requested };
 	char size[32];
 	if (fm_strategy_check_available(requested, err) < 0)
 		return -1;
 	if (!w->nested && requested == FM_STRATEGY_POST_COPY) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "an ordinary container can only be moved with strategy cold, not post-copy");
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                   "an ordinary container can only be moved with strategy cold, not post-copy");
 		return fm_error_hint(err, "start it nested ('fleximigrate container run' without --ordinary) or use --strategy cold");
 	}
 	(void)fm_format_bytes(w->memory_bytes, size, sizeof(size));
 	if (requested != FM_STRATEGY_AUTO) {
-		(void)snprintf(c.explanation, sizeof(c.explanation), "Asked for by the user (%s of memory in %u processes).", size, w->processes);
+		(void)snprintf(c.explanation, sizeof(c.explanation), "Asked for by the user (%s of memory in %u processes).", size,
+		               w->processes);
 	} else if (!w->nested) {
 		c.strategy = FM_STRATEGY_COLD;
-		(void)snprintf(c.explanation, sizeof(c.explanation), "It is an ordinary container: the runtime's own checkpoint and restore is the only way.");
+		(void)snprintf(c.explanation, sizeof(c.explanation),
+		               "It is an ordinary container: the runtime's own checkpoint and restore is the only way.");
 	} else if (w->memory_bytes < COLD_BELOW_BYTES) {
 		c.strategy = FM_STRATEGY_COLD;
-		(void)snprintf(c.explanation, sizeof(c.explanation), "With %s of memory copying everything at once is as short as any other way, and simpler.", size);
+		(void)snprintf(c.explanation, sizeof(c.explanation),
+		               "With %s of memory copying everything at once is as short as any other way, and simpler.", size);
 	} else {
 		c.strategy = FM_STRATEGY_POST_COPY;
-		(void)snprintf(c.explanation, sizeof(c.explanation), "With %s of memory post-copy is down for about %.0f ms, cold for %.0f ms.", size, post_copy_downtime_ms(w),
-			       cold_downtime_ms(w));
+		(void)snprintf(c.explanation, sizeof(c.explanation),
+		               "With %s of memory post-copy is down for about %.0f ms, cold for %.0f ms.", size, post_copy_downtime_ms(w),
+		               cold_downtime_ms(w));
 	}
 	predict(w, &c);
 	*ret = c;

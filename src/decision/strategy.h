@@ -13,8 +13,15 @@
 
 #include "basic/error.h"
 
-enum fm_strategy { FM_STRATEGY_AUTO = 1, FM_STRATEGY_COLD = 2, FM_STRATEGY_PRE_COPY = 3, FM_STRATEGY_POST_COPY = 4, FM_STRATEGY_LIVE = 5, _FM_STRATEGY_MAX };
-const char *fm_strategy_to_string(enum fm_strategy s);        /* "post-copy"; never NULL */
+enum fm_strategy {
+	FM_STRATEGY_AUTO = 1,
+	FM_STRATEGY_COLD = 2,
+	FM_STRATEGY_PRE_COPY = 3,
+	FM_STRATEGY_POST_COPY = 4,
+	FM_STRATEGY_LIVE = 5,
+	_FM_STRATEGY_MAX
+};
+const char *fm_strategy_to_string(enum fm_strategy s);                                      /* "post-copy"; never NULL */
 int fm_strategy_from_string(const char *name, enum fm_strategy *ret, struct fm_error *err); /* INVALID_ARGUMENT lists the names */
 /* UNIMPLEMENTED with a hint for what this version does not have yet */
 int fm_strategy_check_available(enum fm_strategy s, struct fm_error *err);
@@ -33,6 +40,7 @@ struct fm_strategy_choice {
 	char explanation[512]; /* one sentence: why this one and not the others */
 };
 /* requested AUTO chooses; anything else is kept if possible for this workload (an ordinary container can only be moved cold: FAILED_PRECONDITION otherwise). */
-int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret, struct fm_error *err);
+int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
+                       struct fm_error *err);
 
 #endif

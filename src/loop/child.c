@@ -266,6 +266,22 @@ static int spawn(struct run *r, char *const *argv, int out, int err_out, const i
 	return rc;
 }
 
+/* Whether PATH leads to any file of this name, executable or not. */
+static bool found_in_path(const char *name)
+{
+	const char *path = getenv("PATH"), *end;
+
+	for (; path && *path; path = *end ? end + 1 : end) {
+		_fm_free_ char *file = NULL;
+
+		end = strchrnul(path, ':');
+		file = fm_xasprintf("%.*s%s%s", (int)(end - path), path, end == path ? "" : "/", name);
+		if (fm_path_exists(file))
+			return true;
+	}
+	return false;
+}
+
 static int start(struct run *r, char *const *argv, struct fm_error *err)
 {
 	_fm_close_ int out = -1, err_out = -1;
@@ -277,6 +293,9 @@ static int start(struct run *r, char *const *argv, struct fm_error *err)
 	    open_stream(&r->err_out, r->opts->stderr_fd, &err_out, err) < 0)
 		return fm_error_prefix(err, "starting %s", r->name);
 	rc = spawn(r, argv, out, err_out, keep, n_keep);
+	/* a directory in PATH that we may not read says EACCES for a program that is nowhere */
+	if (rc == EACCES && !strchr(r->name, '/') && !found_in_path(r->name))
+		rc = ENOENT;
 	if (rc) {
 		(void)fm_error_errno(err, rc, "starting %s", r->name);
 		if (rc == ENOENT)

@@ -2,7 +2,7 @@
 /*
  * child.h - run another program, with a deadline and bounded output.
  *
- * fm_child_run: start argv[0] (searched in PATH), stdin from /dev/null, capture stdout and stderr (64 KiB each kept, the rest read
+ * fm_child_run: start argv[0] (searched in our PATH), stdin from /dev/null, capture stdout and stderr (64 KiB each kept, the rest read
  * and dropped), wait. The child gets its own process group, default signal mask and dispositions, no inherited descriptor but 0-2
  * and `keep_fds` (same numbers). At the deadline the whole group gets SIGTERM, 2 s later SIGKILL; result DEADLINE_EXCEEDED. A
  * non-zero exit is FAILED_PRECONDITION with the last line of stderr in the message; ret->exit_status tells it then. A program that

@@ -69,17 +69,30 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->cert = fm_xasprintf("%s/%s.pem", m->o.tls_dir, m->o.name);
 	m->key = fm_xasprintf("%s/%s.key", m->o.tls_dir, m->o.name);
 	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
-	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 || fm_fleet_new(m->store, &m->fleet, err) < 0 ||
-	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
+	    fm_fleet_new(m->store, &m->fleet, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
-	struct fm_coordinator_opts co = { .store = m->store, .agents = fm_agent_clients_api(m->clients), .fleet = m->fleet, .log = m->log, .fault = m->fault,
-					  .max_concurrent = (unsigned)m->o.max_concurrent };
+	struct fm_coordinator_opts co = { .store = m->store,
+		                          .agents = fm_agent_clients_api(m->clients),
+		                          .fleet = m->fleet,
+		                          .log = m->log,
+		                          .fault = m->fault,
+		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
 		return -1;
-	m->service = (struct fm_manager_service){ .version = FM_VERSION, .name = m->o.name, .coordinator = m->coordinator, .fleet = m->fleet,
-						  .agents = fm_agent_clients_api(m->clients), .log = m->log };
+	m->service = (struct fm_manager_service){ .version = FM_VERSION,
+		                                  .name = m->o.name,
+		                                  .coordinator = m->coordinator,
+		                                  .fleet = m->fleet,
+		                                  .agents = fm_agent_clients_api(m->clients),
+		                                  .log = m->log };
 	fm_manager_service_methods(m->methods);
-	struct fm_rpc_server_opts so = { .methods = m->methods, .userdata = &m->service, .n_threads = 32, .unix_path = m->o.socket, .tcp_address = m->o.listen, .tls = m->tls };
+	struct fm_rpc_server_opts so = { .methods = m->methods,
+		                         .userdata = &m->service,
+		                         .n_threads = 32,
+		                         .unix_path = m->o.socket,
+		                         .tcp_address = m->o.listen,
+		                         .tls = m->tls };
 	if (prepare_socket_folder(m->o.socket, err) < 0)
 		return -1;
 	return fm_rpc_server_new(&so, &m->server, err);
@@ -103,16 +116,20 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 {
 	const struct fm_option table[] = {
 		{ "name", FM_OPT_STRING, &o->name, "NAME", "its certificate's name (default: manager)", NULL },
-		{ "socket", FM_OPT_STRING, &o->socket, "PATH", "Unix socket for local clients (default: /run/fleximigrate/manager.sock)", NULL },
+		{ "socket", FM_OPT_STRING, &o->socket, "PATH", "Unix socket for local clients (default: /run/fleximigrate/manager.sock)",
+		  NULL },
 		{ "listen", FM_OPT_STRING, &o->listen, "ADDR:PORT", "also listen on TCP with mutual TLS, for agents on other hosts", NULL },
 		{ "tls-dir", FM_OPT_STRING, &o->tls_dir, "DIR", "ca.pem, NAME.pem, NAME.key (default: /etc/fleximigrate/pki)", NULL },
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
-		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)", "debug|info|warn|error" },
+		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
+		  "debug|info|warn|error" },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate manager [options]", .summary = "Run the manager: it knows the hosts and drives every migration.", .options = table };
+	const struct fm_command_line cl = { .usage = "fleximigrate manager [options]",
+		                            .summary = "Run the manager: it knows the hosts and drives every migration.",
+		                            .options = table };
 	struct fm_arguments args = { 0 };
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);
 	fm_arguments_done(&args);
@@ -121,8 +138,13 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 
 int fm_manager_main(int argc, char **argv)
 {
-	struct manager m = { .o = { .name = "manager", .socket = "/run/fleximigrate/manager.sock", .tls_dir = "/etc/fleximigrate/pki", .state_dir = "/var/lib/fleximigrate",
-				    .log_format = "human", .log_level = "info", .max_concurrent = 8 } };
+	struct manager m = { .o = { .name = "manager",
+		                    .socket = "/run/fleximigrate/manager.sock",
+		                    .tls_dir = "/etc/fleximigrate/pki",
+		                    .state_dir = "/var/lib/fleximigrate",
+		                    .log_format = "human",
+		                    .log_level = "info",
+		                    .max_concurrent = 8 } };
 	struct fm_error err = FM_ERROR_INIT;
 	enum fm_log_level level = FM_LOG_INFO;
 	int signals = -1;
@@ -137,9 +159,11 @@ int fm_manager_main(int argc, char **argv)
 	if (rc == 0)
 		rc = wire(&m, &err);
 	if (rc == 0) {
-		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket, m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
+		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket,
+		             m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
 		(void)fm_wait_fd(signals, POLLIN, -1, NULL);
-		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Stopping; migrations under way go on when the manager is back.");
+		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL,
+		             "Stopping; migrations under way go on when the manager is back.");
 	} else {
 		fprintf(stderr, "fleximigrate manager: %s\n", err.message);
 		if (err.hint[0])

@@ -35,8 +35,8 @@ enum fm_agent_method {
 struct fm_agent_api {
 	void *userdata;
 	/* Blocks up to timeout_ms. UNAVAILABLE when the host's agent cannot be reached. cancel_fd -1 = none. *ret: free with protobuf_c_message_free_unpacked(…, NULL). */
-	int (*call)(void *userdata, const char *host, enum fm_agent_method method, const ProtobufCMessage *request, int timeout_ms, int cancel_fd,
-		    ProtobufCMessage **ret, struct fm_error *err);
+	int (*call)(void *userdata, const char *host, enum fm_agent_method method, const ProtobufCMessage *request, int timeout_ms,
+	            int cancel_fd, ProtobufCMessage **ret, struct fm_error *err);
 };
 
 #endif

@@ -53,7 +53,8 @@ static int settle_at_home(struct fm_migration *m, struct fm_migration *r, struct
 {
 	if (fm_await_pages(r, err) < 0)
 		return -1;
-	if (release(m, m->pb->source, err) < 0 || release(r, r->pb->source, err) < 0 || release(m, m->pb->destination, err) < 0 || release(r, r->pb->destination, err) < 0)
+	if (release(m, m->pb->source, err) < 0 || release(r, r->pb->source, err) < 0 || release(m, m->pb->destination, err) < 0 ||
+	    release(r, r->pb->destination, err) < 0)
 		return -1;
 	fm_fleet_container_moved(m->c->o.fleet, m->pb->container, m->pb->source);
 	return 0;
@@ -85,7 +86,8 @@ static int attempt(struct fm_migration *m, struct fm_migration *r, struct fm_err
 	if (earlier < 0)
 		return -1;
 	if (earlier == 0) {
-		if (fm_load_facts(r, err) < 0) /* of the container where it runs now: asked below, the destination of the way back has none */
+		if (fm_load_facts(r, err) <
+		    0) /* of the container where it runs now: asked below, the destination of the way back has none */
 			return -1;
 		if (fm_move_prepare(r, err) < 0 || fm_move_execute(r, err) < 0) {
 			if (!r->past_commit) {
@@ -113,7 +115,8 @@ int fm_carry_back(struct fm_migration *m, struct fm_error *err)
 		*err = e;
 		if (fm_stop_requested(&m->c->shutdown))
 			return -1;
-		fm_mlog(m, FM_LOG_WARN, "StateSynchronizer", "Attempt %u of %d to carry '%s' back failed: %s", i, MAX_ATTEMPTS, m->pb->container, e.message);
+		fm_mlog(m, FM_LOG_WARN, "StateSynchronizer", "Attempt %u of %d to carry '%s' back failed: %s", i, MAX_ATTEMPTS,
+		        m->pb->container, e.message);
 	}
 	return -1;
 }

@@ -14,29 +14,29 @@
 #include "migration/pb.h"
 #include "migration/state.h"
 
-#define FM_CALL_TIMEOUT_MS 15000      /* calls that answer at once */
-#define FM_PREPARE_TIMEOUT_MS 600000  /* root filesystems travel */
+#define FM_CALL_TIMEOUT_MS    15000  /* calls that answer at once */
+#define FM_PREPARE_TIMEOUT_MS 600000 /* root filesystems travel */
 #define FM_EXECUTE_TIMEOUT_MS 180000
-#define FM_RETRY_PAUSE_MS 300
+#define FM_RETRY_PAUSE_MS     300
 
 struct fm_migration {
 	struct fm_coordinator *c;
-	pthread_mutex_t lock;             /* guards pb */
+	pthread_mutex_t lock; /* guards pb */
 	FM_PB(Migration) * pb;
-	char id[64];                      /* what the agents know it by */
-	char log_id[64];                  /* what its log lines belong to: the same, but for the way back of a rollback */
+	char id[64];     /* what the agents know it by */
+	char log_id[64]; /* what its log lines belong to: the same, but for the way back of a rollback */
 	uint32_t epoch;
-	struct fm_stop cancel;            /* the user's cancel, heeded until the commit point */
+	struct fm_stop cancel; /* the user's cancel, heeded until the commit point */
 	bool past_commit;
-	enum fm_state resume_from;        /* after a restart; INVALID: a new one */
-	uint64_t deadline_ms;             /* monotonic */
+	enum fm_state resume_from; /* after a restart; INVALID: a new one */
+	uint64_t deadline_ms;      /* monotonic */
 
-	FM_PB(InspectResponse) * facts;   /* from the source */
+	FM_PB(InspectResponse) * facts; /* from the source */
 	FM_PB(PrepareDestinationResponse) * prepared;
 	char checkpoint_id[96];
 	bool source_touched, destination_touched; /* Prepare was called: Abort has work */
 	bool destination_ran;
-	uint64_t committed_ms;            /* monotonic, of the switch-over; 0 unknown */
+	uint64_t committed_ms; /* monotonic, of the switch-over; 0 unknown */
 	struct fm_migration *next;
 };
 
@@ -44,16 +44,17 @@ struct fm_coordinator {
 	struct fm_coordinator_opts o;
 	struct fm_pool *pool;
 	struct fm_stop shutdown;
-	pthread_mutex_t lock;             /* guards active */
-	pthread_cond_t changed;           /* new event or state of any migration */
+	pthread_mutex_t lock;   /* guards active */
+	pthread_cond_t changed; /* new event or state of any migration */
 	struct fm_migration *active;
 };
 
 /* ---- log.c-like helpers (transition.c) */
-void fm_mlog(struct fm_migration *m, enum fm_log_level level, const char *component, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void fm_mlog(struct fm_migration *m, enum fm_log_level level, const char *component, const char *fmt, ...)
+        __attribute__((format(printf, 4, 5)));
 /* The one setter: table check, store transaction, log line (message + "Transitioning: A -> B." or the form lifecycle.md wants), event. */
-int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char *reason, struct fm_error *err, enum fm_log_level level, const char *fmt, ...)
-	__attribute__((format(printf, 6, 7)));
+int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char *reason, struct fm_error *err, enum fm_log_level level,
+                            const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 int fm_migration_save(struct fm_migration *m);
 enum fm_state fm_migration_state(struct fm_migration *m);
 void fm_migration_set_error(struct fm_migration *m, const struct fm_error *e);
@@ -62,11 +63,14 @@ void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) *
 int fm_check_cancelled(struct fm_migration *m, struct fm_error *err);
 
 /* ---- calls to agents: wrappers that also log nothing */
-int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
-int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
+int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response,
+            struct fm_error *err);
+int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
+                        void *ret_response, struct fm_error *err);
 int fm_call_status(struct fm_migration *m, const char *host, uint32_t wait_ms, FM_PB(MoverStatus) * *ret, struct fm_error *err);
 /* Until the agent answers (it may be restarting) or the coordinator shuts down. */
-int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err);
+int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
+                           void *ret_response, struct fm_error *err);
 
 /* ---- phases; each returns 0 when its state was left normally, -1 with the cause */
 int fm_phase_pending(struct fm_migration *m, struct fm_error *err);

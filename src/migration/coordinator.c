@@ -66,8 +66,9 @@ static FM_PB(Migration) * snapshot(struct fm_migration *m)
 }
 
 static int (*const phases[_FM_STATE_MAX])(struct fm_migration *m, struct fm_error *err) = {
-	[FM_STATE_PENDING] = fm_phase_pending,           [FM_STATE_PLANNING] = fm_phase_planning,         [FM_STATE_PREPARATION] = fm_phase_preparation,
-	[FM_STATE_EXECUTION] = fm_phase_execution,       [FM_STATE_VERIFICATION] = fm_phase_verification, [FM_STATE_COMPLETED] = fm_phase_completed,
+	[FM_STATE_PENDING] = fm_phase_pending,           [FM_STATE_PLANNING] = fm_phase_planning,
+	[FM_STATE_PREPARATION] = fm_phase_preparation,   [FM_STATE_EXECUTION] = fm_phase_execution,
+	[FM_STATE_VERIFICATION] = fm_phase_verification, [FM_STATE_COMPLETED] = fm_phase_completed,
 };
 
 /* What a restart means for the state it found. */
@@ -84,8 +85,9 @@ static int take_up(struct fm_migration *m, struct fm_error *err)
 	if (s == FM_STATE_EXECUTION) {
 		if (fm_resolve_switch_over(m, err) < 0)
 			return -1;
-		return fm_migration_transition(m, FM_STATE_VERIFICATION, NULL, err, FM_LOG_INFO,
-					       "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.", m->pb->container);
+		return fm_migration_transition(
+		        m, FM_STATE_VERIFICATION, NULL, err, FM_LOG_INFO,
+		        "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.", m->pb->container);
 	}
 	m->past_commit = s == FM_STATE_VERIFICATION || s == FM_STATE_COMPLETED;
 	return 0;
@@ -99,7 +101,8 @@ static void run_phases(struct fm_migration *m)
 	if (s == FM_STATE_FAILED || s == FM_STATE_ROLLBACK) {
 		/* A restart in the middle of a rollback; whether the commit point was passed is in the source's journal. */
 		m->source_touched = m->destination_touched = true;
-		m->past_commit = strstr(m->pb->path, "5F") != NULL || (strstr(m->pb->path, "4F") && (fm_resolve_switch_over(m, &err) == 0 || m->past_commit));
+		m->past_commit = strstr(m->pb->path, "5F") != NULL ||
+		                 (strstr(m->pb->path, "4F") && (fm_resolve_switch_over(m, &err) == 0 || m->past_commit));
 		if (!fm_stop_requested(&m->c->shutdown))
 			fm_rollback(m, NULL);
 		return;
@@ -151,7 +154,8 @@ static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 		m->pb = fleximigrate__v1__migration__unpack(NULL, v[i].detail_len, v[i].detail);
 		if (!m->pb) {
 			migration_free(m);
-			fm_log_write(c->o.log, FM_LOG_ERROR, "MigrationManager", NULL, "The record of migration '%s' is damaged; it needs an operator.", v[i].id);
+			fm_log_write(c->o.log, FM_LOG_ERROR, "MigrationManager", NULL,
+			             "The record of migration '%s' is damaged; it needs an operator.", v[i].id);
 			continue;
 		}
 		(void)snprintf(m->id, sizeof(m->id), "%s", v[i].id);
@@ -181,7 +185,8 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	pthread_cond_init(&c->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	fm_log_set_observer(o->log, keep_line, c);
-	if (fm_stop_init(&c->shutdown, err) < 0 || fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_MAX_MIGRATIONS_ACTIVE, &c->pool, err) < 0 ||
+	if (fm_stop_init(&c->shutdown, err) < 0 ||
+	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_MAX_MIGRATIONS_ACTIVE, &c->pool, err) < 0 ||
 	    resume_unfinished(c, err) < 0) {
 		fm_coordinator_free(c);
 		return -1;
@@ -247,9 +252,17 @@ static int record(struct fm_migration *m, struct fm_error *err)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	protobuf_c_message_pack(&m->pb->base, detail);
 	struct fm_store_migration r = {
-		.id = m->id, .container = m->pb->container, .source = m->pb->source, .destination = m->pb->destination,
-		.strategy = (char *)fm_strategy_to_string((enum fm_strategy)m->pb->strategy), .state = FM_STATE_PENDING, .path = m->pb->path,
-		.created_ms = m->pb->created_unix_ms, .error_message = m->pb->error_message, .detail = detail, .detail_len = n,
+		.id = m->id,
+		.container = m->pb->container,
+		.source = m->pb->source,
+		.destination = m->pb->destination,
+		.strategy = (char *)fm_strategy_to_string((enum fm_strategy)m->pb->strategy),
+		.state = FM_STATE_PENDING,
+		.path = m->pb->path,
+		.created_ms = m->pb->created_unix_ms,
+		.error_message = m->pb->error_message,
+		.detail = detail,
+		.detail_len = n,
 	};
 	return fm_store_migration_create(m->c->o.store, &r, &m->epoch, err);
 }
@@ -259,7 +272,8 @@ static int dry_run(struct fm_migration *m, FM_PB(Migration) * *ret, struct fm_er
 	struct fm_strategy_choice choice;
 	_fm_pb_ FM_PB(Container) *c = NULL;
 	_fm_pb_ FM_PB(Host) *dst = NULL;
-	if (fm_fleet_container(m->c->o.fleet, m->pb->container, &c, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0)
+	if (fm_fleet_container(m->c->o.fleet, m->pb->container, &c, err) < 0 ||
+	    fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0)
 		return -1;
 	if (fm_streq(c->host, m->pb->destination))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' is on '%s' already", c->name, c->host);
@@ -335,7 +349,8 @@ int fm_coordinator_get(struct fm_coordinator *c, const char *id, FM_PB(Migration
 	return 0;
 }
 
-int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) * **ret, size_t *ret_n, struct fm_error *err)
+int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) * **ret, size_t *ret_n,
+                        struct fm_error *err)
 {
 	struct fm_store_migration *v = NULL;
 	size_t n = 0, out = 0;
@@ -364,7 +379,8 @@ int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migrat
 		found = true;
 		enum fm_state s = fm_migration_state(m);
 		if (m->past_commit || s == FM_STATE_VERIFICATION || s == FM_STATE_COMPLETED)
-			rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is past its commit point (%s) and goes on", id, fm_state_to_string(s));
+			rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is past its commit point (%s) and goes on", id,
+			                  fm_state_to_string(s));
 		else if (s == FM_STATE_FAILED || s == FM_STATE_ROLLBACK)
 			rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is rolling back already", id);
 		else
@@ -376,7 +392,8 @@ int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migrat
 	if (fm_coordinator_get(c, id, ret, err) < 0)
 		return -1;
 	if (!found) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is over: %s", id, fm_state_to_string((enum fm_state)(*ret)->state));
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is over: %s", id,
+		                   fm_state_to_string((enum fm_state)(*ret)->state));
 		fm_pb_free(*ret);
 		*ret = NULL;
 		return -1;
@@ -420,7 +437,8 @@ static void wait_for_change(struct fm_coordinator *c, int wait_ms)
 	pthread_mutex_unlock(&c->lock);
 }
 
-int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret, struct fm_error *err)
+int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret,
+                              struct fm_error *err)
 {
 	FM_PB(Event) *e = NULL;
 	if (read_event(c, id, after_seq, &e, err) < 0)

@@ -28,8 +28,8 @@ struct fm_coordinator_opts {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
-	unsigned max_concurrent;   /* 0 = 8 */
-	int agent_grace_ms;        /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
+	unsigned max_concurrent; /* 0 = 8 */
+	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
 };
 /* Reads unfinished migrations from the store and resumes or rolls back each on a worker thread before new ones are accepted for the same container. */
 int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinator **ret, struct fm_error *err);
@@ -39,13 +39,15 @@ void fm_coordinator_free(struct fm_coordinator *c);
 /* Accept a request. Malformed requests (no container, bad strategy number) are INVALID_ARGUMENT and leave no record. Everything else is recorded: an unknown container, offline host, same host…
  * produce a migration that ends FAILED on path 1F, and the call returns the record (not an error). A second migration of a container that has one under way: ALREADY_EXISTS, no record.
  * Strategies pre-copy and live: UNIMPLEMENTED, no record. dry_run: plans without recording; *ret has the plan (or the error is returned). *ret: free with fleximigrate__v1__migration__free_unpacked. */
-int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest) *req, FM_PB(Migration) **ret, struct fm_error *err);
-int fm_coordinator_get(struct fm_coordinator *c, const char *id, FM_PB(Migration) **ret, struct fm_error *err);
-int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) ***ret, size_t *ret_n, struct fm_error *err);
+int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest) * req, FM_PB(Migration) * *ret, struct fm_error *err);
+int fm_coordinator_get(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err);
+int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) * **ret, size_t *ret_n,
+                        struct fm_error *err);
 /* Before the commit point: the migration fails with reason `cancelled` and rolls back. After it: FAILED_PRECONDITION. Finished: FAILED_PRECONDITION saying so. Returns at once. */
-int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migration) **ret, struct fm_error *err);
+int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err);
 /* The next event with seq > after_seq, waiting up to wait_ms; *ret NULL when none came. Free with fleximigrate__v1__event__free_unpacked. */
-int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) **ret, struct fm_error *err);
+int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret,
+                              struct fm_error *err);
 /* Is a migration of that container under way? (container rm must refuse) */
 bool fm_coordinator_is_moving(struct fm_coordinator *c, const char *container);
 

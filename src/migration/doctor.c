@@ -50,7 +50,8 @@ static void check_programs(struct exam *x)
 	if (access(x->h->nest_binary, X_OK) == 0)
 		find(x, "ok", "nest", x->h->nest_binary, "");
 	else
-		find(x, "problem", "nest", "the init of parent containers is missing", "install fleximigrate completely, or give --nest PATH");
+		find(x, "problem", "nest", "the init of parent containers is missing",
+		     "install fleximigrate completely, or give --nest PATH");
 	if (geteuid() != 0)
 		find(x, "problem", "privileges", "not root: containers cannot be frozen, dumped or restored", "run the agent as root");
 }
@@ -134,7 +135,8 @@ static void check_journals(struct exam *x, bool agent_runs)
 		if (!fm_str_endswith(e->d_name, ".journal") || has_mover(x, e->d_name))
 			continue;
 		_fm_free_ char *subject = fm_xasprintf("journal %s", e->d_name);
-		find(x, agent_runs ? "note" : "leftover", subject, "a migration that has not been concluded on this host", agent_runs ? "the manager concludes it" : "start the agent: it recovers from its journals");
+		find(x, agent_runs ? "note" : "leftover", subject, "a migration that has not been concluded on this host",
+		     agent_runs ? "the manager concludes it" : "start the agent: it recovers from its journals");
 	}
 }
 

@@ -119,10 +119,12 @@ static int check_report(const FM_PB(ReportRequest) * r, struct fm_error *err)
 	if (!r->host || !fm_name_is_valid(r->host->name))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the report names no valid host");
 	if (r->n_containers > FM_MAX_CONTAINERS_PER_HOST)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "host '%s' reports %zu containers, more than %d", r->host->name, r->n_containers, FM_MAX_CONTAINERS_PER_HOST);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "host '%s' reports %zu containers, more than %d", r->host->name,
+		                    r->n_containers, FM_MAX_CONTAINERS_PER_HOST);
 	for (size_t i = 0; i < r->n_containers; i++)
 		if (!r->containers[i]->name[0] || strlen(r->containers[i]->name) > 127)
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "host '%s' reports a container without a usable name", r->host->name);
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "host '%s' reports a container without a usable name",
+			                    r->host->name);
 	return 0;
 }
 
@@ -141,7 +143,8 @@ static void persist_containers(struct fm_fleet *f, const FM_PB(ReportRequest) * 
 		blobs[i] = b;
 	}
 	if (names && blobs && lens)
-		(void)fm_store_containers_put(f->store, r->host->name, n, names, blobs, lens, NULL); /* a cache: the next report is a second away */
+		(void)fm_store_containers_put(f->store, r->host->name, n, names, blobs, lens,
+		                              NULL); /* a cache: the next report is a second away */
 	for (size_t i = 0; blobs && i < n; i++)
 		free((void *)blobs[i]);
 	free(names);

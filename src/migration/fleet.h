@@ -11,7 +11,7 @@
 #include "migration/agent-api.h"
 #include "store/store.h"
 
-#define FM_FLEET_REPORT_MS 1000
+#define FM_FLEET_REPORT_MS  1000
 #define FM_FLEET_OFFLINE_MS 5000
 
 struct fm_fleet;
@@ -19,15 +19,16 @@ int fm_fleet_new(struct fm_store *store, struct fm_fleet **ret, struct fm_error 
 void fm_fleet_free(struct fm_fleet *f);
 
 /* Validates (names, limits, duplicate container name on another online host -> ALREADY_EXISTS is only logged by the caller) and takes over a report. */
-int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) *r, struct fm_error *err);
-int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) **ret, struct fm_error *err);            /* NOT_FOUND lists known names in the hint */
-int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) ***ret, size_t *ret_n, struct fm_error *err);
-int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) **ret, struct fm_error *err);  /* NOT_FOUND */
-int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) ***ret, size_t *ret_n, struct fm_error *err);
+int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct fm_error *err);
+int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) * *ret,
+                  struct fm_error *err); /* NOT_FOUND lists known names in the hint */
+int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) * **ret, size_t *ret_n, struct fm_error *err);
+int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) * *ret, struct fm_error *err); /* NOT_FOUND */
+int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
 int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err);
 /* After a completed migration or a run/rm: correct the picture at once instead of waiting for the next report. */
 void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host);
-void fm_fleet_container_put(struct fm_fleet *f, const FM_PB(Container) *c);
+void fm_fleet_container_put(struct fm_fleet *f, const FM_PB(Container) * c);
 void fm_fleet_container_gone(struct fm_fleet *f, const char *name, const char *host);
 
 #endif

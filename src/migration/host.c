@@ -35,7 +35,8 @@ int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_
 		return -1;
 	if (!(state = realpath(state_dir, NULL)) || !(run = realpath(run_dir, NULL)))
 		return fm_error_errno(err, errno, "cannot resolve %s or %s", state_dir, run_dir);
-	if (make_dir(h->state_dir, sizeof(h->state_dir), state, "", err) < 0 || make_dir(h->run_dir, sizeof(h->run_dir), run, "", err) < 0 ||
+	if (make_dir(h->state_dir, sizeof(h->state_dir), state, "", err) < 0 ||
+	    make_dir(h->run_dir, sizeof(h->run_dir), run, "", err) < 0 ||
 	    make_dir(h->instances_dir, sizeof(h->instances_dir), state, "instances", err) < 0 ||
 	    make_dir(h->journals_dir, sizeof(h->journals_dir), state, "migrations", err) < 0 ||
 	    make_dir(h->netns_dir, sizeof(h->netns_dir), run, "netns", err) < 0 ||

@@ -28,13 +28,13 @@ struct fm_host {
 	char name[64];
 	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], netns_dir[1100], images_dir[1100];
 	char nest_binary[1024];
-	char bridge[IFNAMSIZ];          /* default bridge; "" = what the container says */
-	char cgroup_parent[256];        /* "/fleximigrate/<host>" */
-	char stream_host[64];           /* address other agents connect to for page streams */
+	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
+	char cgroup_parent[256]; /* "/fleximigrate/<host>" */
+	char stream_host[64];    /* address other agents connect to for page streams */
 	struct fm_runtime *runtime;
-	char runtime_version[128];      /* asked once at start */
+	char runtime_version[128]; /* asked once at start */
 	struct fm_criu_install criu;
-	struct fm_error criu_problem;   /* code FM_OK: fine */
+	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;
 	bool use_tls;
 	struct fm_log *log;

@@ -58,7 +58,8 @@ int fm_instances_save(struct fm_host *h, const char *instance, const FM_PB(Conta
 	return write_pb(pb, c, err);
 }
 
-static int parse_endpoint(struct fm_host *h, const FM_PB(Container) * c, const char *instance, struct fm_endpoint_config *ret, struct fm_error *err)
+static int parse_endpoint(struct fm_host *h, const FM_PB(Container) * c, const char *instance, struct fm_endpoint_config *ret,
+                          struct fm_error *err)
 {
 	const FM_PB(Endpoint) *e = c->endpoint;
 	const char *bridge = h->bridge[0] ? h->bridge : e->bridge;
@@ -217,7 +218,8 @@ int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n
 
 /* ---------------------------------------------------------------- bringing up */
 
-int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err)
+int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
+                       struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err)
 {
 	struct fm_endpoint *e = NULL;
 	char mac[18];
@@ -237,8 +239,9 @@ int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_
 	l->has_endpoint = true;
 	fm_mac_format(l->endpoint.mac, mac);
 	if (notes) {
-		_fm_free_ char *note = fm_xasprintf("Endpoint %s (%s, %s) prepared on bridge '%s' of '%s', port closed", b->container->endpoint->address, mac,
-						    l->endpoint.host_ifname, l->endpoint.bridge, h->name);
+		_fm_free_ char *note =
+		        fm_xasprintf("Endpoint %s (%s, %s) prepared on bridge '%s' of '%s', port closed", b->container->endpoint->address,
+		                     mac, l->endpoint.host_ifname, l->endpoint.bridge, h->name);
 		fm_strv_add(notes, note);
 	}
 	*ret_endpoint = e;
@@ -265,10 +268,11 @@ static int wait_for_nest(const struct fm_local *l, enum fm_nest_state want, stru
 	return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the parent container's init did not answer within %d ms", NEST_START_TIMEOUT_MS);
 }
 
-static int open_log(const char *dir, struct fm_error *err)
+/* Where PID 1's output goes. An ordinary container's own processes would hold that descriptor, and CRIU cannot dump a file from outside the container. */
+static int open_log(const struct fm_local *l, struct fm_error *err)
 {
-	_fm_free_ char *path = fm_xasprintf("%s/log", dir);
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	_fm_free_ char *path = l->nested ? fm_xasprintf("%s/log", l->dir) : fm_xstrdup("/dev/null");
+	int fd = open(path, O_WRONLY | (l->nested ? O_CREAT | O_APPEND | O_NOFOLLOW : 0) | O_CLOEXEC, 0600);
 	if (fd < 0)
 		(void)fm_error_errno(err, errno, "cannot open the container's log %s", path);
 	return fd;
@@ -278,7 +282,7 @@ static int start_instance(struct fm_host *h, const struct fm_bringup *b, const c
 {
 	const struct fm_runtime_ops *ops = h->runtime->ops;
 	struct fm_instance i;
-	_fm_close_ int log_fd = open_log(l->dir, err);
+	_fm_close_ int log_fd = open_log(l, err);
 	if (log_fd < 0)
 		return -1;
 	if (ops->create(h->runtime, b->instance, bundle, log_fd, err) < 0 || ops->state(h->runtime, b->instance, &i, err) < 0)
@@ -298,9 +302,17 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 	_fm_free_ char *cgroup = fm_xasprintf("%s/%s", h->cgroup_parent, b->instance);
 	bool nested = fm_streq(b->container->kind, "nested");
 	struct fm_instance_spec spec = {
-		.instances_dir = h->instances_dir, .instance = b->instance, .name = b->container->name, .config = b->config, .rootfs = b->rootfs,
-		.netns_path = l->has_endpoint ? l->netns_path : NULL, .cgroup_path = cgroup, .migration_id = b->migration_id, .nested = nested,
-		.wait = b->wait, .nest_binary = h->nest_binary,
+		.instances_dir = h->instances_dir,
+		.instance = b->instance,
+		.name = b->container->name,
+		.config = b->config,
+		.rootfs = b->rootfs,
+		.netns_path = l->has_endpoint ? l->netns_path : NULL,
+		.cgroup_path = cgroup,
+		.migration_id = b->migration_id,
+		.nested = nested,
+		.wait = b->wait,
+		.nest_binary = h->nest_binary,
 	};
 	l->nested = nested;
 	(void)snprintf(l->dir, sizeof(l->dir), "%s/%s", h->instances_dir, b->instance);
@@ -324,19 +336,23 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 
 /* ---------------------------------------------------------------- run and remove */
 
-static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, char **ret_config, struct fm_bundle_info *info, struct fm_error *err)
+static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, char **ret_config, struct fm_bundle_info *info,
+                             struct fm_error *err)
 {
 	struct fm_local other = FM_LOCAL_INIT;
 	if (!fm_name_is_valid(req->name))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name: letters, digits, '_', '.', '-', at most 63", req->name);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name: letters, digits, '_', '.', '-', at most 63",
+		                    req->name);
 	if (req->bundle[0] != '/')
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the bundle must be an absolute path on host '%s', not '%s'", h->name, req->bundle);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the bundle must be an absolute path on host '%s', not '%s'", h->name,
+		                    req->bundle);
 	if (req->health && req->health->probe[0] && fm_probe_spec_check(req->health->probe, err) < 0)
 		return -1;
 	if (fm_bundle_read(req->bundle, ret_config, info, err) < 0)
 		return -1;
 	if (!fm_path_exists(info->rootfs))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "bundle %s: its root filesystem %s does not exist", req->bundle, info->rootfs);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "bundle %s: its root filesystem %s does not exist", req->bundle,
+		                    info->rootfs);
 	if (fm_instances_find(h, req->name, NULL, &other, NULL) == 0) {
 		fm_local_done(&other);
 		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "host '%s' already has a container '%s'", h->name, req->name);
@@ -345,7 +361,8 @@ static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest)
 	return 0;
 }
 
-static FM_PB(Container) * container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const struct fm_bundle_info *info)
+static FM_PB(Container) *
+        container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const struct fm_bundle_info *info)
 {
 	FM_PB(Container) *c = FM_PB_NEW(Container, container);
 	fm_pb_set(&c->name, req->name);
@@ -413,7 +430,8 @@ int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_erro
 	char ifname[IFNAMSIZ];
 	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
 	fm_endpoint_host_ifname(instance, ifname);
-	if (h->runtime->ops->remove(h->runtime, instance, err) < 0 || fm_endpoint_remove(ifname, err) < 0 || fm_netns_remove(netns, err) < 0)
+	if (h->runtime->ops->remove(h->runtime, instance, err) < 0 || fm_endpoint_remove(ifname, err) < 0 ||
+	    fm_netns_remove(netns, err) < 0)
 		return -1;
 	return fm_bundle_remove_instance(h->instances_dir, instance, err);
 }
@@ -493,7 +511,9 @@ int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectRespo
 		char *config = NULL;
 		if (fm_bundle_read(l.container->bundle, &config, &info, NULL) == 0) {
 			if (info.netns_path && info.netns_path[0])
-				fm_pb_add_string(&r->blockers, &r->n_blockers, "its network namespace was made by somebody else; start it with 'fleximigrate container run'");
+				fm_pb_add_string(
+				        &r->blockers, &r->n_blockers,
+				        "its network namespace was made by somebody else; start it with 'fleximigrate container run'");
 			r->config.len = strlen(config);
 			r->config.data = (uint8_t *)config;
 		}

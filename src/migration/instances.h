@@ -30,14 +30,15 @@ void fm_local_done(struct fm_local *l);
 /* Steps of bringing an instance up, used by run (start the application) and by a destination (wait for a tree). All effects have intents in j first. */
 struct fm_bringup {
 	const char *instance;
-	const char *config;        /* user's */
-	const char *rootfs;        /* absolute */
-	const char *migration_id;  /* NULL when run by the user */
-	bool wait;                 /* nested: adopt later; ordinary: do not create (the runtime's restore does) */
+	const char *config;       /* user's */
+	const char *rootfs;       /* absolute */
+	const char *migration_id; /* NULL when run by the user */
+	bool wait;                /* nested: adopt later; ordinary: do not create (the runtime's restore does) */
 	const FM_PB(Container) * container;
 };
 /* Network namespace and closed endpoint. notes (strv, may be NULL) gets what was done. */
-int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err);
+int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
+                       struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err);
 /* Instance folder, bundle, runtime create + start; nested: until the nest answers. Fills *l. */
 int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err);
 

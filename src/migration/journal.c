@@ -89,7 +89,8 @@ void fm_journal_free(struct fm_journal *j)
 }
 FM_DEFINE_CLEANUP(struct fm_journal *, fm_journal_free);
 
-int fm_journal_create(const char *dir, const char *migration_id, const char *role, json_t *head, struct fm_journal **ret, struct fm_error *err)
+int fm_journal_create(const char *dir, const char *migration_id, const char *role, json_t *head, struct fm_journal **ret,
+                      struct fm_error *err)
 {
 	_fm_free_ char *path = fm_xasprintf("%s/%s.%s.journal", dir, migration_id, role);
 	_fm_cleanup_(fm_journal_freep) struct fm_journal *j = alloc_journal(dir, path);
@@ -142,7 +143,8 @@ int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, 
 		json_t *record = json_loadb(line, (size_t)(end - line), JSON_REJECT_DUPLICATES, &je);
 		if (!json_is_object(record)) {
 			json_decref(record);
-			return fm_error_set(err, FM_E_DATA_LOSS, "journal %s is damaged at byte %zu: %s", path, (size_t)(line - text), je.text);
+			return fm_error_set(err, FM_E_DATA_LOSS, "journal %s is damaged at byte %zu: %s", path, (size_t)(line - text),
+			                    je.text);
 		}
 		if (!j->head)
 			j->head = json_incref(record);
@@ -196,9 +198,10 @@ int fm_journal_note(struct fm_journal *j, const char *key, const char *value, st
 
 int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct fm_error *err)
 {
-	return record(j, json_pack("{s:s, s:i, s:s, s:b, s:I}", "k", "decision", "decision", (int)d, "name", fm_decision_to_string(d), "ran", ran, "at_ms",
-				   (json_int_t)fm_realtime_ms()),
-		      true, err);
+	return record(j,
+	              json_pack("{s:s, s:i, s:s, s:b, s:I}", "k", "decision", "decision", (int)d, "name", fm_decision_to_string(d), "ran",
+	                        ran, "at_ms", (json_int_t)fm_realtime_ms()),
+	              true, err);
 }
 
 enum fm_decision fm_journal_decision(struct fm_journal *j)

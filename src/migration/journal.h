@@ -16,13 +16,22 @@
 
 #include "basic/error.h"
 
-enum fm_decision { FM_DECISION_UNKNOWN = 0, FM_DECISION_PREPARED = 1, FM_DECISION_FROZEN = 2, FM_DECISION_RESTORED = 3, FM_DECISION_COMMITTED = 4, FM_DECISION_ABORTED = 5, FM_DECISION_RELEASED = 6 };
+enum fm_decision {
+	FM_DECISION_UNKNOWN = 0,
+	FM_DECISION_PREPARED = 1,
+	FM_DECISION_FROZEN = 2,
+	FM_DECISION_RESTORED = 3,
+	FM_DECISION_COMMITTED = 4,
+	FM_DECISION_ABORTED = 5,
+	FM_DECISION_RELEASED = 6
+};
 const char *fm_decision_to_string(enum fm_decision d);
 
 struct fm_journal;
 
 /* Create (ALREADY_EXISTS if there is one) with a head record; durable. head is stolen. */
-int fm_journal_create(const char *dir, const char *migration_id, const char *role, json_t *head, struct fm_journal **ret, struct fm_error *err);
+int fm_journal_create(const char *dir, const char *migration_id, const char *role, json_t *head, struct fm_journal **ret,
+                      struct fm_error *err);
 /* Open an existing one and read it. */
 int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, struct fm_error *err);
 void fm_journal_free(struct fm_journal *j);
@@ -41,8 +50,8 @@ int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct
 
 enum fm_decision fm_journal_decision(struct fm_journal *j);
 bool fm_journal_ran(struct fm_journal *j);
-const char *fm_journal_head(struct fm_journal *j, const char *key);   /* string member of the head, NULL if absent; valid while j lives */
-const char *fm_journal_get(struct fm_journal *j, const char *key);    /* last note, NULL if absent; valid until the next note of that key */
+const char *fm_journal_head(struct fm_journal *j, const char *key); /* string member of the head, NULL if absent; valid while j lives */
+const char *fm_journal_get(struct fm_journal *j, const char *key);  /* last note, NULL if absent; valid until the next note of that key */
 /* Pending intents, newest first: fn returns 0 to mark it undone, -1 to keep it and go on with the others. Returns -1 if any failed (first error kept). */
 typedef int (*fm_journal_undo_fn)(void *userdata, const char *what, const char *arg, struct fm_error *err);
 int fm_journal_undo(struct fm_journal *j, fm_journal_undo_fn fn, void *userdata, struct fm_error *err);

@@ -18,12 +18,12 @@
 #include "basic/cleanup.h"
 #include "migration/restore-gate.h"
 
-#define FILES_TIMEOUT_MS 600000
-#define EXECUTE_WAIT_MS 3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
+#define FILES_TIMEOUT_MS   600000
+#define EXECUTE_WAIT_MS    3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
 #define RESTORE_TIMEOUT_MS 120000
-#define COMMIT_TIMEOUT_MS 30000
-#define CRIU_TIMEOUT_MS 30000
-#define HELLO_TIMEOUT_MS 5000
+#define COMMIT_TIMEOUT_MS  30000
+#define CRIU_TIMEOUT_MS    30000
+#define HELLO_TIMEOUT_MS   5000
 
 static int send_frame(struct fm_mover *m, enum fm_frame type, uint64_t a, struct fm_error *err)
 {
@@ -56,7 +56,12 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 
 static int stand_parent(struct fm_mover *m, struct fm_error *err)
 {
-	struct fm_bringup b = { .instance = m->instance, .config = m->config, .rootfs = m->rootfs, .migration_id = m->id, .wait = true, .container = m->description };
+	struct fm_bringup b = { .instance = m->instance,
+		                .config = m->config,
+		                .rootfs = m->rootfs,
+		                .migration_id = m->id,
+		                .wait = true,
+		                .container = m->description };
 	fm_mover_step(m, "parent");
 	if (fm_bringup_instance(m->h, m->journal, &b, &m->local, err) < 0)
 		return fm_error_phase(err, "parent");
@@ -353,7 +358,8 @@ static int check_listeners(struct fm_mover *m, const FM_PB(VerifyRequest) * req,
 		return -1;
 	for (size_t k = 0; k < req->n_listeners; k++)
 		if (!listens(v, n, req->listeners[k]))
-			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "nothing listens on %s:%u any more", req->listeners[k]->address, req->listeners[k]->port);
+			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "nothing listens on %s:%u any more", req->listeners[k]->address,
+			                    req->listeners[k]->port);
 	return 0;
 }
 
@@ -482,8 +488,8 @@ int fm_destination_recover(struct fm_mover *m, struct fm_error *err)
 		return fm_destination_abort(m, err);
 	if (!m->local.container)
 		return 0; /* status says: not alive; the manager decides */
-	if (m->local.has_endpoint && fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, NULL) == 0 && fm_endpoint_attach(m->endpoint, NULL) == 0 &&
-	    readopt(m, &e) == 0)
+	if (m->local.has_endpoint && fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, NULL) == 0 &&
+	    fm_endpoint_attach(m->endpoint, NULL) == 0 && readopt(m, &e) == 0)
 		(void)open_port(m, NULL);
 	if (e.code != FM_OK)
 		(void)fm_mover_fail(m, &e);

@@ -24,36 +24,39 @@
 #include "sync/pager.h"
 
 #define FM_MOVER_IMAGES_MAX_BYTES (64ull << 30)
-#define FM_MOVER_MAX_PHASES 24
+#define FM_MOVER_MAX_PHASES       24
 
 struct fm_mover {
 	struct fm_host *h;
 	char id[64];
-	bool destination;              /* role */
+	bool destination; /* role */
 	char container[64];
 	char instance[128];
 	char peer[64];
 	uint32_t epoch;
-	bool lazy;                     /* post-copy */
+	bool lazy; /* post-copy */
 	char token[FM_TOKEN_LEN + 1];
 	char stream_address[128];
 
-	pthread_mutex_t lock;          /* guards what follows up to the next blank line */
+	pthread_mutex_t lock; /* guards what follows up to the next blank line */
 	pthread_cond_t changed;
-	struct fm_error error;         /* first failure */
+	struct fm_error error; /* first failure */
 	char step[64];
-	struct { char name[24]; uint64_t us; } phases[FM_MOVER_MAX_PHASES];
+	struct {
+		char name[24];
+		uint64_t us;
+	} phases[FM_MOVER_MAX_PHASES];
 	size_t n_phases;
 	uint64_t frozen_us;
-	uint64_t wire_bytes;           /* of streams that are gone */
+	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
-	bool alive_hint;               /* destination: the restored tree was seen */
+	bool alive_hint; /* destination: the restored tree was seen */
 	bool executing;
-	bool finished;                 /* released or aborted: only status is answered */
+	bool finished; /* released or aborted: only status is answered */
 	unsigned users;
 
 	struct fm_journal *journal;
-	struct fm_stop stop;           /* cancel_fd of everything that blocks */
+	struct fm_stop stop; /* cancel_fd of everything that blocks */
 	int images_fd;
 	char images_path[1400];
 	struct fm_local local;
@@ -65,22 +68,22 @@ struct fm_mover {
 	/* source */
 	struct fm_manifest *manifest;
 	struct fm_page_source *page_source;
-	pid_t root;                    /* host pid of the tree's root */
-	pthread_t thread;              /* source: page server; destination: accepts streams */
+	pid_t root;       /* host pid of the tree's root */
+	pthread_t thread; /* source: page server; destination: accepts streams */
 	bool thread_started;
-	uint64_t fence_us;             /* monotonic time of the fence */
+	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
 
 	/* destination */
 	int listen_fd;
 	struct fm_pager *pager;
-	pthread_t control_thread;      /* follows the source */
+	pthread_t control_thread; /* follows the source */
 	bool control_started;
-	pthread_t follow_thread;       /* follows the pager */
+	pthread_t follow_thread; /* follows the pager */
 	bool follow_started;
 	struct fm_neighbour neighbours[FM_MAX_NEIGHBOURS];
 	size_t n_neighbours;
-	char *config;                  /* user's config.json */
+	char *config; /* user's config.json */
 	char rootfs[1500];
 	FM_PB(Container) * description;
 	FM_PB(PrepareDestinationRequest) * request;

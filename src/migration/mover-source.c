@@ -18,11 +18,11 @@
 
 #include "basic/cleanup.h"
 
-#define CONNECT_TIMEOUT_MS 10000
-#define FILES_TIMEOUT_MS 600000
-#define RUNNING_TIMEOUT_MS 30000
+#define CONNECT_TIMEOUT_MS  10000
+#define FILES_TIMEOUT_MS    600000
+#define RUNNING_TIMEOUT_MS  30000
 #define CRIU_END_TIMEOUT_MS 30000
-#define RECONNECT_PAUSE_MS 200
+#define RECONNECT_PAUSE_MS  200
 
 /* ---------------------------------------------------------------- prepare */
 
@@ -33,13 +33,15 @@ static int find_container(struct fm_mover *m, struct fm_error *err)
 	(void)snprintf(m->instance, sizeof(m->instance), "%s", m->local.container->instance);
 	m->root = fm_local_app_pid(&m->local);
 	if (!fm_streq(m->local.container->status, "running") || m->root <= 0)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is not running on '%s' (status %s)", m->container, m->h->name, m->local.container->status);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is not running on '%s' (status %s)", m->container,
+		                    m->h->name, m->local.container->status);
 	if (m->h->criu_problem.code != FM_OK) {
 		*err = m->h->criu_problem;
 		return -1;
 	}
 	if (m->lazy && !m->local.nested)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is an ordinary one: it can only be moved with strategy cold", m->container);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "container '%s' is an ordinary one: it can only be moved with strategy cold", m->container);
 	return fm_journal_note(m->journal, "instance", m->instance, err);
 }
 
@@ -85,7 +87,8 @@ static int send_files(struct fm_mover *m, unsigned pass, int timeout_ms, uint64_
 	_fm_free_ char *rootfs = NULL;
 	if (source_rootfs(m, &rootfs, err) < 0)
 		return -1;
-	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, &now, ret_bytes, timeout_ms, fm_mover_cancel_fd(m), err) < 0)
+	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, &now, ret_bytes, timeout_ms,
+	                     fm_mover_cancel_fd(m), err) < 0)
 		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
@@ -107,9 +110,11 @@ static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header
 
 static int connect_streams(struct fm_mover *m, struct fm_error *err)
 {
-	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_CONTROL, CONNECT_TIMEOUT_MS, &m->control, err) < 0)
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_CONTROL, CONNECT_TIMEOUT_MS, &m->control,
+	                      err) < 0)
 		return fm_error_prefix(err, "cannot connect to the destination '%s' at %s", m->peer, m->stream_address);
-	if (m->lazy && fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
+	if (m->lazy &&
+	    fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
 		return fm_error_prefix(err, "cannot connect the page stream to '%s' at %s", m->peer, m->stream_address);
 	return 0;
 }
@@ -122,8 +127,8 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says PREPARED when its parent container stands on the received files. */
-	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 || expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0 ||
-	    expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
+	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
+	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0 || expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
 		return -1;
 	fm_mover_phase(m, "files", fm_now_us() - t);
 	if (start_criu(m, err) < 0)
@@ -222,7 +227,8 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
 	/* Everything that has to be undone is on record before the first of it happens, and before the clock of the downtime starts. */
 	if (fm_journal_intent(m->journal, "fence", m->local.has_endpoint ? m->local.endpoint.host_ifname : "", false, err) < 0 ||
-	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 || fm_journal_decide(m->journal, FM_DECISION_FROZEN, false, err) < 0)
+	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 ||
+	    fm_journal_decide(m->journal, FM_DECISION_FROZEN, false, err) < 0)
 		return -1;
 	if (m->local.nested && fm_nest_hold(m->local.control_dir, 1, err) < 0)
 		return -1;
@@ -251,7 +257,9 @@ static int dump_nested(struct fm_mover *m, int timeout_ms, struct fm_error *err)
 
 static int dump_ordinary(struct fm_mover *m, int timeout_ms, struct fm_error *err)
 {
-	struct fm_checkpoint_opts o = { .image_dir = m->images_path, .work_dir = m->images_path, .tcp_established = true, .timeout_ms = timeout_ms };
+	struct fm_checkpoint_opts o = {
+		.image_dir = m->images_path, .work_dir = m->images_path, .tcp_established = true, .timeout_ms = timeout_ms
+	};
 	return m->h->runtime->ops->checkpoint(m->h->runtime, m->instance, &o, err);
 }
 
@@ -433,7 +441,8 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 {
 	enum fm_decision d = fm_journal_decision(m->journal);
 	if (d == FM_DECISION_COMMITTED && !after_commit) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is past its commit point: '%s' owns container '%s'", m->id, m->peer, m->container);
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is past its commit point: '%s' owns container '%s'", m->id,
+		                   m->peer, m->container);
 		return fm_error_hint(err, "the source is resumed only when the destination is proved dead");
 	}
 	if (d == FM_DECISION_RELEASED)
@@ -452,7 +461,8 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 {
 	enum fm_decision d = fm_journal_decision(m->journal);
 	if (d != FM_DECISION_COMMITTED && d != FM_DECISION_RELEASED)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s has not been committed on '%s': its source is the only copy", m->id, m->h->name);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "migration %s has not been committed on '%s': its source is the only copy", m->id, m->h->name);
 	if (fm_mover_fault(m, "source-before-release", err) < 0)
 		return -1;
 	if (d != FM_DECISION_RELEASED && fm_journal_decide(m->journal, FM_DECISION_RELEASED, false, err) < 0)

@@ -226,7 +226,8 @@ static int enlist(struct fm_movers *ms, struct fm_mover *m, struct fm_error *err
 		struct fm_mover *o = ms->v[i];
 		/* Two sides of the same container are legal only for the way back (a reverse migration while the first is committed). */
 		if (!o->finished && fm_streq(o->container, m->container) && m->epoch <= o->epoch)
-			rc = fm_error_set(err, FM_E_ABORTED, "container '%s' is held by migration %s (epoch %u) on '%s'", m->container, o->id, o->epoch, ms->h->name);
+			rc = fm_error_set(err, FM_E_ABORTED, "container '%s' is held by migration %s (epoch %u) on '%s'", m->container,
+			                  o->id, o->epoch, ms->h->name);
 	}
 	if (rc == 0 && !make_room(ms))
 		rc = fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "host '%s' has %d migrations under way", ms->h->name, MAX_MOVERS);
@@ -312,7 +313,8 @@ static void recover_one(struct fm_movers *ms, const char *file)
 	if (run) {
 		if (fm_journal_undo(j, undo_run, ms->h, &err) == 0)
 			(void)fm_journal_remove(j, NULL);
-		fm_log_write(ms->h->log, FM_LOG_WARN, "ContainerManager", NULL, "Starting container '%s' had been interrupted; it was undone.", id);
+		fm_log_write(ms->h->log, FM_LOG_WARN, "ContainerManager", NULL,
+		             "Starting container '%s' had been interrupted; it was undone.", id);
 		fm_journal_free(j);
 		return;
 	}
@@ -322,8 +324,8 @@ static void recover_one(struct fm_movers *ms, const char *file)
 	}
 	m->journal = j;
 	restore_members(m);
-	fm_log_write(ms->h->log, FM_LOG_WARN, "MigrationManager", NULL, "Recovering migration %s (%s, %s) on '%s'.", id, destination ? "destination" : "source",
-		     fm_decision_to_string(fm_journal_decision(j)), ms->h->name);
+	fm_log_write(ms->h->log, FM_LOG_WARN, "MigrationManager", NULL, "Recovering migration %s (%s, %s) on '%s'.", id,
+	             destination ? "destination" : "source", fm_decision_to_string(fm_journal_decision(j)), ms->h->name);
 	if ((destination ? fm_destination_recover(m, &err) : fm_source_recover(m, &err)) < 0)
 		fm_log_write(ms->h->log, FM_LOG_ERROR, "MigrationManager", NULL, "Recovering migration %s: %s", id, err.message);
 	enum fm_decision d = fm_journal_decision(j);
@@ -379,8 +381,8 @@ void fm_movers_free(struct fm_movers *ms)
 static json_t *journal_head(const struct fm_mover *m)
 {
 	_fm_free_ char *epoch = fm_xasprintf("%u", m->epoch);
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "container", m->container, "peer", m->peer, "token", m->token, "instance", m->instance, "stream_address",
-			 m->stream_address, "epoch", epoch, "strategy", m->lazy ? "post-copy" : "cold");
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "container", m->container, "peer", m->peer, "token", m->token, "instance",
+	                 m->instance, "stream_address", m->stream_address, "epoch", epoch, "strategy", m->lazy ? "post-copy" : "cold");
 }
 
 static int check_ids(const char *id, const char *container, FM_PB(Strategy) strategy, struct fm_error *err)
@@ -422,12 +424,14 @@ static int give_up(struct fm_mover *m, const struct fm_error *cause)
 	return -1;
 }
 
-int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDestinationRequest) * req, FM_PB(PrepareDestinationResponse) * *ret, struct fm_error *err)
+int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDestinationRequest) * req,
+                                  FM_PB(PrepareDestinationResponse) * *ret, struct fm_error *err)
 {
 	struct fm_mover *m = NULL;
 	if (!req->container)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the request names no container");
-	if (check_ids(req->migration_id, req->container->name, req->strategy, err) < 0 || fm_mover_alloc(ms->h, req->migration_id, true, &m, err) < 0)
+	if (check_ids(req->migration_id, req->container->name, req->strategy, err) < 0 ||
+	    fm_mover_alloc(ms->h, req->migration_id, true, &m, err) < 0)
 		return -1;
 	m->epoch = req->epoch;
 	m->lazy = req->strategy == FLEXIMIGRATE__V1__STRATEGY__POST_COPY;
@@ -457,10 +461,12 @@ int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDesti
 	return rc;
 }
 
-int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequest) * req, FM_PB(PrepareSourceResponse) * *ret, struct fm_error *err)
+int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequest) * req, FM_PB(PrepareSourceResponse) * *ret,
+                             struct fm_error *err)
 {
 	struct fm_mover *m = NULL;
-	if (check_ids(req->migration_id, req->container, req->strategy, err) < 0 || fm_mover_alloc(ms->h, req->migration_id, false, &m, err) < 0)
+	if (check_ids(req->migration_id, req->container, req->strategy, err) < 0 ||
+	    fm_mover_alloc(ms->h, req->migration_id, false, &m, err) < 0)
 		return -1;
 	m->epoch = req->epoch;
 	m->lazy = req->strategy == FLEXIMIGRATE__V1__STRATEGY__POST_COPY;
@@ -588,7 +594,8 @@ int fm_movers_execute(struct fm_movers *ms, const FM_PB(ExecuteRequest) * req, F
 	struct fm_error e = FM_ERROR_INIT;
 	int rc = 0;
 	if (m->destination || m->finished || req->epoch != m->epoch || fm_journal_decision(m->journal) != FM_DECISION_PREPARED)
-		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id, ms->h->name);
+		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id,
+		                  ms->h->name);
 	else if (fm_source_execute(m, fm_now_ms() + (req->timeout_ms ? req->timeout_ms : 120000), &e) < 0)
 		(void)fm_mover_fail(m, &e);
 	if (rc == 0) {
@@ -608,7 +615,8 @@ int fm_movers_verify(struct fm_movers *ms, const FM_PB(VerifyRequest) * req, FM_
 		return -1;
 	_fm_pb_ FM_PB(VerifyResponse) *resp = FM_PB_NEW(VerifyResponse, verify_response);
 	int rc = m->destination && !m->finished ? fm_destination_verify(m, req, resp, err)
-						: fm_error_set(err, FM_E_FAILED_PRECONDITION, "'%s' is not the destination of migration %s", ms->h->name, req->migration_id);
+	                                        : fm_error_set(err, FM_E_FAILED_PRECONDITION, "'%s' is not the destination of migration %s",
+	                                                       ms->h->name, req->migration_id);
 	if (rc == 0)
 		*ret = FM_TAKE_PTR(resp);
 	release_ref(ms, &m);

@@ -24,8 +24,10 @@ struct fm_movers; /* all movers of an agent */
 int fm_movers_new(struct fm_host *h, struct fm_movers **ret, struct fm_error *err);
 void fm_movers_free(struct fm_movers *m); /* stops threads; decides nothing: journals stay */
 
-int fm_movers_prepare_destination(struct fm_movers *m, const FM_PB(PrepareDestinationRequest) * req, FM_PB(PrepareDestinationResponse) * *ret, struct fm_error *err);
-int fm_movers_prepare_source(struct fm_movers *m, const FM_PB(PrepareSourceRequest) * req, FM_PB(PrepareSourceResponse) * *ret, struct fm_error *err);
+int fm_movers_prepare_destination(struct fm_movers *m, const FM_PB(PrepareDestinationRequest) * req,
+                                  FM_PB(PrepareDestinationResponse) * *ret, struct fm_error *err);
+int fm_movers_prepare_source(struct fm_movers *m, const FM_PB(PrepareSourceRequest) * req, FM_PB(PrepareSourceResponse) * *ret,
+                             struct fm_error *err);
 int fm_movers_execute(struct fm_movers *m, const FM_PB(ExecuteRequest) * req, FM_PB(MoverStatus) * *ret, struct fm_error *err);
 /* Never fails for an unknown id: decision UNKNOWN. Waits up to wait_ms for a change when known_pages_done equals the current count. */
 int fm_movers_status(struct fm_movers *m, const FM_PB(StatusRequest) * req, FM_PB(MoverStatus) * *ret, struct fm_error *err);

@@ -40,7 +40,9 @@ static int drop(void *userdata, uint64_t key, struct fm_error *err)
 
 static struct fm_pager_opts pager_opts(struct fm_mover *m)
 {
-	return (struct fm_pager_opts){ .images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .userdata = m };
+	return (struct fm_pager_opts){
+		.images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .userdata = m
+	};
 }
 
 void fm_pages_refresh(struct fm_mover *m)

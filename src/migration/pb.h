@@ -69,13 +69,13 @@ static inline void fm_pb_add_string(char ***v, size_t *n, const char *s)
 }
 
 /* Append a message (taken) to a repeated message field. */
-#define FM_PB_ADD(array, n, message)                                                   \
-	do {                                                                           \
-		void *fm_grown_ = realloc((array), ((n) + 1) * sizeof(*(array)));      \
-		if (!fm_grown_)                                                        \
-			abort();                                                       \
-		(array) = fm_grown_;                                                   \
-		(array)[(n)++] = (message);                                            \
+#define FM_PB_ADD(array, n, message)                                                                                                       \
+	do {                                                                                                                               \
+		void *fm_grown_ = realloc((array), ((n) + 1) * sizeof(*(array)));                                                          \
+		if (!fm_grown_)                                                                                                            \
+			abort();                                                                                                           \
+		(array) = fm_grown_;                                                                                                       \
+		(array)[(n)++] = (message);                                                                                                \
 	} while (0)
 
 #endif

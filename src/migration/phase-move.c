@@ -71,13 +71,16 @@ static const char *component_of(const struct fm_error *err)
 int fm_phase_preparation(struct fm_migration *m, struct fm_error *err)
 {
 	fm_migration_step(m, "preparing");
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Preparing %s for '%s' on '%s'.", fm_streq(m->facts->container->kind, "nested") ? "nested parent container" : "container", m->pb->container,
-		m->pb->destination);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Preparing %s for '%s' on '%s'.",
+	        fm_streq(m->facts->container->kind, "nested") ? "nested parent container" : "container", m->pb->container,
+	        m->pb->destination);
 	if (fm_check_cancelled(m, err) < 0 || fm_move_prepare(m, err) < 0 || fm_check_cancelled(m, err) < 0) {
-		fm_mlog(m, FM_LOG_ERROR, component_of(err), "Preparation of '%s' on '%s' failed: %s.", m->pb->container, m->pb->destination, err->message);
+		fm_mlog(m, FM_LOG_ERROR, component_of(err), "Preparation of '%s' on '%s' failed: %s.", m->pb->container, m->pb->destination,
+		        err->message);
 		return fm_error_phase(err, "preparation");
 	}
-	return fm_migration_transition(m, FM_STATE_EXECUTION, NULL, err, FM_LOG_INFO, "Preparation phase complete for '%s'. Transitioning: PREPARATION -> EXECUTION.", m->pb->container);
+	return fm_migration_transition(m, FM_STATE_EXECUTION, NULL, err, FM_LOG_INFO,
+	                               "Preparation phase complete for '%s'. Transitioning: PREPARATION -> EXECUTION.", m->pb->container);
 }
 
 /* ---------------------------------------------------------------- execution */
@@ -104,7 +107,8 @@ static int await_destination(struct fm_migration *m, struct fm_error *err)
 		if (fm_call_until_answered(m, m->pb->destination, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
 			return -1;
 		m->destination_ran = s->ran;
-		bool undecided = s->decision == FLEXIMIGRATE__V1__DECISION__RESTORED || (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && !s->alive && !s->error_code);
+		bool undecided = s->decision == FLEXIMIGRATE__V1__DECISION__RESTORED ||
+		                 (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && !s->alive && !s->error_code);
 		if (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive)
 			return 0;
 		if (!undecided) {
@@ -112,7 +116,8 @@ static int await_destination(struct fm_migration *m, struct fm_error *err)
 			return fm_error_prefix(err, "destination '%s'", m->pb->destination);
 		}
 		if (m->committed_ms && fm_now_ms() > m->committed_ms + 40000)
-			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "destination '%s' did not start the container", m->pb->destination);
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "destination '%s' did not start the container",
+			                    m->pb->destination);
 		(void)fm_wait_fd(m->c->shutdown.fd, POLLIN, 50, NULL);
 	}
 }
@@ -171,7 +176,8 @@ int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 		*err = e;
 		return -1;
 	}
-	fm_mlog(m, FM_LOG_WARN, "MigrationManager", "Lost host '%s' during the switch-over (%s); asking both hosts what happened.", m->pb->source, e.message);
+	fm_mlog(m, FM_LOG_WARN, "MigrationManager", "Lost host '%s' during the switch-over (%s); asking both hosts what happened.",
+	        m->pb->source, e.message);
 	return fm_resolve_switch_over(m, err);
 }
 
@@ -179,17 +185,21 @@ int fm_phase_execution(struct fm_migration *m, struct fm_error *err)
 {
 	char total[32];
 	fm_migration_step(m, "switch-over");
-	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Starting %s state transfer (Checkpoint ID: %s) for '%s' to '%s'.", fm_strategy_to_string((enum fm_strategy)m->pb->strategy),
-		m->checkpoint_id, m->pb->container, m->pb->destination);
+	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Starting %s state transfer (Checkpoint ID: %s) for '%s' to '%s'.",
+	        fm_strategy_to_string((enum fm_strategy)m->pb->strategy), m->checkpoint_id, m->pb->container, m->pb->destination);
 	if (fm_check_cancelled(m, err) < 0 || fm_move_execute(m, err) < 0) {
-		fm_mlog(m, FM_LOG_ERROR, "StateSynchronizer", "State transfer of '%s' to '%s' failed: %s.", m->pb->container, m->pb->destination, err->message);
+		fm_mlog(m, FM_LOG_ERROR, "StateSynchronizer", "State transfer of '%s' to '%s' failed: %s.", m->pb->container,
+		        m->pb->destination, err->message);
 		return fm_error_phase(err, "execution");
 	}
 	(void)snprintf(total, sizeof(total), "%.1f", (double)m->pb->wire_bytes / 1e6);
-	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "%s state transfer complete. Total data transferred: %s MB.", fm_strategy_to_string((enum fm_strategy)m->pb->strategy), total);
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Restoring container '%s' state on '%s' from checkpoint '%s'.", m->pb->container, m->pb->destination, m->checkpoint_id);
+	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "%s state transfer complete. Total data transferred: %s MB.",
+	        fm_strategy_to_string((enum fm_strategy)m->pb->strategy), total);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Restoring container '%s' state on '%s' from checkpoint '%s'.", m->pb->container,
+	        m->pb->destination, m->checkpoint_id);
 	if (fm_fault_point(m->c->o.fault, "manager-after-execute", err) < 0)
 		return -1;
 	return fm_migration_transition(m, FM_STATE_VERIFICATION, NULL, err, FM_LOG_INFO,
-				       "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.", m->pb->container);
+	                               "State transfer and restoration complete for '%s'. Transitioning: EXECUTION -> VERIFICATION.",
+	                               m->pb->container);
 }

@@ -21,7 +21,7 @@ static int check_hosts(struct fm_migration *m, struct fm_error *err)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' is on '%s' already", c->name, c->host);
 	if (fm_fleet_host(m->c->o.fleet, c->host, &src, err) < 0)
 		return -1;
-	const FM_PB(Host) *hosts[] = { src, dst };
+	const FM_PB(Host) * hosts[] = { src, dst };
 	for (int i = 0; i < 2; i++)
 		if (!fm_streq(hosts[i]->status, "online")) {
 			(void)fm_error_set(err, FM_E_UNAVAILABLE, "%s host '%s' is offline", i ? "destination" : "source", hosts[i]->name);
@@ -32,14 +32,16 @@ static int check_hosts(struct fm_migration *m, struct fm_error *err)
 
 int fm_phase_pending(struct fm_migration *m, struct fm_error *err)
 {
-	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Received migration request '%s' for container '%s' to '%s'. Initial State: PENDING.", m->id, m->pb->container,
-		m->pb->destination);
+	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Received migration request '%s' for container '%s' to '%s'. Initial State: PENDING.",
+	        m->id, m->pb->container, m->pb->destination);
 	if (check_hosts(m, err) < 0) {
-		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Initial validation failed for migration request '%s'. Reason: %s.", m->id, err->message);
+		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Initial validation failed for migration request '%s'. Reason: %s.", m->id,
+		        err->message);
 		return -1;
 	}
 	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Evaluating policies for migration request '%s'.", m->id);
-	return fm_migration_transition(m, FM_STATE_PLANNING, NULL, err, FM_LOG_INFO, "Policy check passed. Transitioning: PENDING -> PLANNING.");
+	return fm_migration_transition(m, FM_STATE_PLANNING, NULL, err, FM_LOG_INFO,
+	                               "Policy check passed. Transitioning: PENDING -> PLANNING.");
 }
 
 static int inspect(struct fm_migration *m, struct fm_error *err)
@@ -53,7 +55,9 @@ static int inspect(struct fm_migration *m, struct fm_error *err)
 	if (m->facts->n_blockers == 0)
 		return 0;
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' cannot be moved: %s", m->pb->container, m->facts->blockers[0]);
-	return m->facts->n_blockers > 1 ? fm_error_hint(err, "%zu more reasons: 'fleximigrate migrate --dry-run' lists them", m->facts->n_blockers - 1) : -1;
+	return m->facts->n_blockers > 1
+	               ? fm_error_hint(err, "%zu more reasons: 'fleximigrate migrate --dry-run' lists them", m->facts->n_blockers - 1)
+	               : -1;
 }
 
 static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c)
@@ -65,10 +69,13 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 	p->predicted_downtime_ms = c->predicted_downtime_ms;
 	p->predicted_total_ms = c->predicted_total_ms;
 	p->predicted_wire_bytes = c->predicted_wire_bytes;
-	_fm_free_ char *parent = fm_xasprintf("prepare a %s of '%s' on '%s', its endpoint closed", fm_streq(m->facts->container->kind, "nested") ? "parent container" : "place", m->pb->container,
-					      m->pb->destination);
-	_fm_free_ char *freeze = fm_xasprintf("fence the port on '%s', freeze, checkpoint, restore on '%s'", m->pb->source, m->pb->destination);
-	_fm_free_ char *commit = fm_xasprintf("commit, open the port on '%s'%s", m->pb->destination, c->strategy == FM_STRATEGY_POST_COPY ? ", fetch the remaining pages on demand" : "");
+	_fm_free_ char *parent = fm_xasprintf("prepare a %s of '%s' on '%s', its endpoint closed",
+	                                      fm_streq(m->facts->container->kind, "nested") ? "parent container" : "place",
+	                                      m->pb->container, m->pb->destination);
+	_fm_free_ char *freeze =
+	        fm_xasprintf("fence the port on '%s', freeze, checkpoint, restore on '%s'", m->pb->source, m->pb->destination);
+	_fm_free_ char *commit = fm_xasprintf("commit, open the port on '%s'%s", m->pb->destination,
+	                                      c->strategy == FM_STRATEGY_POST_COPY ? ", fetch the remaining pages on demand" : "");
 	fm_pb_add_string(&p->steps, &p->n_steps, parent);
 	fm_pb_add_string(&p->steps, &p->n_steps, freeze);
 	fm_pb_add_string(&p->steps, &p->n_steps, commit);
@@ -86,8 +93,11 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 	if (inspect(m, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0 || fm_policy_check(m, dst, err) < 0)
 		return -1;
 	struct fm_workload_snapshot w = {
-		.memory_bytes = m->facts->container->memory_bytes, .processes = m->facts->container->processes, .nested = fm_streq(m->facts->container->kind, "nested"),
-		.rootfs_bytes = m->facts->rootfs_bytes, .destination_memory_available_bytes = dst->memory_available_bytes,
+		.memory_bytes = m->facts->container->memory_bytes,
+		.processes = m->facts->container->processes,
+		.nested = fm_streq(m->facts->container->kind, "nested"),
+		.rootfs_bytes = m->facts->rootfs_bytes,
+		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
 	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0)
 		return -1;
@@ -101,8 +111,9 @@ int fm_phase_planning(struct fm_migration *m, struct fm_error *err)
 	fm_migration_step(m, "planning");
 	if (fm_check_cancelled(m, err) < 0 || fm_plan(m, &choice, err) < 0)
 		return fm_error_phase(err, "planning");
-	fm_mlog(m, FM_LOG_INFO, "DecisionEngine", "Analyzing workload and resources for '%s'. Optimal strategy: %s. %s", m->pb->container, fm_strategy_to_string(choice.strategy),
-		choice.explanation);
+	fm_mlog(m, FM_LOG_INFO, "DecisionEngine", "Analyzing workload and resources for '%s'. Optimal strategy: %s. %s", m->pb->container,
+	        fm_strategy_to_string(choice.strategy), choice.explanation);
 	fm_mlog(m, FM_LOG_INFO, "ResourceAllocator", "Allocating resources on destination '%s'.", m->pb->destination);
-	return fm_migration_transition(m, FM_STATE_PREPARATION, NULL, err, FM_LOG_INFO, "Migration plan generated for '%s'. Transitioning: PLANNING -> PREPARATION.", m->pb->container);
+	return fm_migration_transition(m, FM_STATE_PREPARATION, NULL, err, FM_LOG_INFO,
+	                               "Migration plan generated for '%s'. Transitioning: PLANNING -> PREPARATION.", m->pb->container);
 }

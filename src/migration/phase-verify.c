@@ -8,7 +8,7 @@
 #include "migration/coordinator-internal.h"
 
 #define PAGES_TIMEOUT_MS 600000
-#define HEALTH_PAUSE_MS 300
+#define HEALTH_PAUSE_MS  300
 
 /* Pages arrive by themselves; here is only watched, for progress and for the end. */
 int fm_await_pages(struct fm_migration *m, struct fm_error *err)
@@ -32,7 +32,8 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 		if (s->error_code)
 			return fm_error_set(err, (enum fm_code)s->error_code, "%s", s->error_message);
 		if (!s->alive)
-			return fm_error_set(err, FM_E_DATA_LOSS, "the application of '%s' has ended on '%s'", m->pb->container, m->pb->destination);
+			return fm_error_set(err, FM_E_DATA_LOSS, "the application of '%s' has ended on '%s'", m->pb->container,
+			                    m->pb->destination);
 		if (!fm_deadline_left_ms(deadline))
 			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the pages did not arrive within %d s", PAGES_TIMEOUT_MS / 1000);
 	}
@@ -57,14 +58,16 @@ static int probe(struct fm_migration *m, const char *from, FM_PB(HealthCheck) * 
 	FM_PB(ProbeRequest) req = FLEXIMIGRATE__V1__PROBE_REQUEST__INIT;
 	_fm_pb_ FM_PB(VerifyResponse) *resp = NULL;
 	char address[64];
-	(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(m->facts->container->endpoint->address, "/"), m->facts->container->endpoint->address);
+	(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(m->facts->container->endpoint->address, "/"),
+	               m->facts->container->endpoint->address);
 	req.address = address;
 	req.port = port;
 	req.health = health;
 	if (fm_call(m, from, FM_AGENT_PROBE, &req, FM_CALL_TIMEOUT_MS, &resp, err) < 0)
 		return -1;
 	if (health && health->max_latency_ms && resp->latency_us > (uint64_t)health->max_latency_ms * 1000)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "latency %.1f ms is over the limit of %u ms", (double)resp->latency_us / 1000, health->max_latency_ms);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "latency %.1f ms is over the limit of %u ms",
+		                    (double)resp->latency_us / 1000, health->max_latency_ms);
 	return 0;
 }
 
@@ -83,8 +86,8 @@ static int check_health(struct fm_migration *m, struct fm_error *err)
 		struct fm_error e = FM_ERROR_INIT;
 		if (probe(m, m->pb->destination, h, 0, &e) == 0)
 			return 0;
-		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "Health check '%s' of '%s' on '%s' failed (attempt %u of %u): %s.", h->probe, m->pb->container, m->pb->destination, i, attempts,
-			e.message);
+		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "Health check '%s' of '%s' on '%s' failed (attempt %u of %u): %s.", h->probe,
+		        m->pb->container, m->pb->destination, i, attempts, e.message);
 		if (i >= attempts) {
 			*err = e;
 			return fm_error_prefix(err, "health check failed %u times", attempts);
@@ -97,10 +100,12 @@ static int check_health(struct fm_migration *m, struct fm_error *err)
 static int check_path(struct fm_migration *m, struct fm_error *err)
 {
 	if (!m->facts || !m->facts->container->endpoint || (!has_health(m) && m->facts->n_listeners == 0)) {
-		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s': nothing of it listens, nothing to reach.", m->pb->container);
+		fm_mlog(m, FM_LOG_INFO, "NetworkManager",
+		        "Verifying network connectivity of '%s': nothing of it listens, nothing to reach.", m->pb->container);
 		return 0;
 	}
-	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s' (%s) from '%s'.", m->pb->container, m->facts->container->endpoint->address, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s' (%s) from '%s'.", m->pb->container,
+	        m->facts->container->endpoint->address, m->pb->source);
 	if (has_health(m))
 		return probe(m, m->pb->source, m->facts->container->health, 0, err);
 	for (size_t i = 0; i < m->facts->n_listeners; i++) {
@@ -126,16 +131,19 @@ int fm_load_facts(struct fm_migration *m, struct fm_error *err)
 int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 {
 	(void)fm_load_facts(m, NULL);
-	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container, m->pb->destination);
+	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container,
+	        m->pb->destination);
 	if (check_health(m, err) < 0 || check_path(m, err) < 0 || fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
-		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination, err->message);
+		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination,
+		        err->message);
 		return fm_error_phase(err, "verification");
 	}
 	_fm_pb_ FM_PB(MoverStatus) *s = NULL;
 	if (fm_call_status(m, m->pb->source, 0, &s, NULL) == 0)
 		fm_migration_take_status(m, s);
-	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO, "Post-migration checks done. Verification passed for '%s'. Transitioning: VERIFICATION -> COMPLETED.",
-				       m->pb->container);
+	return fm_migration_transition(
+	        m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,
+	        "Post-migration checks done. Verification passed for '%s'. Transitioning: VERIFICATION -> COMPLETED.", m->pb->container);
 }
 
 int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
@@ -144,11 +152,13 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	req.id = m->id;
 	fm_migration_step(m, "finalizing");
 	fm_fleet_container_moved(m->c->o.fleet, m->pb->container, m->pb->destination);
-	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Finalizing migration '%s'. Cleaning up source resources on '%s'.", m->id, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Finalizing migration '%s'. Cleaning up source resources on '%s'.", m->id,
+	        m->pb->source);
 	if (fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
 	    fm_call_until_answered(m, m->pb->destination, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0)
 		return -1;
 	fm_migration_step(m, "completed");
-	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO, "Migration of container '%s' to '%s' completed successfully. Final State: COMPLETED.", m->pb->container,
-				       m->pb->destination);
+	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,
+	                               "Migration of container '%s' to '%s' completed successfully. Final State: COMPLETED.",
+	                               m->pb->container, m->pb->destination);
 }

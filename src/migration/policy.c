@@ -17,7 +17,8 @@ static int placement(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_
 	const FM_PB(Container) *c = m->facts->container;
 	for (size_t i = 0; i < c->n_labels; i++)
 		if (fm_streq(c->labels[i]->key, "fleximigrate.migrate") && fm_streq(c->labels[i]->value, "deny")) {
-			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "Label fleximigrate.migrate=deny keeps it on '%s'", m->pb->source);
+			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "Label fleximigrate.migrate=deny keeps it on '%s'",
+			                   m->pb->source);
 			return fm_error_hint(err, "run the container without that label to let it move");
 		}
 	return 0;
@@ -36,11 +37,13 @@ static int capacity(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_e
 	char need[32], have[32];
 	uint64_t memory = m->facts->container->memory_bytes + m->facts->container->memory_bytes / 10;
 	if (memory > dst->memory_available_bytes)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "It needs %s of memory, '%s' has %s available", fm_format_bytes(memory, need, sizeof(need)), dst->name,
-				    fm_format_bytes(dst->memory_available_bytes, have, sizeof(have)));
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "It needs %s of memory, '%s' has %s available",
+		                    fm_format_bytes(memory, need, sizeof(need)), dst->name,
+		                    fm_format_bytes(dst->memory_available_bytes, have, sizeof(have)));
 	if (m->facts->rootfs_bytes > dst->disk_available_bytes)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "Its root filesystem needs %s, '%s' has %s of disk available",
-				    fm_format_bytes(m->facts->rootfs_bytes, need, sizeof(need)), dst->name, fm_format_bytes(dst->disk_available_bytes, have, sizeof(have)));
+		                    fm_format_bytes(m->facts->rootfs_bytes, need, sizeof(need)), dst->name,
+		                    fm_format_bytes(dst->disk_available_bytes, have, sizeof(have)));
 	return 0;
 }
 
@@ -53,7 +56,9 @@ static int concurrency(struct fm_migration *m, const FM_PB(Host) * dst, struct f
 	pthread_mutex_unlock(&m->c->lock);
 	if (n < MAX_PER_HOST)
 		return 0;
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%u migrations of '%s' or '%s' are under way already (max_concurrent_migrations %d)", n, m->pb->source, dst->name, MAX_PER_HOST);
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+	                   "%u migrations of '%s' or '%s' are under way already (max_concurrent_migrations %d)", n, m->pb->source,
+	                   dst->name, MAX_PER_HOST);
 	return fm_error_hint(err, "try again when one of them is over: 'fleximigrate migration ls --active'");
 }
 
@@ -72,7 +77,8 @@ int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, str
 	for (size_t i = 0; i < FM_ARRAY_SIZE(policies); i++) {
 		fm_mlog(m, FM_LOG_INFO, "PolicyEnforcer", "Checking policy '%s'.", policies[i].name);
 		if (policies[i].check(m, destination, err) < 0) {
-			fm_mlog(m, FM_LOG_WARN, "PolicyEnforcer", "Migration request '%s' violates policy '%s'. %s.", m->id, policies[i].name, err->message);
+			fm_mlog(m, FM_LOG_WARN, "PolicyEnforcer", "Migration request '%s' violates policy '%s'. %s.", m->id,
+			        policies[i].name, err->message);
 			return fm_error_prefix(err, "policy '%s'", policies[i].name);
 		}
 	}

@@ -30,17 +30,22 @@ struct fm_restore_gate {
 
 /* CRIU runs every script for every stage; only post-restore matters. `read` gets end of file if the agent dies. */
 static const char script_text[] = "#!/bin/sh\n"
-				  "[ \"$CRTOOLS_SCRIPT_ACTION\" = post-restore ] || exit 0\n"
-				  "echo restored >'%s/gate.said' || exit 1\n"
-				  "read -r answer <'%s/gate.go' || exit 1\n"
-				  "[ \"$answer\" = go ]\n";
+                                  "[ \"$CRTOOLS_SCRIPT_ACTION\" = post-restore ] || exit 0\n"
+                                  "echo restored >'%s/gate.said' || exit 1\n"
+                                  "read -r answer <'%s/gate.go' || exit 1\n"
+                                  "[ \"$answer\" = go ]\n";
 
 static void *run_restore(void *arg)
 {
 	struct fm_restore_gate *g = arg;
 	_fm_free_ char *bundle = fm_xasprintf("%s/bundle", g->dir);
-	struct fm_restore_opts o = { .image_dir = g->images, .work_dir = g->images, .bundle = bundle, .criu_config = g->script_config, .tcp_established = true,
-				     .timeout_ms = g->timeout_ms, .log_fd = g->log_fd };
+	struct fm_restore_opts o = { .image_dir = g->images,
+		                     .work_dir = g->images,
+		                     .bundle = bundle,
+		                     .criu_config = g->script_config,
+		                     .tcp_established = true,
+		                     .timeout_ms = g->timeout_ms,
+		                     .log_fd = g->log_fd };
 	g->rc = g->h->runtime->ops->restore(g->h->runtime, g->instance, &o, &g->error);
 	atomic_store(&g->finished, true);
 	return NULL;
@@ -89,8 +94,8 @@ static int wait_said(struct fm_restore_gate *g, int timeout_ms, int cancel_fd, s
 	}
 }
 
-int fm_restore_gate_begin(struct fm_host *h, const char *instance, const char *images_path, const char *instance_dir, int timeout_ms, int cancel_fd, struct fm_restore_gate **ret,
-			  struct fm_error *err)
+int fm_restore_gate_begin(struct fm_host *h, const char *instance, const char *images_path, const char *instance_dir, int timeout_ms,
+                          int cancel_fd, struct fm_restore_gate **ret, struct fm_error *err)
 {
 	struct fm_restore_gate *g = calloc(1, sizeof(*g));
 	if (!g)
@@ -101,9 +106,9 @@ int fm_restore_gate_begin(struct fm_host *h, const char *instance, const char *i
 	g->instance = fm_xstrdup(instance);
 	g->images = fm_xstrdup(images_path);
 	g->dir = fm_xstrdup(instance_dir);
-	_fm_free_ char *log = fm_xasprintf("%s/log", instance_dir);
-	g->log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (write_script(g, err) < 0 || open_fifo(g->dir, "gate.said", &g->said_fd, err) < 0 || open_fifo(g->dir, "gate.go", &g->go_fd, err) < 0) {
+	g->log_fd = open("/dev/null", O_WRONLY | O_CLOEXEC); /* as instances.c gives every ordinary container */
+	if (write_script(g, err) < 0 || open_fifo(g->dir, "gate.said", &g->said_fd, err) < 0 ||
+	    open_fifo(g->dir, "gate.go", &g->go_fd, err) < 0) {
 		fm_restore_gate_free(g);
 		return -1;
 	}

@@ -12,8 +12,8 @@
 
 struct fm_restore_gate;
 /* Starts the restore and returns when CRIU is at post-restore. */
-int fm_restore_gate_begin(struct fm_host *h, const char *instance, const char *images_path, const char *instance_dir, int timeout_ms, int cancel_fd, struct fm_restore_gate **ret,
-			  struct fm_error *err);
+int fm_restore_gate_begin(struct fm_host *h, const char *instance, const char *images_path, const char *instance_dir, int timeout_ms,
+                          int cancel_fd, struct fm_restore_gate **ret, struct fm_error *err);
 int fm_restore_gate_commit(struct fm_restore_gate *g, int timeout_ms, pid_t *ret_root, struct fm_error *err);
 void fm_restore_gate_abort(struct fm_restore_gate *g); /* waits until the restore is undone */
 void fm_restore_gate_free(struct fm_restore_gate *g);  /* NULL-safe; aborts if neither was called */

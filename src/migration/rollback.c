@@ -47,34 +47,44 @@ static void undo_preparation(struct fm_migration *m)
 		(void)abort_and_say(m, m->pb->source, false, "ContainerManager");
 	if (m->destination_touched)
 		(void)abort_and_say(m, m->pb->destination, false, "ContainerManager");
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Reverted the preparation of '%s' on '%s': parent container and root filesystem removed.", m->pb->container, m->pb->destination);
-	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverted the endpoint of '%s' on '%s'; the port on '%s' is untouched.", m->pb->container, m->pb->destination, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager",
+	        "Reverted the preparation of '%s' on '%s': parent container and root filesystem removed.", m->pb->container,
+	        m->pb->destination);
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverted the endpoint of '%s' on '%s'; the port on '%s' is untouched.", m->pb->container,
+	        m->pb->destination, m->pb->source);
 }
 
 static void undo_execution(struct fm_migration *m)
 {
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Ensuring container '%s' remains operational on source '%s'. Aborting destination restore.", m->pb->container, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager",
+	        "Ensuring container '%s' remains operational on source '%s'. Aborting destination restore.", m->pb->container,
+	        m->pb->source);
 	(void)abort_and_say(m, m->pb->source, false, "ContainerManager");
 	(void)abort_and_say(m, m->pb->destination, false, "ContainerManager");
-	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.", m->pb->container, m->pb->container, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.",
+	        m->pb->container, m->pb->container, m->pb->source);
 	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Discarding partial state data on '%s'.", m->pb->destination);
 }
 
 /* The destination is dead or never ran: its undoing is the proof with which the frozen source may run again. */
 static void resume_source(struct fm_migration *m)
 {
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Halting container '%s' on destination '%s' and attempting to reactivate on source '%s'.", m->pb->container, m->pb->destination,
-		m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager",
+	        "Halting container '%s' on destination '%s' and attempting to reactivate on source '%s'.", m->pb->container,
+	        m->pb->destination, m->pb->source);
 	if (!abort_and_say(m, m->pb->destination, false, "ContainerManager") || !abort_and_say(m, m->pb->source, true, "ContainerManager"))
 		return;
 	if (m->destination_ran && m->committed_ms) {
 		pthread_mutex_lock(&m->lock);
 		m->pb->lost_service_ms = fm_now_ms() - m->committed_ms;
 		pthread_mutex_unlock(&m->lock);
-		fm_mlog(m, FM_LOG_WARN, "StateSynchronizer", "The destination had run since the switch-over %llu ms ago and died: writes acknowledged there since then may be missing.",
-			(unsigned long long)m->pb->lost_service_ms);
+		fm_mlog(m, FM_LOG_WARN, "StateSynchronizer",
+		        "The destination had run since the switch-over %llu ms ago and died: writes acknowledged there since then may be "
+		        "missing.",
+		        (unsigned long long)m->pb->lost_service_ms);
 	}
-	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.", m->pb->container, m->pb->container, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.",
+	        m->pb->container, m->pb->container, m->pb->source);
 	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Discarding partial state data on '%s'.", m->pb->destination);
 }
 
@@ -99,10 +109,12 @@ static int undo_after_commit(struct fm_migration *m)
 			resume_source(m);
 		return 0;
 	}
-	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Halting container '%s' on destination '%s' and carrying its state back to reactivate on source '%s'.", m->pb->container,
-		m->pb->destination, m->pb->source);
+	fm_mlog(m, FM_LOG_INFO, "ContainerManager",
+	        "Halting container '%s' on destination '%s' and carrying its state back to reactivate on source '%s'.", m->pb->container,
+	        m->pb->destination, m->pb->source);
 	if (fm_carry_back(m, &e) == 0) {
-		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.", m->pb->container, m->pb->container, m->pb->source);
+		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Reverting endpoint and port changes for '%s': '%s' is reached on '%s' again.",
+		        m->pb->container, m->pb->container, m->pb->source);
 		return 0;
 	}
 	if (fm_stop_requested(&m->c->shutdown))
@@ -111,7 +123,8 @@ static int undo_after_commit(struct fm_migration *m)
 		resume_source(m);
 		return 0;
 	}
-	fm_mlog(m, FM_LOG_ERROR, "ContainerManager", "Carrying '%s' back failed: %s. It stays on '%s', where all its writes are.", m->pb->container, e.message, m->pb->destination);
+	fm_mlog(m, FM_LOG_ERROR, "ContainerManager", "Carrying '%s' back failed: %s. It stays on '%s', where all its writes are.",
+	        m->pb->container, e.message, m->pb->destination);
 	return 1;
 }
 
@@ -179,7 +192,8 @@ void fm_rollback(struct fm_migration *m, const struct fm_error *cause)
 	if (cause)
 		fm_migration_set_error(m, cause);
 	if (state != FM_STATE_FAILED && state != FM_STATE_ROLLBACK) {
-		(void)snprintf(line, sizeof(line), "Migration '%s' failed. Reason: %.300s. Transitioning: %s -> FAILED.", m->id, m->pb->error_message, fm_state_to_string(state));
+		(void)snprintf(line, sizeof(line), "Migration '%s' failed. Reason: %.300s. Transitioning: %s -> FAILED.", m->id,
+		               m->pb->error_message, fm_state_to_string(state));
 		must_transition(m, FM_STATE_FAILED, m->pb->error_message, FM_LOG_ERROR, line);
 	}
 	if (fm_migration_state(m) == FM_STATE_FAILED) {

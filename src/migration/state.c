@@ -7,23 +7,18 @@
 #include "basic/cleanup.h"
 
 const struct fm_transition_rule fm_transition_rules[] = {
-	{ FM_STATE_PENDING, FM_STATE_PLANNING, "1N", false },
-	{ FM_STATE_PENDING, FM_STATE_FAILED, "1F", false },
-	{ FM_STATE_PLANNING, FM_STATE_PREPARATION, "2N", false },
-	{ FM_STATE_PLANNING, FM_STATE_FAILED, "2F", false },
-	{ FM_STATE_PREPARATION, FM_STATE_EXECUTION, "3N", false },
-	{ FM_STATE_PREPARATION, FM_STATE_FAILED, "3F", false },
-	{ FM_STATE_EXECUTION, FM_STATE_VERIFICATION, "4N", false },
-	{ FM_STATE_EXECUTION, FM_STATE_FAILED, "4F", false },
-	{ FM_STATE_VERIFICATION, FM_STATE_COMPLETED, "5N", false },
-	{ FM_STATE_VERIFICATION, FM_STATE_FAILED, "5F", false },
+	{ FM_STATE_PENDING, FM_STATE_PLANNING, "1N", false },       { FM_STATE_PENDING, FM_STATE_FAILED, "1F", false },
+	{ FM_STATE_PLANNING, FM_STATE_PREPARATION, "2N", false },   { FM_STATE_PLANNING, FM_STATE_FAILED, "2F", false },
+	{ FM_STATE_PREPARATION, FM_STATE_EXECUTION, "3N", false },  { FM_STATE_PREPARATION, FM_STATE_FAILED, "3F", false },
+	{ FM_STATE_EXECUTION, FM_STATE_VERIFICATION, "4N", false }, { FM_STATE_EXECUTION, FM_STATE_FAILED, "4F", false },
+	{ FM_STATE_VERIFICATION, FM_STATE_COMPLETED, "5N", false }, { FM_STATE_VERIFICATION, FM_STATE_FAILED, "5F", false },
 	{ FM_STATE_COMPLETED, FM_STATE_COMPLETED, "6N", true }, /* finalised: source resources are released */
-	{ FM_STATE_FAILED, FM_STATE_ROLLBACK, "", false },
-	{ FM_STATE_ROLLBACK, FM_STATE_FAILED, "8N", true },
+	{ FM_STATE_FAILED, FM_STATE_ROLLBACK, "", false },          { FM_STATE_ROLLBACK, FM_STATE_FAILED, "8N", true },
 	{ FM_STATE_INVALID, FM_STATE_INVALID, "", false },
 };
 
-static const char *const names[] = { "INVALID", "PENDING", "PLANNING", "PREPARATION", "EXECUTION", "VERIFICATION", "COMPLETED", "FAILED", "ROLLBACK" };
+static const char *const names[] = { "INVALID",      "PENDING",   "PLANNING", "PREPARATION", "EXECUTION",
+	                             "VERIFICATION", "COMPLETED", "FAILED",   "ROLLBACK" };
 
 const struct fm_transition_rule *fm_transition_find(enum fm_state from, enum fm_state to)
 {

@@ -29,15 +29,15 @@ enum fm_state {
 
 struct fm_transition_rule {
 	enum fm_state from, to;
-	const char *label;   /* added to the path: "1N", "4F", "8N", "6N", or "" */
-	bool terminal;       /* nothing follows */
+	const char *label; /* added to the path: "1N", "4F", "8N", "6N", or "" */
+	bool terminal;     /* nothing follows */
 };
 
 extern const struct fm_transition_rule fm_transition_rules[]; /* ends with from = FM_STATE_INVALID */
 
 /* NULL when the move is illegal. rolled_back tells the two meanings of entering FAILED apart: ROLLBACK->FAILED is the only one from ROLLBACK. */
 const struct fm_transition_rule *fm_transition_find(enum fm_state from, enum fm_state to);
-const char *fm_state_to_string(enum fm_state s);         /* "PENDING"; never NULL */
-enum fm_state fm_state_from_string(const char *name);    /* FM_STATE_INVALID when unknown */
+const char *fm_state_to_string(enum fm_state s);      /* "PENDING"; never NULL */
+enum fm_state fm_state_from_string(const char *name); /* FM_STATE_INVALID when unknown */
 
 #endif

@@ -20,9 +20,14 @@ enum fm_state fm_migration_state(struct fm_migration *m)
 	return s;
 }
 
-static void write_line(struct fm_migration *m, enum fm_log_level level, const char *component, const char *from, const char *to, const char *text)
+static void write_line(struct fm_migration *m, enum fm_log_level level, const char *component, const char *from, const char *to,
+                       const char *text)
 {
-	struct fm_log_fields f = { .migration_id = m->log_id, .container = m->pb->container, .state_from = from, .state_to = to, .action = from ? "transition" : NULL };
+	struct fm_log_fields f = { .migration_id = m->log_id,
+		                   .container = m->pb->container,
+		                   .state_from = from,
+		                   .state_to = to,
+		                   .action = from ? "transition" : NULL };
 	fm_log_write(m->c->o.log, level, component, &f, "%s", text);
 }
 
@@ -46,10 +51,20 @@ static void to_record(struct fm_migration *m, struct fm_store_migration *r, uint
 		abort();
 	protobuf_c_message_pack(&pb->base, *detail);
 	*r = (struct fm_store_migration){
-		.id = m->id, .container = pb->container, .source = pb->source, .destination = pb->destination,
-		.strategy = (char *)fm_strategy_to_string((enum fm_strategy)pb->strategy), .state = (int)pb->state, .path = pb->path, .epoch = m->epoch,
-		.created_ms = pb->created_unix_ms, .finished_ms = pb->finished_unix_ms, .error_code = (int)pb->error_code, .error_message = pb->error_message,
-		.detail = *detail, .detail_len = n,
+		.id = m->id,
+		.container = pb->container,
+		.source = pb->source,
+		.destination = pb->destination,
+		.strategy = (char *)fm_strategy_to_string((enum fm_strategy)pb->strategy),
+		.state = (int)pb->state,
+		.path = pb->path,
+		.epoch = m->epoch,
+		.created_ms = pb->created_unix_ms,
+		.finished_ms = pb->finished_unix_ms,
+		.error_code = (int)pb->error_code,
+		.error_message = pb->error_message,
+		.detail = *detail,
+		.detail_len = n,
 	};
 }
 
@@ -81,7 +96,8 @@ static void add_transition(FM_PB(Migration) * pb, enum fm_state from, enum fm_st
 }
 
 /* Works on a copy, so that a refused transaction leaves the message as it was. */
-static int store_transition(struct fm_migration *m, const struct fm_transition_rule *rule, const char *label, const char *reason, struct fm_error *err)
+static int store_transition(struct fm_migration *m, const struct fm_transition_rule *rule, const char *label, const char *reason,
+                            struct fm_error *err)
 {
 	struct fm_store_migration r;
 	_fm_free_ uint8_t *detail = NULL;
@@ -103,12 +119,14 @@ static int store_transition(struct fm_migration *m, const struct fm_transition_r
 	return rc;
 }
 
-int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char *reason, struct fm_error *err, enum fm_log_level level, const char *fmt, ...)
+int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char *reason, struct fm_error *err, enum fm_log_level level,
+                            const char *fmt, ...)
 {
 	enum fm_state from = fm_migration_state(m);
 	const struct fm_transition_rule *rule = fm_transition_find(from, to);
 	if (!rule)
-		return fm_error_set(err, FM_E_INTERNAL, "illegal transition %s -> %s of migration %s", fm_state_to_string(from), fm_state_to_string(to), m->id);
+		return fm_error_set(err, FM_E_INTERNAL, "illegal transition %s -> %s of migration %s", fm_state_to_string(from),
+		                    fm_state_to_string(to), m->id);
 	/* Formatted first: the arguments may point into the message that storing replaces. */
 	char text[1600];
 	va_list ap;
@@ -181,7 +199,8 @@ int fm_check_cancelled(struct fm_migration *m, struct fm_error *err)
 
 /* ---------------------------------------------------------------- calls */
 
-int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err)
+int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response,
+            struct fm_error *err)
 {
 	ProtobufCMessage *resp = NULL;
 	struct fm_agent_api *a = &m->c->o.agents;
@@ -194,7 +213,8 @@ int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method metho
 	return 0;
 }
 
-int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err)
+int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
+                        void *ret_response, struct fm_error *err)
 {
 	ProtobufCMessage *resp = NULL;
 	struct fm_agent_api *a = &m->c->o.agents;
@@ -213,7 +233,8 @@ int fm_call_status(struct fm_migration *m, const char *host, uint32_t wait_ms, F
 	return fm_call(m, host, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, ret, err);
 }
 
-int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response, struct fm_error *err)
+int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
+                           void *ret_response, struct fm_error *err)
 {
 	uint64_t next_warning = fm_now_ms() + 10000;
 	for (;;) {

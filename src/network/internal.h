@@ -42,7 +42,7 @@ int fm_veth_seal_host_end(struct fm_endpoint *e, struct fm_error *err);
 /* announce.c. Both sockets are non-blocking. */
 int fm_arp_open(int ifindex, int *ret_fd, struct fm_error *err);
 int fm_arp_announce(int fd, int ifindex, const uint8_t mac[6], struct in_addr address, struct fm_error *err);
-/* ALREADY_EXISTS when somebody but `own` answers for the address behind `device`, a link of the calling thread's namespace. Takes 200 ms. */
+/* ALREADY_EXISTS when somebody but `own` answers for the address behind `device`, a link of the calling thread's namespace. Takes 200 ms */
 int fm_arp_check_free(const struct fm_link *device, struct in_addr address, const uint8_t own[6], struct fm_error *err);
 
 #endif

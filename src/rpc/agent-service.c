@@ -8,8 +8,10 @@
 #include "network/sockets.h"
 #include "rpc/service.h"
 
-#define HANDLER(name) static int name(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response, struct fm_error *err)
-#define SERVICE(s) struct fm_agent_service *s = userdata
+#define HANDLER(name)                                                                                                                      \
+	static int name(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response,            \
+	                struct fm_error *err)
+#define SERVICE(s)    struct fm_agent_service *s = userdata
 #define GIVE(message) (*response = &(message)->base)
 
 int fm_agent_containers(struct fm_host *h, struct fm_movers *ms, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
@@ -80,15 +82,15 @@ HANDLER(inspect)
 	return 0;
 }
 
-#define MOVER_HANDLER(name, Request, Response, function)                                     \
-	HANDLER(name)                                                                        \
-	{                                                                                    \
-		SERVICE(s);                                                                  \
-		FM_PB(Response) *r = NULL;                                                   \
-		if (function(s->movers, (const FM_PB(Request) *)request, &r, err) < 0)       \
-			return -1;                                                           \
-		GIVE(r);                                                                     \
-		return 0;                                                                    \
+#define MOVER_HANDLER(name, Request, Response, function)                                                                                   \
+	HANDLER(name)                                                                                                                      \
+	{                                                                                                                                  \
+		SERVICE(s);                                                                                                                \
+		FM_PB(Response) *r = NULL;                                                                                                 \
+		if (function(s->movers, (const FM_PB(Request) *)request, &r, err) < 0)                                                     \
+			return -1;                                                                                                         \
+		GIVE(r);                                                                                                                   \
+		return 0;                                                                                                                  \
 	}
 MOVER_HANDLER(prepare_destination, PrepareDestinationRequest, PrepareDestinationResponse, fm_movers_prepare_destination)
 MOVER_HANDLER(prepare_source, PrepareSourceRequest, PrepareSourceResponse, fm_movers_prepare_source)
@@ -102,7 +104,8 @@ HANDLER(probe)
 	const FM_PB(ProbeRequest) *req = (const FM_PB(ProbeRequest) *)request;
 	uint64_t latency_us = 0;
 	_fm_free_ char *spec = req->health && req->health->probe[0] ? fm_xstrdup(req->health->probe) : fm_xasprintf("tcp:%u", req->port);
-	int timeout_ms = req->health && req->health->timeout_ms ? (int)(req->health->timeout_ms < 60000 ? req->health->timeout_ms : 60000) : 1000;
+	int timeout_ms =
+	        req->health && req->health->timeout_ms ? (int)(req->health->timeout_ms < 60000 ? req->health->timeout_ms : 60000) : 1000;
 	if (fm_probe(req->address, spec, timeout_ms, &latency_us, err) < 0)
 		return -1;
 	FM_PB(VerifyResponse) *r = FM_PB_NEW(VerifyResponse, verify_response);
@@ -134,9 +137,19 @@ HANDLER(doctor)
 }
 
 static const fm_rpc_unary_fn handlers[_FM_AGENT_METHOD_MAX] = {
-	[FM_AGENT_INFO] = info, [FM_AGENT_RUN_CONTAINER] = run_container, [FM_AGENT_REMOVE_CONTAINER] = remove_container, [FM_AGENT_LIST_CONTAINERS] = list_containers,
-	[FM_AGENT_INSPECT] = inspect, [FM_AGENT_PREPARE_DESTINATION] = prepare_destination, [FM_AGENT_PREPARE_SOURCE] = prepare_source, [FM_AGENT_EXECUTE] = execute,
-	[FM_AGENT_STATUS] = status, [FM_AGENT_VERIFY] = verify, [FM_AGENT_PROBE] = probe, [FM_AGENT_RELEASE] = release, [FM_AGENT_ABORT] = abort_migration,
+	[FM_AGENT_INFO] = info,
+	[FM_AGENT_RUN_CONTAINER] = run_container,
+	[FM_AGENT_REMOVE_CONTAINER] = remove_container,
+	[FM_AGENT_LIST_CONTAINERS] = list_containers,
+	[FM_AGENT_INSPECT] = inspect,
+	[FM_AGENT_PREPARE_DESTINATION] = prepare_destination,
+	[FM_AGENT_PREPARE_SOURCE] = prepare_source,
+	[FM_AGENT_EXECUTE] = execute,
+	[FM_AGENT_STATUS] = status,
+	[FM_AGENT_VERIFY] = verify,
+	[FM_AGENT_PROBE] = probe,
+	[FM_AGENT_RELEASE] = release,
+	[FM_AGENT_ABORT] = abort_migration,
 	[FM_AGENT_DOCTOR] = doctor,
 };
 

@@ -7,10 +7,12 @@
 #include "rpc/service.h"
 
 #define FORWARD_TIMEOUT_MS 60000
-#define WATCH_TICK_MS 250 /* how often a watcher gets a snapshot when no line comes */
+#define WATCH_TICK_MS      250 /* how often a watcher gets a snapshot when no line comes */
 
-#define HANDLER(name) static int name(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response, struct fm_error *err)
-#define SERVICE(s) struct fm_manager_service *s = userdata
+#define HANDLER(name)                                                                                                                      \
+	static int name(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response,            \
+	                struct fm_error *err)
+#define SERVICE(s)    struct fm_manager_service *s = userdata
 #define GIVE(message) (*response = &(message)->base)
 
 HANDLER(info)
@@ -65,7 +67,8 @@ HANDLER(list_containers)
 {
 	SERVICE(s);
 	FM_PB(ListContainersResponse) *r = FM_PB_NEW(ListContainersResponse, list_containers_response);
-	if (fm_fleet_containers(s->fleet, ((const FM_PB(ListContainersRequest) *)request)->host, &r->containers, &r->n_containers, err) < 0) {
+	if (fm_fleet_containers(s->fleet, ((const FM_PB(ListContainersRequest) *)request)->host, &r->containers, &r->n_containers, err) <
+	    0) {
 		fm_pb_free(r);
 		return -1;
 	}
@@ -92,7 +95,8 @@ static int choose_host(struct fm_manager_service *s, const char *wanted, char *r
 		return fm_snprintf(ret, cap, err, "%s", wanted);
 	if (fm_fleet_hosts(s->fleet, &v, &n, err) < 0)
 		return -1;
-	int rc = n == 1 ? fm_snprintf(ret, cap, err, "%s", v[0]->name) : fm_error_set(err, FM_E_INVALID_ARGUMENT, "there are %zu hosts: say which one", n);
+	int rc = n == 1 ? fm_snprintf(ret, cap, err, "%s", v[0]->name)
+	                : fm_error_set(err, FM_E_INVALID_ARGUMENT, "there are %zu hosts: say which one", n);
 	if (n != 1)
 		(void)fm_error_hint(err, "add --host NAME; 'fleximigrate host ls' shows them");
 	for (size_t i = 0; i < n; i++)
@@ -124,7 +128,8 @@ HANDLER(run_container)
 		return -1;
 	if (fm_fleet_container(s->fleet, req->name, &elsewhere, NULL) == 0 && !fm_streq(elsewhere->host, host)) {
 		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "container '%s' exists on host '%s'", req->name, elsewhere->host);
-		return fm_error_hint(err, "names are unique in the cluster: choose another one, or 'fleximigrate migrate %s --to %s'", req->name, host);
+		return fm_error_hint(err, "names are unique in the cluster: choose another one, or 'fleximigrate migrate %s --to %s'",
+		                     req->name, host);
 	}
 	if (s->agents.call(s->agents.userdata, host, FM_AGENT_RUN_CONTAINER, request, FORWARD_TIMEOUT_MS, -1, &c, err) < 0)
 		return -1;
@@ -146,7 +151,8 @@ HANDLER(remove_container)
 	if (fm_fleet_container(s->fleet, req.name, &c, err) < 0)
 		return -1;
 	const char *host = req.host[0] ? req.host : c->host;
-	if (require_online(s, host, err) < 0 || s->agents.call(s->agents.userdata, host, FM_AGENT_REMOVE_CONTAINER, &req.base, FORWARD_TIMEOUT_MS, -1, &r, err) < 0)
+	if (require_online(s, host, err) < 0 ||
+	    s->agents.call(s->agents.userdata, host, FM_AGENT_REMOVE_CONTAINER, &req.base, FORWARD_TIMEOUT_MS, -1, &r, err) < 0)
 		return -1;
 	fm_fleet_container_gone(s->fleet, req.name, host);
 	*response = r;
@@ -229,10 +235,18 @@ static int watch_migration(void *userdata, struct fm_rpc_call *call, const Proto
 }
 
 static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
-	[FM_MANAGER_INFO] = info, [FM_MANAGER_REPORT] = report, [FM_MANAGER_LIST_HOSTS] = list_hosts, [FM_MANAGER_GET_HOST] = get_host,
-	[FM_MANAGER_RUN_CONTAINER] = run_container, [FM_MANAGER_LIST_CONTAINERS] = list_containers, [FM_MANAGER_GET_CONTAINER] = get_container,
-	[FM_MANAGER_REMOVE_CONTAINER] = remove_container, [FM_MANAGER_MIGRATE] = migrate, [FM_MANAGER_GET_MIGRATION] = get_migration,
-	[FM_MANAGER_LIST_MIGRATIONS] = list_migrations, [FM_MANAGER_CANCEL_MIGRATION] = cancel_migration,
+	[FM_MANAGER_INFO] = info,
+	[FM_MANAGER_REPORT] = report,
+	[FM_MANAGER_LIST_HOSTS] = list_hosts,
+	[FM_MANAGER_GET_HOST] = get_host,
+	[FM_MANAGER_RUN_CONTAINER] = run_container,
+	[FM_MANAGER_LIST_CONTAINERS] = list_containers,
+	[FM_MANAGER_GET_CONTAINER] = get_container,
+	[FM_MANAGER_REMOVE_CONTAINER] = remove_container,
+	[FM_MANAGER_MIGRATE] = migrate,
+	[FM_MANAGER_GET_MIGRATION] = get_migration,
+	[FM_MANAGER_LIST_MIGRATIONS] = list_migrations,
+	[FM_MANAGER_CANCEL_MIGRATION] = cancel_migration,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

@@ -414,11 +414,15 @@ static void test_deadline_and_cancel(void **state)
 	pid_t root = start_victim(f, &f->a);
 	int client = parent_connect(&f->a, "127.0.0.1", PORT);
 	int cancel = eventfd(1, EFD_CLOEXEC);
-	for (int how = 0; how < 2; how++) {
-		struct fm_criu_dump_opts o = { .root_ns_pid = ROOT_PID, .lazy = true, .timeout_ms = how ? TIMEOUT_MS : 1, .cancel_fd = how ? cancel : -1 };
+	for (int how = 0; how < 3; how++) {
+		struct fm_criu_dump_opts o = dump_opts(true);
 		struct fm_error err = FM_ERROR_INIT;
 		struct fm_criu *c = criu_in(f, &f->a, f->images);
 
+		if (how < 2) /* else in the preparation */
+			OK(fm_criu_dump_prepare(c, &o, &oops));
+		o.timeout_ms = how == 0 ? 1 : TIMEOUT_MS;
+		o.cancel_fd = how == 0 ? -1 : cancel;
 		assert_int_equal(fm_criu_dump_begin(c, &o, &err), -1);
 		assert_error(&err, how ? FM_E_CANCELLED : FM_E_DEADLINE_EXCEEDED, "could not dump process 500");
 		fm_criu_free(c);

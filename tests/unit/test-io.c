@@ -222,7 +222,8 @@ static size_t count_entries(const char *dir)
 
 static void test_write_file_atomic(void **state)
 {
-	_fm_free_ char *path = at(state, "state.json"), *sub = at(state, "sub"), *missing = at(state, "no/file"), *slash = at(state, ""), *data = NULL;
+	_fm_free_ char *path = at(state, "state.json"), *sub = at(state, "sub"), *missing = at(state, "no/file"), *slash = at(state, "");
+	_fm_free_ char *data = NULL;
 	struct fm_error err = FM_ERROR_INIT;
 	mode_t mask = umask(077);
 	struct stat st;
@@ -262,7 +263,8 @@ static void test_write_file_atomic_names(void **state)
 
 static void test_mkdir_p(void **state)
 {
-	_fm_free_ char *deep = at(state, "a/b//c/"), *file = at(state, "file"), *below = at(state, "file/x"), *link = at(state, "l"), *via = at(state, "l/d");
+	_fm_free_ char *deep = at(state, "a/b//c/"), *file = at(state, "file"), *below = at(state, "file/x");
+	_fm_free_ char *link = at(state, "l"), *via = at(state, "l/d");
 	struct fm_error err = FM_ERROR_INIT;
 	struct stat st;
 
@@ -531,7 +533,8 @@ static void test_tcp_v6(void **state)
 
 static void test_tcp_refusals(void **state)
 {
-	static const char *const bad[] = { "", "host", ":", "host:", "host:x", "host:65536", "host:-1", "::1:80", "[::1]", "host:80x", ":80", "*:80" };
+	static const char *const bad[] = { "",        "host",   ":",     "host:",    "host:x", "host:65536",
+					   "host:-1", "::1:80", "[::1]", "host:80x", ":80",    "*:80" };
 	_fm_free_ char *address = NULL;
 	struct fm_error err = FM_ERROR_INIT;
 	uint16_t port = 0;

@@ -170,7 +170,7 @@ static void test_new(void **state)
 	expect_code(fm_runtime_runc_new("runc", "/run/x", "criu", &rt, &err), &err, FM_E_INVALID_ARGUMENT);
 	assert_null(rt);
 	fm_runtime_free(rt);
-	ok(fm_runtime_runc_new("no-such-runc", "/run/x", NULL, &rt, &err), &err);
+	ok(fm_runtime_runc_new("/no/such/no-such-runc", "/run/x", NULL, &rt, &err), &err);
 	expect_code(rt->ops->version(rt, buf, sizeof buf, &err), &err, FM_E_NOT_FOUND);
 	assert_non_null(strstr(err.message, "no-such-runc"));
 	fm_runtime_free(rt);

@@ -77,7 +77,8 @@ static int read_reply(int s, struct stats *st, unsigned long long *ret)
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0) {
-			(void)snprintf(st->error, sizeof(st->error), "connection ended: %s", r < 0 ? strerror(errno) : "closed by the server");
+			(void)snprintf(st->error, sizeof(st->error), "connection ended: %s",
+			               r < 0 ? strerror(errno) : "closed by the server");
 			return -1;
 		}
 		n += (size_t)r;
@@ -150,8 +151,9 @@ int main(int argc, char **argv)
 		struct timespec t = { .tv_nsec = interval_us * 1000 };
 		(void)nanosleep(&t, NULL);
 	}
-	printf("{\"acknowledged\": %llu, \"first\": %llu, \"last\": %llu, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, \"gaps_over_50ms\": %llu, \"error\": \"%s\"}\n", st.acknowledged, st.first,
-	       st.last, st.longest_gap_ms, st.gap_at_ms, st.gaps_over_50ms, st.error);
+	printf("{\"acknowledged\": %llu, \"first\": %llu, \"last\": %llu, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, "
+	       "\"gaps_over_50ms\": %llu, \"error\": \"%s\"}\n",
+	       st.acknowledged, st.first, st.last, st.longest_gap_ms, st.gap_at_ms, st.gaps_over_50ms, st.error);
 	close(s);
 	return st.error[0] ? 1 : 0;
 }
