@@ -7,15 +7,14 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/sysinfo.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/str.h"
 #include "migration/instances.h"
+#include "migration/pb.h"
+#include "monitor/host-facts.h"
 #include "network/endpoint.h"
 
 #define TMPFS_MAGIC_OPTIONS "size=%llu,mode=0700,nr_inodes=65536"
@@ -83,32 +82,21 @@ int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm
 	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
 }
 
-static uint64_t meminfo_available(void)
-{
-	_fm_free_ char *text = NULL;
-	if (fm_read_file("/proc/meminfo", 1 << 16, &text, NULL, NULL) < 0)
-		return 0;
-	const char *p = strstr(text, "MemAvailable:");
-	return p ? strtoull(p + strlen("MemAvailable:"), NULL, 10) * 1024 : 0;
-}
-
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)
 {
-	struct utsname u;
-	struct sysinfo si;
-	struct statvfs fs;
-	if (uname(&u) < 0 || sysinfo(&si) < 0 || statvfs(h->state_dir, &fs) < 0)
-		return fm_error_errno(err, errno, "cannot read this host's facts");
-	ret->name = strdup(h->name);
-	ret->cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-	ret->memory_total_bytes = (uint64_t)si.totalram * si.mem_unit;
-	ret->memory_available_bytes = meminfo_available();
-	ret->disk_available_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-	ret->kernel = strdup(u.release);
-	ret->runtime_version = strdup(h->runtime_version);
-	ret->criu_version = strdup(h->criu_problem.code == FM_OK ? h->criu.version_text : "");
-	ret->criu_problem = strdup(h->criu_problem.message);
-	ret->bridge = strdup(h->bridge);
-	ret->stream_address = strdup(h->stream_host);
+	struct fm_host_facts f;
+	if (fm_host_facts_read(h->state_dir, &f, err) < 0)
+		return -1;
+	ret->cpus = f.cpus;
+	ret->memory_total_bytes = f.memory_total_bytes;
+	ret->memory_available_bytes = f.memory_available_bytes;
+	ret->disk_available_bytes = f.disk_available_bytes;
+	fm_pb_set(&ret->name, h->name);
+	fm_pb_set(&ret->kernel, f.kernel);
+	fm_pb_set(&ret->runtime_version, h->runtime_version);
+	fm_pb_set(&ret->criu_version, h->criu_problem.code == FM_OK ? h->criu.version_text : "");
+	fm_pb_set(&ret->criu_problem, h->criu_problem.message);
+	fm_pb_set(&ret->bridge, h->bridge);
+	fm_pb_set(&ret->stream_address, h->stream_host);
 	return 0;
 }

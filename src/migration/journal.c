@@ -198,10 +198,12 @@ int fm_journal_note(struct fm_journal *j, const char *key, const char *value, st
 
 int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct fm_error *err)
 {
-	return record(j,
-	              json_pack("{s:s, s:i, s:s, s:b, s:I}", "k", "decision", "decision", (int)d, "name", fm_decision_to_string(d), "ran",
-	                        ran, "at_ms", (json_int_t)fm_realtime_ms()),
-	              true, err);
+	/* A decision that only says how far this process got is as good as the processes it is about: a host that loses its power loses both. The
+	 * others outlive the host, because another host acts on them. */
+	bool durable = d == FM_DECISION_COMMITTED || d == FM_DECISION_ABORTED || d == FM_DECISION_RELEASED;
+	json_t *r = json_pack("{s:s, s:i, s:s, s:b, s:I}", "k", "decision", "decision", (int)d, "name", fm_decision_to_string(d), "ran",
+	                      ran, "at_ms", (json_int_t)fm_realtime_ms());
+	return record(j, r, durable, err);
 }
 
 enum fm_decision fm_journal_decision(struct fm_journal *j)

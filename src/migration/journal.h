@@ -3,7 +3,7 @@
  * journal.h - an agent's durable memory of one migration: what it intends to do outside (so that it can be undone), and what was decided.
  *
  * One file per migration and role, JSON lines, append-only: {"k": kind, …}. An intent is written *before* its effect; undoing reads them backwards and every undo is
- * idempotent. Decisions are fsync'ed before they take effect. A torn last line (crash in the middle of a write) is ignored: what it announced has not been done.
+ * idempotent. Decisions that other hosts act on are fsync'ed before they take effect. A torn last line (crash in the middle of a write) is ignored: what it announced has not been done.
  * Files: <dir>/<migration>.<role>.journal. Single writer, any thread (internal lock).
  */
 #ifndef FM_MIGRATION_JOURNAL_H
@@ -45,7 +45,7 @@ int fm_journal_intent(struct fm_journal *j, const char *what, const char *arg, b
 int fm_journal_forget(struct fm_journal *j, const char *what, struct fm_error *err);
 /* A named fact worth keeping ("stream_address", "root_pid"). */
 int fm_journal_note(struct fm_journal *j, const char *key, const char *value, struct fm_error *err);
-/* Durable. */
+/* COMMITTED, ABORTED and RELEASED are fsync'ed before it returns; the others only survive the process. */
 int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct fm_error *err);
 
 enum fm_decision fm_journal_decision(struct fm_journal *j);

@@ -22,8 +22,8 @@ struct fm_agent_clients;
 /* tls may be NULL when all addresses are Unix sockets; its paths are copied. The files are read when a host is called for
  * the first time or at a new address. */
 int fm_agent_clients_new(const struct fm_rpc_tls *tls,
-			 int (*resolve)(void *ud, const char *host, char *ret_address, size_t cap, struct fm_error *err), void *ud,
-			 struct fm_agent_clients **ret, struct fm_error *err);
+                         int (*resolve)(void *ud, const char *host, char *ret_address, size_t cap, struct fm_error *err), void *ud,
+                         struct fm_agent_clients **ret, struct fm_error *err);
 /* The vtable for the coordinator; valid until the free. */
 struct fm_agent_api fm_agent_clients_api(struct fm_agent_clients *c);
 /* No call may be under way. NULL is fine. */

@@ -11,7 +11,7 @@
 
 #include "basic/error.h"
 
-#define FM_GRPC_HINT_KEY "fleximigrate-hint"   /* on every error of ours, maybe empty: tells our statuses from gRPC's own */
+#define FM_GRPC_HINT_KEY  "fleximigrate-hint"  /* on every error of ours, maybe empty: tells our statuses from gRPC's own */
 #define FM_GRPC_PHASE_KEY "fleximigrate-phase" /* only when there is one */
 
 /* Reference the library: every server and client holds one. ref returns with all signals blocked, so that no thread that gRPC starts takes

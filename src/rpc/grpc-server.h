@@ -38,10 +38,10 @@ struct fm_rpc_call {
 	const struct fm_rpc_method *method;
 	char peer[128];
 
-	int was_cancelled;     /* written by gRPC */
-	atomic_bool cancelled; /* the client went away */
-	bool closed, ended;    /* i/o thread's */
-	bool initial_sent;     /* worker's */
+	int was_cancelled;          /* written by gRPC */
+	atomic_bool cancelled;      /* the client went away */
+	bool closed, ended;         /* i/o thread's */
+	bool initial_sent;          /* worker's */
 	bool send_pending, send_ok; /* under server->lock */
 	pthread_cond_t sent;
 
@@ -78,14 +78,14 @@ struct fm_rpc_server {
 	bool io_running, accept_running;
 
 	pthread_mutex_t lock;
-	pthread_cond_t work;	/* queue, stop_workers */
+	pthread_cond_t work;     /* queue, stop_workers */
 	pthread_cond_t progress; /* n_active, shutdown_done, workers_alive */
 	struct fm_rpc_call *queue_head, **queue_tail;
 	bool stop_workers, shutdown_done;
 	unsigned n_streams, n_active, workers_alive;
 	struct unix_peer *unix_peers; /* indexed by descriptor */
 	size_t n_unix_peers;
-	atomic_bool stopping;	/* no new calls; streams should end */
+	atomic_bool stopping;   /* no new calls; streams should end */
 	atomic_bool cancelling; /* everything should end */
 
 	struct fm_rpc_call *calls;

@@ -16,7 +16,7 @@
 		.response = &fleximigrate__v1__##response_type##__descriptor                                                               \
 	}
 #define MANAGER(name, request_type, response_type) METHOD("Manager", name, request_type, response_type)
-#define AGENT(name, request_type, response_type) METHOD("Agent", name, request_type, response_type)
+#define AGENT(name, request_type, response_type)   METHOD("Agent", name, request_type, response_type)
 
 const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1] = {
 	[FM_MANAGER_INFO] = MANAGER("Info", empty, info_response),

@@ -22,7 +22,7 @@ struct fm_rpc_call; /* one incoming call, valid inside its handler */
 
 /* Fills *response (created with protobuf-c's allocator; the server frees it) or returns -1 with *err. `request` is borrowed. */
 typedef int (*fm_rpc_unary_fn)(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, ProtobufCMessage **response,
-			       struct fm_error *err);
+                               struct fm_error *err);
 /* Server streaming: call fm_rpc_call_send as often as needed, then return. */
 typedef int (*fm_rpc_stream_fn)(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, struct fm_error *err);
 
@@ -30,7 +30,7 @@ struct fm_rpc_method {
 	const char *path;
 	const ProtobufCMessageDescriptor *request;
 	const ProtobufCMessageDescriptor *response;
-	fm_rpc_unary_fn unary;   /* one of the two */
+	fm_rpc_unary_fn unary; /* one of the two */
 	fm_rpc_stream_fn stream;
 };
 
@@ -45,16 +45,18 @@ const char *fm_rpc_call_peer(const struct fm_rpc_call *call);
 int fm_rpc_call_send(struct fm_rpc_call *call, const ProtobufCMessage *message, struct fm_error *err);
 
 /* Mutual: peers without a certificate of this authority are refused. The files are checked and read when a server or client is made. */
-struct fm_rpc_tls { const char *ca_pem_path, *cert_pem_path, *key_pem_path; };
+struct fm_rpc_tls {
+	const char *ca_pem_path, *cert_pem_path, *key_pem_path;
+};
 
 struct fm_rpc_server_opts {
-	const struct fm_rpc_method *methods; /* ends with .path = NULL; a copy is kept, a method without handler is UNIMPLEMENTED */
+	const struct fm_rpc_method *methods;      /* ends with .path = NULL; a copy is kept, a method without handler is UNIMPLEMENTED */
 	const struct fm_rpc_method *more_methods; /* a second table, or NULL */
 	void *userdata;
-	unsigned n_threads;           /* 0 = 16, at least 4; a stream occupies one: n_threads - 2 at most, then RESOURCE_EXHAUSTED */
-	const char *unix_path;        /* NULL = none; mode 0600, peers other than root and our own uid are refused (SO_PEERCRED) */
-	const char *tcp_address;      /* NULL = none; "10.77.0.1:7400", port 0 allowed */
-	struct fm_rpc_tls tls;        /* needed with tcp_address */
+	unsigned n_threads;      /* 0 = 16, at least 4; a stream occupies one: n_threads - 2 at most, then RESOURCE_EXHAUSTED */
+	const char *unix_path;   /* NULL = none; mode 0600, peers other than root and our own uid are refused (SO_PEERCRED) */
+	const char *tcp_address; /* NULL = none; "10.77.0.1:7400", port 0 allowed */
+	struct fm_rpc_tls tls;   /* needed with tcp_address */
 };
 int fm_rpc_server_new(const struct fm_rpc_server_opts *opts, struct fm_rpc_server **ret, struct fm_error *err);
 uint16_t fm_rpc_server_tcp_port(const struct fm_rpc_server *s);
@@ -70,18 +72,29 @@ void fm_rpc_client_free(struct fm_rpc_client *c);
 /* One unary call. *ret_response: free with protobuf_c_message_free_unpacked(…, NULL). Nobody listening, or not connected within the
  * deadline: UNAVAILABLE naming the target. timeout_ms 0 = 30 s. cancel_fd >= 0: readable cancels. */
 int fm_rpc_client_call(struct fm_rpc_client *c, const struct fm_rpc_method *m, const ProtobufCMessage *request, int timeout_ms,
-		       int cancel_fd, ProtobufCMessage **ret_response, struct fm_error *err);
+                       int cancel_fd, ProtobufCMessage **ret_response, struct fm_error *err);
 /* Server streaming: fn for each message until end; fn returning non-zero stops (success). timeout_ms is for the whole stream, 0 = a day. */
 typedef int (*fm_rpc_message_fn)(void *userdata, const ProtobufCMessage *message);
 int fm_rpc_client_stream(struct fm_rpc_client *c, const struct fm_rpc_method *m, const ProtobufCMessage *request, int timeout_ms,
-			 int cancel_fd, fm_rpc_message_fn fn, void *userdata, struct fm_error *err);
+                         int cancel_fd, fm_rpc_message_fn fn, void *userdata, struct fm_error *err);
 
 /* The contract as tables (methods.c): paths and descriptors, handlers NULL. Indexed by the enums; use for clients, copy and fill for
  * servers. */
 enum fm_manager_method {
-	FM_MANAGER_INFO, FM_MANAGER_REPORT, FM_MANAGER_LIST_HOSTS, FM_MANAGER_GET_HOST, FM_MANAGER_RUN_CONTAINER, FM_MANAGER_LIST_CONTAINERS,
-	FM_MANAGER_GET_CONTAINER, FM_MANAGER_REMOVE_CONTAINER, FM_MANAGER_MIGRATE, FM_MANAGER_GET_MIGRATION, FM_MANAGER_LIST_MIGRATIONS,
-	FM_MANAGER_CANCEL_MIGRATION, FM_MANAGER_WATCH_MIGRATION, _FM_MANAGER_METHOD_MAX
+	FM_MANAGER_INFO,
+	FM_MANAGER_REPORT,
+	FM_MANAGER_LIST_HOSTS,
+	FM_MANAGER_GET_HOST,
+	FM_MANAGER_RUN_CONTAINER,
+	FM_MANAGER_LIST_CONTAINERS,
+	FM_MANAGER_GET_CONTAINER,
+	FM_MANAGER_REMOVE_CONTAINER,
+	FM_MANAGER_MIGRATE,
+	FM_MANAGER_GET_MIGRATION,
+	FM_MANAGER_LIST_MIGRATIONS,
+	FM_MANAGER_CANCEL_MIGRATION,
+	FM_MANAGER_WATCH_MIGRATION,
+	_FM_MANAGER_METHOD_MAX
 };
 extern const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1];
 extern const struct fm_rpc_method fm_agent_methods[]; /* same order as enum fm_agent_method in migration/agent-api.h */

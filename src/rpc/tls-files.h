@@ -11,7 +11,9 @@
 #include "basic/error.h"
 #include "rpc/rpc.h"
 
-struct fm_tls_files { char *ca_pem, *cert_pem, *key_pem; }; /* NUL-terminated */
+struct fm_tls_files {
+	char *ca_pem, *cert_pem, *key_pem;
+}; /* NUL-terminated */
 
 /* *ret: fm_tls_files_done, which also wipes the key. */
 int fm_tls_files_load(const struct fm_rpc_tls *tls, struct fm_tls_files *ret, struct fm_error *err);

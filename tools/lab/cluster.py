@@ -12,6 +12,7 @@ folders) is gone when the context ends, whatever happened in it; leftovers() say
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -288,6 +289,13 @@ class Client:
 
     def alive(self):
         return self.process.poll() is None
+
+    def report(self, timeout_s=90):
+        """The figures so far, while it goes on; None when it did not answer (it waits for a reply, or its connection is gone)."""
+        self.process.send_signal(signal.SIGUSR2)
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout_s)
+        line = self.process.stdout.readline() if ready else ""
+        return json.loads(line) if line else None
 
     def finish(self, timeout_s=90):
         """Stop and report."""

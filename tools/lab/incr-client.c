@@ -6,7 +6,7 @@
  *
  * Runs until SIGTERM or SIGINT or the connection ends, then prints one JSON object: acknowledged (replies seen), last (value of the last one), first, longest_gap_ms (between the
  * sending of a request and its reply, by this program's own clock), gap_at_ms (real time of that request), gaps_over_50ms, error ("" or why the connection ended). SIGUSR1 resets the gap figures
- * (they are then about what follows). Each reply must be its predecessor plus one: anything else is an error, too.
+ * (they are then about what follows); SIGUSR2 prints the object at once, on a line of its own. Each reply must be its predecessor plus one: anything else is an error, too.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +22,7 @@
 
 #define REPLY_TIMEOUT_MS 60000
 
-static volatile sig_atomic_t stop_requested, reset_requested;
+static volatile sig_atomic_t stop_requested, reset_requested, report_requested;
 
 static void on_stop(int sig)
 {
@@ -34,6 +34,12 @@ static void on_reset(int sig)
 {
 	(void)sig;
 	reset_requested = 1;
+}
+
+static void on_report(int sig)
+{
+	(void)sig;
+	report_requested = 1;
 }
 
 struct stats {
@@ -122,6 +128,14 @@ static int one_increment(int s, const char *request, size_t length, struct stats
 	return 0;
 }
 
+static void print_report(const struct stats *st)
+{
+	printf("{\"acknowledged\": %llu, \"first\": %llu, \"last\": %llu, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, "
+	       "\"gaps_over_50ms\": %llu, \"error\": \"%s\"}\n",
+	       st->acknowledged, st->first, st->last, st->longest_gap_ms, st->gap_at_ms, st->gaps_over_50ms, st->error);
+	(void)fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	struct stats st = { 0 };
@@ -133,6 +147,7 @@ int main(int argc, char **argv)
 	(void)signal(SIGTERM, on_stop);
 	(void)signal(SIGINT, on_stop);
 	(void)signal(SIGUSR1, on_reset);
+	(void)signal(SIGUSR2, on_report);
 	long interval_us = strtol(argv[4], NULL, 10);
 	int n = snprintf(request, sizeof(request), "*2\r\n$4\r\nINCR\r\n$%zu\r\n%s\r\n", strlen(argv[3]), argv[3]);
 	int s = n > 0 && (size_t)n < sizeof(request) ? connect_to(argv[1], atoi(argv[2])) : -1;
@@ -146,14 +161,16 @@ int main(int argc, char **argv)
 			st.longest_gap_ms = st.gap_at_ms = 0;
 			st.gaps_over_50ms = 0;
 		}
+		if (report_requested) {
+			report_requested = 0;
+			print_report(&st);
+		}
 		if (one_increment(s, request, (size_t)n, &st) < 0)
 			break;
 		struct timespec t = { .tv_nsec = interval_us * 1000 };
 		(void)nanosleep(&t, NULL);
 	}
-	printf("{\"acknowledged\": %llu, \"first\": %llu, \"last\": %llu, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, "
-	       "\"gaps_over_50ms\": %llu, \"error\": \"%s\"}\n",
-	       st.acknowledged, st.first, st.last, st.longest_gap_ms, st.gap_at_ms, st.gaps_over_50ms, st.error);
+	print_report(&st);
 	close(s);
 	return st.error[0] ? 1 : 0;
 }
