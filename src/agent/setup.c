@@ -28,6 +28,7 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR", "CRIU as tools/setup/install-criu.sh lays it out", NULL },
+		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)", NULL },
 		{ "nest", FM_OPT_STRING, &o->nest, "PATH", "fleximigrate-nest, the init of parent containers", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
@@ -69,7 +70,11 @@ static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct
 		return fm_error_errno(err, errno, "cannot read the hostname");
 	if (!fm_name_is_valid(h->name))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a host name: give --name", h->name);
-	(void)snprintf(h->cgroup_parent, sizeof(h->cgroup_parent), "/fleximigrate/%s", h->name);
+	if (o->cgroup && (o->cgroup[0] != '/' || strstr(o->cgroup, "..")))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--cgroup must be an absolute path, not '%s'", o->cgroup);
+	if (fm_snprintf(h->cgroup_parent, sizeof(h->cgroup_parent), err, "%s%s", o->cgroup ? o->cgroup : "/fleximigrate/",
+	                o->cgroup ? "" : h->name) < 0)
+		return fm_error_prefix(err, "--cgroup");
 	const char *colon = o->listen ? strrchr(o->listen, ':') : NULL;
 	if (o->listen && (!colon || (size_t)(colon - o->listen) >= sizeof(h->stream_host)))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--listen must be ADDRESS:PORT, not '%s'", o->listen);

@@ -487,23 +487,24 @@ static void fm_criu_freep(struct fm_criu **c)
 
 static int start(const char *prefix, const struct fm_criu_start_opts *o, struct fm_criu **ret, struct fm_error *err)
 {
-	_fm_cleanup_(fm_criu_freep) struct fm_criu *c = calloc(1, sizeof(*c));
+	_fm_close_ int images = -1;
+	struct fm_criu *c;
 
+	if (o && (images = fcntl(o->images_dirfd, F_DUPFD_CLOEXEC, 3)) < 0)
+		return fm_error_errno(err, errno, "cannot duplicate the images folder's descriptor");
+	if (images >= 0)
+		fm_criu_remove_litter(images);
+	c = calloc(1, sizeof(*c));
 	if (!c)
 		return fm_error_errno(err, ENOMEM, "starting CRIU");
-	c->images_dirfd = c->inventory = -1;
-	c->process = (struct fm_criu_process){ .pid = -1, .pidfd = -1, .socket = -1, .stderr_fd = -1 };
-	c->state = CRIU_ENDED;
-	if (o && o->images_dirfd >= 0) {
-		c->images_dirfd = fcntl(o->images_dirfd, F_DUPFD_CLOEXEC, 3);
-		if (c->images_dirfd < 0)
-			return fm_error_errno(err, errno, "cannot duplicate the images folder's descriptor");
-		fm_criu_remove_litter(c->images_dirfd);
-	}
-	if (fm_criu_spawn(prefix, o, &c->process, err) < 0)
+	if (fm_criu_spawn(prefix, o, &c->process, err) < 0) {
+		free(c);
 		return -1;
+	}
+	c->images_dirfd = FM_TAKE_FD(images);
+	c->inventory = -1;
 	c->state = CRIU_NEW;
-	*ret = FM_TAKE_PTR(c);
+	*ret = c;
 	return 0;
 }
 

@@ -84,16 +84,15 @@ static int stop_pass(pid_t root, struct pid_set *seen, size_t *ret_new, pid_t *r
 
 int fm_tree_stop(pid_t root, struct fm_error *err)
 {
-	_fm_free_ struct pid_set *seen = calloc(1, sizeof(*seen));
 	uint64_t deadline = fm_now_ms() + STOP_TIMEOUT_MS;
+	struct pid_set seen; /* 16 KiB */
 
-	if (!seen)
-		return fm_error_errno(err, ENOMEM, "stopping the tree of process %d", (int)root);
+	seen.n = 0;
 	for (;;) {
 		size_t fresh = 0;
 		pid_t moving = 0;
 
-		if (stop_pass(root, seen, &fresh, &moving, err) < 0)
+		if (stop_pass(root, &seen, &fresh, &moving, err) < 0)
 			return -1;
 		if (fresh == 0 && moving == 0)
 			return 0;

@@ -29,7 +29,7 @@ struct fm_host {
 	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], netns_dir[1100], images_dir[1100];
 	char nest_binary[1024];
 	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
-	char cgroup_parent[256]; /* "/fleximigrate/<host>" */
+	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
 	char stream_host[64];    /* address other agents connect to for page streams */
 	struct fm_runtime *runtime;
 	char runtime_version[128]; /* asked once at start */

@@ -166,6 +166,12 @@ int fm_journal_remove(struct fm_journal *j, struct fm_error *err)
 {
 	if (unlink(j->path) < 0 && errno != ENOENT)
 		return fm_error_errno(err, errno, "cannot remove the journal %s", j->path);
+	/* What was read stays known; nothing can be written any more. */
+	pthread_mutex_lock(&j->lock);
+	if (j->fd >= 0)
+		(void)close(j->fd);
+	j->fd = -1;
+	pthread_mutex_unlock(&j->lock);
 	return sync_dir(j->dir, err);
 }
 

@@ -247,6 +247,7 @@ static int finish(struct fm_mover *m, struct fm_error *err)
 	drop_resources(m);
 	pthread_mutex_lock(&m->lock);
 	m->finished = true;
+	fm_stop_done(&m->stop); /* its threads are gone: remembering the outcome needs no descriptors */
 	pthread_cond_broadcast(&m->changed);
 	pthread_mutex_unlock(&m->lock);
 	return 0;
@@ -650,8 +651,10 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 		return 0;
 	}
 	bool committed = !m->destination && m->journal && fm_journal_decision(m->journal) == FM_DECISION_COMMITTED;
-	if (!committed)
+	pthread_mutex_lock(&m->lock);
+	if (!committed && !m->finished)
 		fm_stop_request(&m->stop); /* wakes a prepare or execute that is under way */
+	pthread_mutex_unlock(&m->lock);
 	begin_exclusive(m);
 	int rc = 0;
 	if (!m->finished) {

@@ -248,7 +248,7 @@ static inline int answer_badly(struct source *src, const struct asked *q, uint8_
 	case SOURCE_WRONG_PID:
 		return source_send(src, FM_FRAME_PAGES, (uint64_t)q->pid + 1, q->addr, buf, q->n * PAGE);
 	case SOURCE_WRONG_ADDRESS:
-		return source_send(src, FM_FRAME_PAGES, (uint64_t)q->pid, q->addr + PAGE, buf, q->n * PAGE);
+		return source_send(src, FM_FRAME_PAGES, (uint64_t)q->pid, q->addr + 40 * PAGE, buf, q->n * PAGE);
 	case SOURCE_TOO_MANY:
 		return source_send(src, FM_FRAME_PAGES, (uint64_t)q->pid, q->addr, buf, (q->n + 1) % 257 * PAGE);
 	case SOURCE_TWICE: /* right once, then again */

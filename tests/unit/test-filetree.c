@@ -650,6 +650,11 @@ static void test_mounts(void **state)
 		print_message("    needs root and a mount namespace\n");
 		skip();
 	}
+	/* descriptors from before do not see what is mounted in the new namespace */
+	close(f->from_fd);
+	close(f->to_fd);
+	f->from_fd = open(f->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	f->to_fd = open(f->to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_sys(mkdirat(f->from_fd, "mnt", 0755));
 	put(f->from_fd, "mnt/below", "hidden later");
 	assert_sys(mkdirat(f->from_fd, "bind", 0755));

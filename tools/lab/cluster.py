@@ -80,7 +80,12 @@ class Daemon:
 
 
 class Cluster:
-    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False):
+    """
+    agent_options   more options of a host's agent: {"dst": ["--criu-prefix", "/some/where"]}
+    state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
+    """
+
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None):
         self.name = name
         self.lab = Lab(name, hosts)
         self.hosts = hosts
@@ -90,6 +95,7 @@ class Cluster:
         self.clients = []
         self.program = os.path.join(build_dir(), "fleximigrate")
         self.keep = keep_on_failure
+        self.agent_options, self.state_tmpfs = agent_options or {}, state_tmpfs or {}
 
     # ------------------------------------------------------------------ life
 
@@ -113,6 +119,9 @@ class Cluster:
         self._make_pki()
         self.manager = Daemon(self, MANAGER_HOST, [self.program, "manager", "--listen", f"{self.lab.address(MANAGER_HOST)}:7400", "--socket", self.path("manager.sock"),
                                                    "--tls-dir", self.path("pki"), "--state-dir", self.path("manager")], self.path("manager.log")).start()
+        for host, options in self.state_tmpfs.items():
+            os.makedirs(self.path("state", host))
+            self._run("mount", "-t", "tmpfs", "-o", options, "fleximigrate-lab", self.path("state", host))
         for host in self.hosts:
             self.agents[host] = Daemon(self, host, self._agent_argv(host), self.path(f"agent-{host}.log")).start()
         self.wait_online()
@@ -126,7 +135,8 @@ class Cluster:
 
     def _agent_argv(self, host):
         return [self.program, "agent", "--name", host, "--manager", f"{self.lab.address(MANAGER_HOST)}:7400", "--listen", f"{self.lab.address(host)}:7401", "--tls-dir", self.path("pki"),
-                "--state-dir", self.path("state", host), "--run-dir", self.path("run", host), "--runtime-root", self.path("runc", host), "--bridge", "br0"]
+                "--state-dir", self.path("state", host), "--run-dir", self.path("run", host), "--runtime-root", self.path("runc", host), "--bridge", "br0",
+                "--cgroup", f"/fleximigrate/{self.name}/{host}", *self.agent_options.get(host, [])]
 
     def down(self):
         for client in self.clients:
@@ -159,9 +169,8 @@ class Cluster:
                 subprocess.run(["runc", "--root", root, "delete", "--force", container], capture_output=True, check=False)
         for line in sorted(_mounts_below(self.dir), reverse=True):
             subprocess.run(["umount", "-l", line], capture_output=True, check=False)
-        for host in self.hosts:
-            for path in _cgroups(f"fleximigrate/{host}"):
-                _rmdir_cgroup(path)
+        for path in _cgroups(f"fleximigrate/{self.name}"):
+            _rmdir_cgroup(path)
 
     def path(self, *parts):
         return os.path.join(self.dir, *parts)
@@ -220,15 +229,52 @@ class Cluster:
         daemon.start(env)
         return daemon
 
+    def wait_offline(self, host):
+        self.wait(f"host {host} offline", lambda: self.json("host", "show", host)["status"] == "offline", 30)
+
+    # ------------------------------------------------------------------ migrations
+
+    def start_migration(self, container, to, *options):
+        """Returns the id at once."""
+        return self.json("migrate", container, "--to", to, "--detach", *options)["id"]
+
+    def migration(self, migration):
+        return self.json("migration", "show", migration)
+
+    def wait_state(self, migration, *states, seconds_max=60):
+        self.wait(f"migration {migration} in {' or '.join(states)}", lambda: self.migration(migration)["state"] in states, seconds_max)
+
+    def wait_over(self, migration, seconds_max=180):
+        """Returns the migration and its log lines."""
+        lines = self.cli("migration", "watch", migration, timeout=seconds_max, check=False).stdout.splitlines()
+        return self.migration(migration), [line for line in lines if re.match(r"(DEBUG|INFO|WARN|ERROR) \[\w+\]: ", line)]
+
     # ------------------------------------------------------------------ containers
+
+    def container(self, name):
+        return self.json("container", "show", name)
+
+    def instance_dir(self, name):
+        """The folder of a container's instance on the host where it is: its log, and its root filesystem if it came from another host."""
+        container = self.container(name)
+        return self.path("state", container["host"], "instances", container["instance"])
+
+    def rootfs_of(self, name):
+        received = os.path.join(self.instance_dir(name), "rootfs")
+        return received if os.path.isdir(received) else self.path("bundles", name, "rootfs")
+
+    def _rootfs(self, programs, python):
+        """A root filesystem with these programs; made once, each bundle gets a copy."""
+        path = self.path("rootfs", "_".join(map(os.path.basename, programs)) + ("+python" if python else ""))
+        if not os.path.isdir(path):
+            options = [word for program in programs for word in ("--with", program)] + (["--python"] if python else [])
+            self._run(_tool("make-rootfs.sh"), path, *options, timeout=120)
+        return path
 
     def make_bundle(self, name, command, programs=(), python=False, memory=None):
         bundle = self.path("bundles", name)
         os.makedirs(bundle, exist_ok=True)
-        rootfs = [_tool("make-rootfs.sh"), os.path.join(bundle, "rootfs")]
-        for program in programs:
-            rootfs += ["--with", program]
-        self._run(*rootfs, *(["--python"] if python else []), timeout=120)
+        self._run("cp", "-a", "--reflink=auto", self._rootfs(programs, python), os.path.join(bundle, "rootfs"))
         self._run(_tool("make-bundle.sh"), bundle, *(["--memory", str(memory)] if memory else []), "--", *command)
         return bundle
 
@@ -349,7 +395,7 @@ def system_leftovers(name):
         except OSError:
             pass
     found += [f"folder /var/tmp/{entry}" for entry in os.listdir("/var/tmp") if entry.startswith(f"fleximigrate-{name}-")]
-    found += [f"cgroup {path}" for path in _cgroups("fleximigrate")]
+    found += [f"cgroup {path}" for path in _cgroups(f"fleximigrate/{name}")]
     return found
 
 
