@@ -21,6 +21,7 @@
 #include "basic/limits.h"
 #include "basic/proc.h"
 #include "basic/str.h"
+#include "container/cgroup.h"
 #include "container/nest.h"
 #include "migration/pb.h"
 #include "network/sockets.h"
@@ -433,6 +434,7 @@ int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_erro
 	if (h->runtime->ops->remove(h->runtime, instance, err) < 0 || fm_endpoint_remove(ifname, err) < 0 ||
 	    fm_netns_remove(netns, err) < 0)
 		return -1;
+	fm_cgroup_prune(h->cgroup_parent);
 	return fm_bundle_remove_instance(h->instances_dir, instance, err);
 }
 
