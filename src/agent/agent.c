@@ -4,21 +4,26 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/setup.h"
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
+#include "migration/instances.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
 
 #define REPORT_TIMEOUT_MS 5000
+#define LIST_EVERY_MS     5000
 
 struct agent {
 	struct fm_agent_options o;
@@ -33,7 +38,50 @@ struct agent {
 	struct fm_stop stop;
 	pthread_t reporter;
 	bool reporting;
+
+	/* the reporter's last look into the runtime; see refresh_containers */
+	FM_PB(Container) * *listed;
+	size_t n_listed;
+	uint64_t listed_ms;
+	struct timespec runtime_changed;
 };
+
+static void forget_containers(struct agent *a)
+{
+	for (size_t i = 0; i < a->n_listed; i++)
+		fm_pb_free(a->listed[i]);
+	free(a->listed);
+	a->listed = NULL;
+	a->n_listed = 0;
+}
+
+/* Has nothing changed since the last look: no instance came or went (the runtime's folder is untouched), none ended? */
+static bool containers_are_fresh(const struct agent *a)
+{
+	struct stat st;
+	if (fm_now_ms() > a->listed_ms + LIST_EVERY_MS || stat(a->host.runtime_root, &st) < 0 ||
+	    st.st_mtim.tv_sec != a->runtime_changed.tv_sec || st.st_mtim.tv_nsec != a->runtime_changed.tv_nsec)
+		return false;
+	for (size_t i = 0; i < a->n_listed; i++)
+		if (a->listed[i]->pid > 0 && kill(a->listed[i]->pid, 0) < 0)
+			return false;
+	return true;
+}
+
+/* Asking the runtime costs a process; a report a second must not cost one a second, least of all while a container is frozen. */
+static int refresh_containers(struct agent *a, struct fm_error *err)
+{
+	struct stat st = { 0 };
+	if (containers_are_fresh(a))
+		return 0;
+	forget_containers(a);
+	(void)stat(a->host.runtime_root, &st); /* before the look: what changes meanwhile is seen next time */
+	if (fm_instances_list(&a->host, &a->listed, &a->n_listed, err) < 0)
+		return -1;
+	a->runtime_changed = st.st_mtim;
+	a->listed_ms = fm_now_ms();
+	return 0;
+}
 
 static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *err)
 {
@@ -41,9 +89,11 @@ static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *
 	ProtobufCMessage *resp = NULL;
 	req->protocol = 1;
 	req->host = FM_PB_NEW(Host, host);
-	if (fm_host_report(&a->host, req->host, err) < 0 ||
-	    fm_agent_containers(&a->host, a->movers, &req->containers, &req->n_containers, err) < 0)
+	if (fm_host_report(&a->host, req->host, err) < 0 || refresh_containers(a, err) < 0)
 		return -1;
+	for (size_t i = 0; i < a->n_listed; i++)
+		FM_PB_ADD(req->containers, req->n_containers, fm_pb_copy(a->listed[i]));
+	fm_agent_mark_roles(a->movers, req->containers, req->n_containers);
 	fm_pb_set(&req->host->address, a->address);
 	fm_pb_set(&req->host->version, FM_VERSION);
 	if (fm_rpc_client_call(a->manager, &fm_manager_methods[FM_MANAGER_REPORT], &req->base, REPORT_TIMEOUT_MS, a->stop.fd, &resp, err) <
@@ -115,6 +165,7 @@ static void unwire(struct agent *a)
 		fm_rpc_server_free(a->server, 1000);
 	fm_rpc_client_free(a->manager);
 	fm_movers_free(a->movers);
+	forget_containers(a);
 	fm_agent_teardown_host(&a->host, &a->files);
 	fm_stop_done(&a->stop);
 }

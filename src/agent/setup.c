@@ -28,7 +28,8 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR", "CRIU as tools/setup/install-criu.sh lays it out", NULL },
-		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)", NULL },
+		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)",
+		  NULL },
 		{ "nest", FM_OPT_STRING, &o->nest, "PATH", "fleximigrate-nest, the init of parent containers", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
@@ -86,6 +87,8 @@ static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct
 static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
 {
 	_fm_free_ char *wrapper = fm_xasprintf("%s/criu", o->criu_prefix);
+	if (fm_snprintf(h->runtime_root, sizeof(h->runtime_root), err, "%s", o->runtime_root) < 0)
+		return fm_error_prefix(err, "--runtime-root");
 	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &h->runtime, err) < 0)
 		return -1;
 	/* A host without a working runtime or CRIU still reports itself and says what is missing. */

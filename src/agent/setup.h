@@ -6,8 +6,8 @@
 #include "migration/host.h"
 
 struct fm_agent_options {
-	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix, *cgroup,
-	        *nest, *log_format, *log_level;
+	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
+	        *cgroup, *nest, *log_format, *log_level;
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \

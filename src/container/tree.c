@@ -6,6 +6,8 @@
  * nobody new and everybody found stands still. A process that stands still (stopped, or held by a tracer) cannot fork, hence the list is then complete. SIGSTOP to a task that ptrace holds is
  * queued, and taken before its next instruction.
  *
+ * A wrong number must not stop the host: a root that is no single process, init, or an ancestor of ours (or us) is refused before the first signal.
+ *
  * Killing stops first for the same reason, and kills children before parents, so that nobody is reparented out of the list.
  */
 #include "container/criu.h"
@@ -51,6 +53,24 @@ static int comm_of(pid_t pid, char *buf, size_t cap)
 	return 0;
 }
 
+/* The tree, unless it is one that we must never signal. */
+static int list_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err)
+{
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+
+	if (root <= 1)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "process %d is not the root of an application", (int)root);
+	if (fm_proc_tree(root, &tree, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (tree[i] == getpid() || tree[i] == 1)
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the tree of process %d contains this program itself", (int)root);
+	*ret = FM_TAKE_PTR(tree);
+	*ret_n = n;
+	return 0;
+}
+
 static bool stands_still(char state)
 {
 	return state == 0 || strchr("TtZX", state) != NULL;
@@ -63,7 +83,7 @@ static int stop_pass(pid_t root, struct pid_set *seen, size_t *ret_new, pid_t *r
 	size_t n = 0, fresh = 0;
 	pid_t moving = 0;
 
-	if (fm_proc_tree(root, &tree, &n, err) < 0)
+	if (list_tree(root, &tree, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		if (!has_pid(seen, tree[i])) {
@@ -152,7 +172,7 @@ int fm_tree_wait_stopped(pid_t root, int timeout_ms, struct fm_error *err)
 		size_t n = 0;
 		pid_t running = 0;
 
-		if (fm_proc_tree(root, &tree, &n, err) < 0)
+		if (list_tree(root, &tree, &n, err) < 0)
 			return -1;
 		for (size_t i = 0; i < n && !running; i++)
 			if (!process_stopped(tree[i]))
@@ -173,7 +193,7 @@ int fm_tree_continue(pid_t root, struct fm_error *err)
 	_fm_free_ pid_t *tree = NULL;
 	size_t n = 0;
 
-	if (fm_proc_tree(root, &tree, &n, err) < 0)
+	if (list_tree(root, &tree, &n, err) < 0)
 		return -1;
 	/* Children first: a parent that finds its child stopped may draw conclusions. */
 	for (size_t i = n; i-- > 0;)
@@ -189,11 +209,12 @@ int fm_tree_kill(pid_t root, int timeout_ms, struct fm_error *err)
 	_fm_free_ pid_t *tree = NULL;
 	size_t n = 0;
 
-	/* Best effort: one that cannot be stopped (state D) is killed all the same. */
-	if (fm_tree_stop(root, NULL) < 0 && fm_proc_state(root) == 0)
+	if (root > 1 && fm_proc_state(root) == 0)
 		return 0;
-	if (fm_proc_tree(root, &tree, &n, err) < 0)
-		return fm_proc_state(root) == 0 ? 0 : -1;
+	/* Best effort: one that cannot be stopped (state D) is killed all the same. */
+	(void)fm_tree_stop(root, NULL);
+	if (list_tree(root, &tree, &n, err) < 0)
+		return root > 1 && fm_proc_state(root) == 0 ? 0 : -1;
 	ids = calloc(n, sizeof(*ids));
 	if (!ids)
 		return fm_error_errno(err, ENOMEM, "killing the tree of process %d", (int)root);

@@ -3,11 +3,10 @@
  * carry-back.c - the way back of a rollback after clients have reached the destination: an ordinary move in the other direction, with ids of its own ("<id>-r1" …),
  * so that the same code, the same journals and the same guarantees apply. Repeatable after a restart: what an attempt's journals say decides.
  */
-#include <poll.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "basic/cleanup.h"
-#include "basic/io.h"
 #include "migration/coordinator-internal.h"
 
 #define MAX_ATTEMPTS 3
@@ -27,7 +26,10 @@ static struct fm_migration *reverse_new(struct fm_migration *m, unsigned attempt
 	(void)snprintf(r->id, sizeof(r->id), "%.48s-r%u", m->id, attempt);
 	(void)snprintf(r->log_id, sizeof(r->log_id), "%s", m->log_id);
 	r->epoch = m->epoch + attempt;
-	(void)fm_stop_init(&r->cancel, NULL);
+	/* The user's cancel is over; a stop of the manager ends the long calls of the way back, too. */
+	r->cancel.fd = fcntl(m->c->shutdown.fd, F_DUPFD_CLOEXEC, 3);
+	if (r->cancel.fd < 0)
+		abort();
 	return r;
 }
 
@@ -51,8 +53,6 @@ static int release(struct fm_migration *m, const char *host, struct fm_error *er
 /* Home again: the frozen copy at home is out of date, the destination's is the one that moved away. */
 static int settle_at_home(struct fm_migration *m, struct fm_migration *r, struct fm_error *err)
 {
-	if (fm_await_pages(r, err) < 0)
-		return -1;
 	if (release(m, m->pb->source, err) < 0 || release(r, r->pb->source, err) < 0 || release(m, m->pb->destination, err) < 0 ||
 	    release(r, r->pb->destination, err) < 0)
 		return -1;
@@ -60,44 +60,68 @@ static int settle_at_home(struct fm_migration *m, struct fm_migration *r, struct
 	return 0;
 }
 
-/* What became of an attempt before a restart: 1 = committed, 0 = nothing of it is left, -1 = cannot tell now */
-static int earlier_attempt(struct fm_migration *r, struct fm_error *err)
+/* Nobody may be left with half a way back. After its commit point the order turns round, as in rollback.c. */
+static void undo_attempt(struct fm_migration *r)
 {
-	for (;;) {
-		FM_PB(StatusRequest) req = FLEXIMIGRATE__V1__STATUS_REQUEST__INIT;
-		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
-		req.migration_id = r->id;
-		if (fm_call_until_answered(r, r->pb->source, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
-			return -1;
-		if (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED)
-			return 1;
-		if (s->decision != FLEXIMIGRATE__V1__DECISION__FROZEN)
-			break;
-		(void)fm_wait_fd(r->c->shutdown.fd, POLLIN, FM_RETRY_PAUSE_MS, NULL);
-	}
-	if (fm_abort_on(r, r->pb->source, false, NULL, err) < 0 || fm_abort_on(r, r->pb->destination, false, NULL, err) < 0)
-		return -1;
-	return 0;
+	struct fm_error e = FM_ERROR_INIT;
+	int rc;
+	if (r->past_commit)
+		rc = fm_abort_on(r, r->pb->destination, false, NULL, &e) < 0 ? -1 : fm_abort_on(r, r->pb->source, true, NULL, &e);
+	else
+		rc = fm_abort_on(r, r->pb->source, false, NULL, &e) < 0 ? -1 : fm_abort_within_grace(r, r->pb->destination, NULL, &e);
+	if (rc < 0 && !fm_stopping(r))
+		fm_mlog(r, FM_LOG_ERROR, "ContainerManager", "Undoing an attempt to carry '%s' back failed: %s", r->pb->container,
+		        e.message);
 }
 
 static int attempt(struct fm_migration *m, struct fm_migration *r, struct fm_error *err)
 {
-	int earlier = earlier_attempt(r, err);
-	if (earlier < 0)
-		return -1;
-	if (earlier == 0) {
-		if (fm_load_facts(r, err) <
-		    0) /* of the container where it runs now: asked below, the destination of the way back has none */
-			return -1;
-		if (fm_move_prepare(r, err) < 0 || fm_move_execute(r, err) < 0) {
-			if (!r->past_commit) {
-				(void)fm_abort_on(r, r->pb->source, false, NULL, NULL);
-				(void)fm_abort_on(r, r->pb->destination, false, NULL, NULL);
-			}
-			return -1;
+	struct fm_error e = FM_ERROR_INIT;
+	int rc = -1;
+	if (m->taken_up) {
+		/* What became of this attempt before the restart? */
+		rc = fm_resolve_switch_over(r, &e);
+		if (rc < 0 && !r->past_commit && !fm_stopping(r))
+			undo_attempt(r);
+	}
+	if (rc < 0 && !r->past_commit && !fm_stopping(r)) {
+		e = FM_ERROR_INIT;
+		/* facts of the container where it runs now */
+		rc = fm_load_facts(r, r->pb->source, &e) < 0 || fm_move_prepare(r, &e) < 0 || fm_move_execute(r, &e) < 0 ? -1 : 0;
+	}
+	if (rc == 0 && fm_await_pages(r, &e) < 0) {
+		struct fm_error gone = FM_ERROR_INIT;
+		rc = -1;
+		if (fm_stopping(r) || fm_resolve_switch_over(r, &gone) == 0) {
+			*err = e;
+			return -1; /* it lives at home: nothing may be undone */
 		}
 	}
+	if (rc < 0) {
+		if (!fm_stopping(r))
+			undo_attempt(r);
+		*err = e;
+		return -1;
+	}
 	return settle_at_home(m, r, err);
+}
+
+bool fm_carried_back_before(struct fm_migration *m)
+{
+	bool settled = false;
+	for (unsigned i = 1; m->taken_up && !settled && i <= MAX_ATTEMPTS; i++) {
+		struct fm_migration *r = reverse_new(m, i);
+		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
+		FM_PB(StatusRequest) req = FLEXIMIGRATE__V1__STATUS_REQUEST__INIT;
+		struct fm_error e = FM_ERROR_INIT;
+		req.migration_id = r->id;
+		if (fm_call_until_answered(r, r->pb->destination, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, &e) == 0 &&
+		    ((s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive) ||
+		     s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED))
+			settled = fm_await_pages(r, &e) == 0 && settle_at_home(m, r, &e) == 0;
+		reverse_free(r);
+	}
+	return settled;
 }
 
 int fm_carry_back(struct fm_migration *m, struct fm_error *err)

@@ -4,6 +4,7 @@
 #define FM_MIGRATION_COORDINATOR_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "basic/clock.h"
 #include "basic/id.h"
@@ -18,6 +19,7 @@
 #define FM_PREPARE_TIMEOUT_MS 600000 /* root filesystems travel */
 #define FM_EXECUTE_TIMEOUT_MS 180000
 #define FM_RETRY_PAUSE_MS     300
+#define FM_RETRY_PAUSE_MAX_MS 60000
 
 struct fm_migration {
 	struct fm_coordinator *c;
@@ -27,8 +29,9 @@ struct fm_migration {
 	char log_id[64]; /* what its log lines belong to: the same, but for the way back of a rollback */
 	uint32_t epoch;
 	struct fm_stop cancel; /* the user's cancel, heeded until the commit point */
-	bool past_commit;
+	atomic_bool past_commit;
 	enum fm_state resume_from; /* after a restart; INVALID: a new one */
+	bool taken_up;             /* after a restart, for good */
 	uint64_t deadline_ms;      /* monotonic */
 
 	FM_PB(InspectResponse) * facts; /* from the source */
@@ -46,8 +49,12 @@ struct fm_coordinator {
 	struct fm_stop shutdown;
 	pthread_mutex_t lock;   /* guards active */
 	pthread_cond_t changed; /* new event or state of any migration */
+	uint64_t changes;       /* how many there were, so that a waiter cannot miss one */
 	struct fm_migration *active;
 };
+
+/* Has it to do with that container or one of those hosts (NULL = not asked)? For any thread. */
+bool fm_is_about(struct fm_migration *m, const char *container, const char *source, const char *destination);
 
 /* ---- log.c-like helpers (transition.c) */
 void fm_mlog(struct fm_migration *m, enum fm_log_level level, const char *component, const char *fmt, ...)
@@ -61,6 +68,10 @@ void fm_migration_set_error(struct fm_migration *m, const struct fm_error *e);
 void fm_migration_step(struct fm_migration *m, const char *step);
 void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) * s); /* counters and phases into pb */
 int fm_check_cancelled(struct fm_migration *m, struct fm_error *err);
+/* Wakes who waits for events. Never with a lock held. */
+void fm_changed(struct fm_coordinator *c);
+/* The manager is stopping: what fails now has not failed, the next manager goes on with it. */
+bool fm_stopping(struct fm_migration *m);
 
 /* ---- calls to agents: wrappers that also log nothing */
 int fm_call(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, void *ret_response,
@@ -71,6 +82,9 @@ int fm_call_status(struct fm_migration *m, const char *host, uint32_t wait_ms, F
 /* Until the agent answers (it may be restarting) or the coordinator shuts down. */
 int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
                            void *ret_response, struct fm_error *err);
+/* The same, for grace_ms at most; < 0 = for ever. */
+int fm_call_within(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, int grace_ms,
+                   void *ret_response, struct fm_error *err);
 
 /* ---- phases; each returns 0 when its state was left normally, -1 with the cause */
 int fm_phase_pending(struct fm_migration *m, struct fm_error *err);
@@ -85,14 +99,21 @@ int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err);
 int fm_move_prepare(struct fm_migration *m, struct fm_error *err);
 int fm_move_execute(struct fm_migration *m, struct fm_error *err);
 int fm_await_pages(struct fm_migration *m, struct fm_error *err);
-int fm_load_facts(struct fm_migration *m, struct fm_error *err);
+/* Facts of the container as it is on that host, unless they are known */
+int fm_load_facts(struct fm_migration *m, const char *host, struct fm_error *err);
+/* Container and hosts exist, are online and not the same; fills in the source */
+int fm_check_hosts(struct fm_migration *m, struct fm_error *err);
 /* The plan alone, for --dry-run */
 int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_error *err);
 /* From any failed state to the final FAILED. Never fails: retries until agents answer or the coordinator stops. */
 void fm_rollback(struct fm_migration *m, const struct fm_error *cause);
 /* carry-back.c: bring a container that runs on the destination back to the source, the same switch-over in reverse. */
 int fm_carry_back(struct fm_migration *m, struct fm_error *err);
+/* After a restart: had it been carried back already? Then what was left to do is done. */
+bool fm_carried_back_before(struct fm_migration *m);
 int fm_abort_on(struct fm_migration *m, const char *host, bool destination_is_dead, FM_PB(AbortResponse) * *ret, struct fm_error *err);
+/* The same, but a host that is not heard of for agent_grace_ms is left to itself (UNAVAILABLE). Only where that is safe: it cannot own the container any more. */
+int fm_abort_within_grace(struct fm_migration *m, const char *host, FM_PB(AbortResponse) * *ret, struct fm_error *err);
 
 /* policy.c - the Policy Enforcer: built-in policies (the policy language has its own issue). DENIED: FAILED_PRECONDITION. */
 int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err);

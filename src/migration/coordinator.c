@@ -6,12 +6,17 @@
 #include "migration/coordinator.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 
 #include "basic/cleanup.h"
+#include "basic/io.h"
 #include "basic/limits.h"
 #include "migration/coordinator-internal.h"
+
+#define DEFAULT_TOTAL_MS 600000
+#define MAX_TOTAL_MS     (7ull * 24 * 3600 * 1000)
 
 /* ---------------------------------------------------------------- one migration */
 
@@ -45,6 +50,24 @@ static void activate(struct fm_coordinator *c, struct fm_migration *m)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/* A new request is refused when there are too many; what is on record has to be taken up in any number. */
+static int activate_new(struct fm_coordinator *c, struct fm_migration *m, struct fm_error *err)
+{
+	unsigned n = 0;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *o = c->active; o; o = o->next)
+		n++;
+	if (n < FM_MAX_MIGRATIONS_ACTIVE) {
+		m->next = c->active;
+		c->active = m;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (n < FM_MAX_MIGRATIONS_ACTIVE)
+		return 0;
+	(void)fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "%u migrations are under way, this manager takes no more", n);
+	return fm_error_hint(err, "try again when some are over: 'fleximigrate migration ls --active'");
+}
+
 static void deactivate(struct fm_coordinator *c, struct fm_migration *m)
 {
 	pthread_mutex_lock(&c->lock);
@@ -53,8 +76,18 @@ static void deactivate(struct fm_coordinator *c, struct fm_migration *m)
 			*p = m->next;
 			break;
 		}
+	c->changes++;
 	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
+}
+
+/* Another migration's message may be replaced by its worker at any time. */
+bool fm_is_about(struct fm_migration *m, const char *container, const char *source, const char *destination)
+{
+	pthread_mutex_lock(&m->lock);
+	bool is = fm_streq(m->pb->container, container) || fm_streq(m->pb->source, source) || fm_streq(m->pb->destination, destination);
+	pthread_mutex_unlock(&m->lock);
+	return is;
 }
 
 static FM_PB(Migration) * snapshot(struct fm_migration *m)
@@ -93,6 +126,20 @@ static int take_up(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
+/* Verified and on record: there is no way back, and releasing is idempotent. Tried until it works, as the source's copy blocks its host. */
+static void finalize(struct fm_migration *m, struct fm_error *err)
+{
+	for (int pause_ms = FM_RETRY_PAUSE_MS; !m->pb->finished_unix_ms;
+	     pause_ms = pause_ms < FM_RETRY_PAUSE_MAX_MS ? pause_ms * 2 : pause_ms) {
+		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Finalizing migration '%s' failed (trying again): %s", m->id, err->message);
+		if (fm_wait_fd(m->c->shutdown.fd, POLLIN, pause_ms, NULL) != 0)
+			return;
+		*err = FM_ERROR_INIT;
+		if (fm_phase_completed(m, err) == 0 || fm_stopping(m))
+			return;
+	}
+}
+
 static void run_phases(struct fm_migration *m)
 {
 	struct fm_error err = FM_ERROR_INIT;
@@ -112,42 +159,54 @@ static void run_phases(struct fm_migration *m)
 			return;
 		s = fm_migration_state(m);
 	}
-	if (fm_stop_requested(&m->c->shutdown))
+	if (fm_stopping(m))
 		return; /* not a failure: the store knows where to go on */
-	if (fm_migration_state(m) == FM_STATE_COMPLETED) {
-		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Finalizing migration '%s' failed: %s", m->id, err.message);
-		return; /* taken up again at the next start: release is idempotent */
-	}
-	fm_rollback(m, &err);
+	if (fm_migration_state(m) == FM_STATE_COMPLETED)
+		finalize(m, &err);
+	else
+		fm_rollback(m, &err);
 }
 
 static void run(void *arg)
 {
 	struct fm_migration *m = arg;
 	struct fm_coordinator *c = m->c;
-	run_phases(m);
+	if (!fm_stopping(m))
+		run_phases(m);
 	deactivate(c, m);
 	migration_free(m);
 }
 
 /* ---------------------------------------------------------------- life of the coordinator */
 
+static int state_of_active(struct fm_coordinator *c, const char *id)
+{
+	int state = FM_STATE_INVALID;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m; m = m->next)
+		if (fm_streq(m->id, id))
+			state = (int)fm_migration_state(m);
+	pthread_mutex_unlock(&c->lock);
+	return state;
+}
+
 static void keep_line(void *userdata, enum fm_log_level level, const char *component, const struct fm_log_fields *f, const char *line)
 {
 	struct fm_coordinator *c = userdata;
 	uint64_t seq;
-	if (!f || !f->migration_id)
+	if (!f || !f->migration_id || !f->migration_id[0])
 		return;
 	struct fm_store_event e = { .at_ms = fm_realtime_ms(), .level = (int)level, .component = (char *)component, .line = (char *)line };
+	e.state = f->state_to ? (int)fm_state_from_string(f->state_to) : state_of_active(c, f->migration_id);
 	(void)fm_store_event_append(c->o.store, f->migration_id, &e, &seq, NULL);
-	pthread_cond_broadcast(&c->changed);
+	fm_changed(c);
 }
 
 static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 {
 	struct fm_store_migration *v = NULL;
 	size_t n = 0;
-	if (fm_store_migration_list(c->o.store, true, FM_MAX_MIGRATIONS_ACTIVE, &v, &n, err) < 0)
+	if (fm_store_migration_list(c->o.store, true, 0, &v, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct fm_migration *m = migration_new(c);
@@ -162,8 +221,11 @@ static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 		(void)snprintf(m->log_id, sizeof(m->log_id), "%s", v[i].id);
 		m->epoch = v[i].epoch;
 		m->resume_from = (enum fm_state)v[i].state;
+		m->taken_up = true;
 		activate(c, m);
 		if (fm_pool_submit(c->pool, run, m, err) < 0) {
+			deactivate(c, m);
+			migration_free(m);
 			fm_store_migrations_free(v, n);
 			return -1;
 		}
@@ -186,7 +248,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	pthread_condattr_destroy(&attr);
 	fm_log_set_observer(o->log, keep_line, c);
 	if (fm_stop_init(&c->shutdown, err) < 0 ||
-	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_MAX_MIGRATIONS_ACTIVE, &c->pool, err) < 0 ||
+	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 ||
 	    resume_unfinished(c, err) < 0) {
 		fm_coordinator_free(c);
 		return -1;
@@ -223,6 +285,9 @@ static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name", req->container);
 	if (!fm_name_is_valid(req->to))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a host name", req->to);
+	if (req->max_total_ms > MAX_TOTAL_MS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a limit of %llu ms is more than the longest one, %llu ms",
+		                    (unsigned long long)req->max_total_ms, (unsigned long long)MAX_TOTAL_MS);
 	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
 }
 
@@ -240,7 +305,7 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->pb->strategy = req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO;
 	m->pb->state = FLEXIMIGRATE__V1__STATE__PENDING;
 	m->pb->created_unix_ms = fm_realtime_ms();
-	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : 600000);
+	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : DEFAULT_TOTAL_MS);
 	return m;
 }
 
@@ -270,19 +335,14 @@ static int record(struct fm_migration *m, struct fm_error *err)
 static int dry_run(struct fm_migration *m, FM_PB(Migration) * *ret, struct fm_error *err)
 {
 	struct fm_strategy_choice choice;
-	_fm_pb_ FM_PB(Container) *c = NULL;
-	_fm_pb_ FM_PB(Host) *dst = NULL;
-	if (fm_fleet_container(m->c->o.fleet, m->pb->container, &c, err) < 0 ||
-	    fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0)
-		return -1;
-	if (fm_streq(c->host, m->pb->destination))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' is on '%s' already", c->name, c->host);
-	fm_pb_set(&m->pb->source, c->host);
+	_fm_buf_ struct fm_buf others = FM_BUF_INIT;
 	m->log_id[0] = '\0';
-	if (fm_plan(m, &choice, err) < 0) {
-		for (size_t i = 0; m->facts && i < m->facts->n_blockers && m->facts->n_blockers > 1; i++)
-			(void)fm_error_hint(err, "also: %s", m->facts->blockers[i]);
+	if (fm_check_hosts(m, err) < 0)
 		return -1;
+	if (fm_plan(m, &choice, err) < 0) {
+		for (size_t i = 1; m->facts && i < m->facts->n_blockers; i++)
+			fm_buf_addf(&others, "%s%s", i > 1 ? "; " : "", m->facts->blockers[i]);
+		return others.len ? fm_error_hint(err, "also: %s", others.data) : -1;
 	}
 	fm_pb_set(&m->pb->id, "");
 	*ret = snapshot(m);
@@ -299,12 +359,17 @@ int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest)
 		migration_free(m);
 		return rc;
 	}
+	/* Active before it is on record, so that nobody can remove the container in between. */
+	if (activate_new(c, m, err) < 0) {
+		migration_free(m);
+		return -1;
+	}
 	if (record(m, err) < 0) {
+		deactivate(c, m);
 		migration_free(m);
 		return -1;
 	}
 	FM_PB(Migration) *copy = snapshot(m);
-	activate(c, m);
 	if (fm_pool_submit(c->pool, run, m, err) < 0) {
 		/* Recorded but nobody to run it: say so in the record, too. */
 		fm_rollback(m, err);
@@ -422,7 +487,8 @@ static int read_event(struct fm_coordinator *c, const char *id, uint64_t after_s
 	return 0;
 }
 
-static void wait_for_change(struct fm_coordinator *c, int wait_ms)
+/* Until something has changed since `seen`. */
+static void wait_for_change(struct fm_coordinator *c, uint64_t seen, int wait_ms)
 {
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -433,18 +499,28 @@ static void wait_for_change(struct fm_coordinator *c, int wait_ms)
 		until.tv_nsec -= 1000000000;
 	}
 	pthread_mutex_lock(&c->lock);
-	(void)pthread_cond_timedwait(&c->changed, &c->lock, &until);
+	while (c->changes == seen && pthread_cond_timedwait(&c->changed, &c->lock, &until) == 0)
+		;
 	pthread_mutex_unlock(&c->lock);
+}
+
+static uint64_t changes_so_far(struct fm_coordinator *c)
+{
+	pthread_mutex_lock(&c->lock);
+	uint64_t n = c->changes;
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }
 
 int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret,
                               struct fm_error *err)
 {
 	FM_PB(Event) *e = NULL;
+	uint64_t seen = changes_so_far(c);
 	if (read_event(c, id, after_seq, &e, err) < 0)
 		return -1;
 	if (!e && wait_ms > 0) {
-		wait_for_change(c, wait_ms);
+		wait_for_change(c, seen, wait_ms);
 		if (read_event(c, id, after_seq, &e, err) < 0)
 			return -1;
 	}
@@ -457,7 +533,7 @@ bool fm_coordinator_is_moving(struct fm_coordinator *c, const char *container)
 	bool moving = false;
 	pthread_mutex_lock(&c->lock);
 	for (struct fm_migration *m = c->active; m; m = m->next)
-		moving = moving || fm_streq(m->pb->container, container);
+		moving = moving || fm_is_about(m, container, NULL, NULL);
 	pthread_mutex_unlock(&c->lock);
 	return moving;
 }

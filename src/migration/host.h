@@ -32,6 +32,7 @@ struct fm_host {
 	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
 	char stream_host[64];    /* address other agents connect to for page streams */
 	struct fm_runtime *runtime;
+	char runtime_root[1024];   /* the runtime's state folder: changes when an instance comes or goes */
 	char runtime_version[128]; /* asked once at start */
 	struct fm_criu_install criu;
 	struct fm_error criu_problem; /* code FM_OK: fine */

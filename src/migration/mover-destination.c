@@ -325,8 +325,10 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 	fm_pb_set(&resp->stream_address, m->stream_address);
 	fm_pb_set(&resp->token, m->token);
 	fm_pb_set(&resp->instance, m->instance);
-	for (char **n = m->notes; n && *n; n++)
-		fm_pb_add_string(&resp->network_notes, &resp->n_network_notes, *n);
+	/* Told once: what Abort tells is what it has undone. */
+	resp->network_notes = m->notes;
+	resp->n_network_notes = fm_strv_len(m->notes);
+	m->notes = NULL;
 	return 0;
 }
 

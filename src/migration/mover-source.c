@@ -127,9 +127,12 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says PREPARED when its parent container stands on the received files. */
-	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
-	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0 || expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
-		return -1;
+	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 || expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
+		(void)fm_error_prefix(err, "destination '%s'", m->peer);
+		return fm_error_phase(err, "files");
+	}
+	if (expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
+		return fm_error_prefix(err, "destination '%s'", m->peer);
 	fm_mover_phase(m, "files", fm_now_us() - t);
 	if (start_criu(m, err) < 0)
 		return fm_error_phase(err, "criu");

@@ -75,6 +75,8 @@ int fm_phase_preparation(struct fm_migration *m, struct fm_error *err)
 	        fm_streq(m->facts->container->kind, "nested") ? "nested parent container" : "container", m->pb->container,
 	        m->pb->destination);
 	if (fm_check_cancelled(m, err) < 0 || fm_move_prepare(m, err) < 0 || fm_check_cancelled(m, err) < 0) {
+		if (fm_stopping(m))
+			return -1;
 		fm_mlog(m, FM_LOG_ERROR, component_of(err), "Preparation of '%s' on '%s' failed: %s.", m->pb->container, m->pb->destination,
 		        err->message);
 		return fm_error_phase(err, "preparation");
@@ -85,10 +87,14 @@ int fm_phase_preparation(struct fm_migration *m, struct fm_error *err)
 
 /* ---------------------------------------------------------------- execution */
 
-static void error_from_status(const FM_PB(MoverStatus) * s, struct fm_error *err)
+static void error_from_status(const FM_PB(MoverStatus) * s, const char *host, struct fm_error *err)
 {
 	if (!s->error_code) {
-		(void)fm_error_set(err, FM_E_ABORTED, "the switch-over was undone on '%s'", s->role);
+		(void)fm_error_set(err, FM_E_ABORTED,
+		                   s->decision == FLEXIMIGRATE__V1__DECISION__DECISION_UNKNOWN
+		                           ? "host '%s' knows nothing of the switch-over"
+		                           : "the switch-over was undone on host '%s'",
+		                   host);
 		return;
 	}
 	(void)fm_error_set(err, (enum fm_code)s->error_code, "%s", s->error_message);
@@ -109,10 +115,11 @@ static int await_destination(struct fm_migration *m, struct fm_error *err)
 		m->destination_ran = s->ran;
 		bool undecided = s->decision == FLEXIMIGRATE__V1__DECISION__RESTORED ||
 		                 (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && !s->alive && !s->error_code);
-		if (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive)
+		if ((s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive) ||
+		    s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED)
 			return 0;
 		if (!undecided) {
-			error_from_status(s, err);
+			error_from_status(s, m->pb->destination, err);
 			return fm_error_prefix(err, "destination '%s'", m->pb->destination);
 		}
 		if (m->committed_ms && fm_now_ms() > m->committed_ms + 40000)
@@ -122,11 +129,26 @@ static int await_destination(struct fm_migration *m, struct fm_error *err)
 	}
 }
 
+/* A source that has released its copy forgets the migration; then only the destination can tell that there was a commit. */
+static int committed_at_destination(struct fm_migration *m, bool *ret, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(MoverStatus) *s = NULL;
+	FM_PB(StatusRequest) req = FLEXIMIGRATE__V1__STATUS_REQUEST__INIT;
+	req.migration_id = m->id;
+	if (fm_call_until_answered(m, m->pb->destination, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
+		return -1;
+	*ret = s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED;
+	return 0;
+}
+
 static int switch_over_known(struct fm_migration *m, const FM_PB(MoverStatus) * s, struct fm_error *err)
 {
+	bool committed = s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED;
 	fm_migration_take_status(m, s);
-	if (s->decision != FLEXIMIGRATE__V1__DECISION__COMMITTED && s->decision != FLEXIMIGRATE__V1__DECISION__RELEASED) {
-		error_from_status(s, err);
+	if (s->decision == FLEXIMIGRATE__V1__DECISION__DECISION_UNKNOWN && committed_at_destination(m, &committed, err) < 0)
+		return -1;
+	if (!committed) {
+		error_from_status(s, m->pb->source, err);
 		return -1;
 	}
 	m->past_commit = true;
@@ -161,15 +183,19 @@ int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 	req.migration_id = m->id;
 	req.epoch = m->epoch;
 	req.timeout_ms = FM_EXECUTE_TIMEOUT_MS - 30000;
+	if (m->deadline_ms && (uint32_t)fm_deadline_left_ms(m->deadline_ms) < req.timeout_ms)
+		req.timeout_ms = (uint32_t)fm_deadline_left_ms(m->deadline_ms) + 1; /* 0 would be the agent's own limit */
 	if (fm_fault_point(m->c->o.fault, "manager-before-execute", err) < 0)
 		return -1;
 	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_EXECUTE, &req, FM_EXECUTE_TIMEOUT_MS, &s, &e) == 0)
 		return switch_over_known(m, s, err);
-	if (e.code == FM_E_CANCELLED && !fm_stop_requested(&m->c->shutdown)) {
-		/* The user's cancel: the source undoes, unless the commit was quicker. */
-		if (fm_abort_on(m, m->pb->source, false, NULL, &e) == 0)
-			return fm_error_set(err, FM_E_CANCELLED, "cancelled");
-		return fm_resolve_switch_over(m, err);
+	struct fm_error why = FM_ERROR_INIT;
+	if (!fm_stopping(m) && fm_check_cancelled(m, &why) < 0) {
+		/* The user's cancel, or the time is up: the source undoes, unless the commit was quicker. */
+		if (fm_abort_on(m, m->pb->source, false, NULL, &e) < 0)
+			return fm_resolve_switch_over(m, err);
+		*err = why;
+		return -1;
 	}
 	/* No answer is not "no": only the source's journal knows. */
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DEADLINE_EXCEEDED && e.code != FM_E_CANCELLED) {
@@ -188,6 +214,8 @@ int fm_phase_execution(struct fm_migration *m, struct fm_error *err)
 	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Starting %s state transfer (Checkpoint ID: %s) for '%s' to '%s'.",
 	        fm_strategy_to_string((enum fm_strategy)m->pb->strategy), m->checkpoint_id, m->pb->container, m->pb->destination);
 	if (fm_check_cancelled(m, err) < 0 || fm_move_execute(m, err) < 0) {
+		if (fm_stopping(m))
+			return -1;
 		fm_mlog(m, FM_LOG_ERROR, "StateSynchronizer", "State transfer of '%s' to '%s' failed: %s.", m->pb->container,
 		        m->pb->destination, err->message);
 		return fm_error_phase(err, "execution");

@@ -5,7 +5,7 @@
 #include "basic/cleanup.h"
 #include "migration/coordinator-internal.h"
 
-static int check_hosts(struct fm_migration *m, struct fm_error *err)
+int fm_check_hosts(struct fm_migration *m, struct fm_error *err)
 {
 	_fm_pb_ FM_PB(Container) *c = NULL;
 	_fm_pb_ FM_PB(Host) *src = NULL;
@@ -34,7 +34,9 @@ int fm_phase_pending(struct fm_migration *m, struct fm_error *err)
 {
 	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Received migration request '%s' for container '%s' to '%s'. Initial State: PENDING.",
 	        m->id, m->pb->container, m->pb->destination);
-	if (check_hosts(m, err) < 0) {
+	if (fm_check_cancelled(m, err) < 0 || fm_check_hosts(m, err) < 0) {
+		if (fm_stopping(m))
+			return -1;
 		fm_mlog(m, FM_LOG_ERROR, "MigrationManager", "Initial validation failed for migration request '%s'. Reason: %s.", m->id,
 		        err->message);
 		return -1;
@@ -52,6 +54,8 @@ static int inspect(struct fm_migration *m, struct fm_error *err)
 	m->facts = NULL;
 	if (fm_call(m, m->pb->source, FM_AGENT_INSPECT, &req, FM_CALL_TIMEOUT_MS, &m->facts, err) < 0)
 		return -1;
+	if (!m->facts->container)
+		return fm_error_set(err, FM_E_INTERNAL, "host '%s' describes no container '%s'", m->pb->source, m->pb->container);
 	if (m->facts->n_blockers == 0)
 		return 0;
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' cannot be moved: %s", m->pb->container, m->facts->blockers[0]);

@@ -27,7 +27,8 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 			continue;
 		}
 		fm_migration_take_status(m, s);
-		if (fm_streq(s->step, "pages complete"))
+		/* A released destination was released because its pages were complete. */
+		if (fm_streq(s->step, "pages complete") || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED)
 			return 0;
 		if (s->error_code)
 			return fm_error_set(err, (enum fm_code)s->error_code, "%s", s->error_message);
@@ -86,6 +87,10 @@ static int check_health(struct fm_migration *m, struct fm_error *err)
 		struct fm_error e = FM_ERROR_INIT;
 		if (probe(m, m->pb->destination, h, 0, &e) == 0)
 			return 0;
+		if (fm_stopping(m)) {
+			*err = e;
+			return -1;
+		}
 		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "Health check '%s' of '%s' on '%s' failed (attempt %u of %u): %s.", h->probe,
 		        m->pb->container, m->pb->destination, i, attempts, e.message);
 		if (i >= attempts) {
@@ -117,23 +122,33 @@ static int check_path(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
-int fm_load_facts(struct fm_migration *m, struct fm_error *err)
+int fm_load_facts(struct fm_migration *m, const char *host, struct fm_error *err)
 {
-	/* After a restart of the manager the facts come from the container's new host. */
+	FM_PB(InspectRequest) req = FLEXIMIGRATE__V1__INSPECT_REQUEST__INIT;
+	_fm_pb_ FM_PB(InspectResponse) *facts = NULL;
 	if (m->facts)
 		return 0;
-	FM_PB(InspectRequest) req = FLEXIMIGRATE__V1__INSPECT_REQUEST__INIT;
-	struct fm_error e = FM_ERROR_INIT;
 	req.container = m->pb->container;
-	return fm_call_until_answered(m, m->pb->destination, FM_AGENT_INSPECT, &req, FM_CALL_TIMEOUT_MS, &m->facts, err ? err : &e);
+	if (fm_call_until_answered(m, host, FM_AGENT_INSPECT, &req, FM_CALL_TIMEOUT_MS, &facts, err) < 0)
+		return -1;
+	if (!facts->container)
+		return fm_error_set(err, FM_E_INTERNAL, "host '%s' describes no container '%s'", host, m->pb->container);
+	m->facts = FM_TAKE_PTR(facts);
+	return 0;
 }
 
 int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 {
-	(void)fm_load_facts(m, NULL);
+	struct fm_error unknown = FM_ERROR_INIT;
+	/* After a restart of the manager the facts come from the container's new host. */
+	if (fm_load_facts(m, m->pb->destination, &unknown) < 0 && !fm_stopping(m))
+		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' cannot be inspected on '%s' (%s): its health check is left out.",
+		        m->pb->container, m->pb->destination, unknown.message);
 	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container,
 	        m->pb->destination);
 	if (check_health(m, err) < 0 || check_path(m, err) < 0 || fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
+		if (fm_stopping(m))
+			return -1;
 		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination,
 		        err->message);
 		return fm_error_phase(err, "verification");

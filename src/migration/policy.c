@@ -52,7 +52,7 @@ static int concurrency(struct fm_migration *m, const FM_PB(Host) * dst, struct f
 	unsigned n = 0;
 	pthread_mutex_lock(&m->c->lock);
 	for (struct fm_migration *o = m->c->active; o; o = o->next)
-		n += o != m && (fm_streq(o->pb->destination, dst->name) || fm_streq(o->pb->source, m->pb->source));
+		n += o != m && fm_is_about(o, NULL, m->pb->source, dst->name);
 	pthread_mutex_unlock(&m->c->lock);
 	if (n < MAX_PER_HOST)
 		return 0;

@@ -20,6 +20,19 @@ enum fm_state fm_migration_state(struct fm_migration *m)
 	return s;
 }
 
+void fm_changed(struct fm_coordinator *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->changes++;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+bool fm_stopping(struct fm_migration *m)
+{
+	return fm_stop_requested(&m->c->shutdown);
+}
+
 static void write_line(struct fm_migration *m, enum fm_log_level level, const char *component, const char *from, const char *to,
                        const char *text)
 {
@@ -138,7 +151,7 @@ int fm_migration_transition(struct fm_migration *m, enum fm_state to, const char
 	if (store_transition(m, rule, label, reason ? reason : "", err) < 0)
 		return fm_error_prefix(err, "the store refused %s -> %s", fm_state_to_string(from), fm_state_to_string(to));
 	write_line(m, level, "MigrationManager", fm_state_to_string(from), fm_state_to_string(to), text);
-	pthread_cond_broadcast(&m->c->changed);
+	fm_changed(m->c);
 	return fm_fault_point(m->c->o.fault, "manager-after-transition", err);
 }
 
@@ -157,7 +170,7 @@ void fm_migration_step(struct fm_migration *m, const char *step)
 	pthread_mutex_lock(&m->lock);
 	fm_pb_set(&m->pb->step, step);
 	pthread_mutex_unlock(&m->lock);
-	pthread_cond_broadcast(&m->c->changed);
+	fm_changed(m->c);
 }
 
 static void take_phases(FM_PB(Migration) * pb, const FM_PB(MoverStatus) * s)
@@ -185,7 +198,7 @@ void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) *
 	if (s->wire_bytes > pb->wire_bytes)
 		pb->wire_bytes = s->wire_bytes;
 	pthread_mutex_unlock(&m->lock);
-	pthread_cond_broadcast(&m->c->changed);
+	fm_changed(m->c);
 }
 
 int fm_check_cancelled(struct fm_migration *m, struct fm_error *err)
@@ -218,6 +231,8 @@ int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_
 {
 	ProtobufCMessage *resp = NULL;
 	struct fm_agent_api *a = &m->c->o.agents;
+	if (m->deadline_ms && fm_deadline_left_ms(m->deadline_ms) < timeout_ms)
+		timeout_ms = fm_deadline_left_ms(m->deadline_ms) + 1; /* 0 would not be a limit */
 	if (a->call(a->userdata, host, method, request, timeout_ms, m->cancel.fd, &resp, err) < 0)
 		return err->code == FM_E_CANCELLED ? fm_error_set(err, FM_E_CANCELLED, "cancelled") : -1;
 	*(ProtobufCMessage **)ret_response = resp;
@@ -236,15 +251,23 @@ int fm_call_status(struct fm_migration *m, const char *host, uint32_t wait_ms, F
 int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms,
                            void *ret_response, struct fm_error *err)
 {
-	uint64_t next_warning = fm_now_ms() + 10000;
+	return fm_call_within(m, host, method, request, timeout_ms, -1, ret_response, err);
+}
+
+int fm_call_within(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, int grace_ms,
+                   void *ret_response, struct fm_error *err)
+{
+	uint64_t next_warning = fm_now_ms() + 10000, started = fm_now_ms();
 	for (;;) {
 		struct fm_error e = FM_ERROR_INIT;
 		if (fm_call(m, host, method, request, timeout_ms, ret_response, &e) == 0)
 			return 0;
 		if (fm_stop_requested(&m->c->shutdown))
 			return fm_error_set(err, FM_E_UNAVAILABLE, "the manager is stopping; migration %s goes on when it is back", m->id);
-		if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DEADLINE_EXCEEDED) {
-			*err = e;
+		if ((e.code != FM_E_UNAVAILABLE && e.code != FM_E_DEADLINE_EXCEEDED) ||
+		    (grace_ms >= 0 && fm_now_ms() - started >= (uint64_t)grace_ms)) {
+			if (err)
+				*err = e;
 			return -1;
 		}
 		if (fm_now_ms() > next_warning) {

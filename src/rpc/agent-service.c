@@ -14,16 +14,13 @@
 #define SERVICE(s)    struct fm_agent_service *s = userdata
 #define GIVE(message) (*response = &(message)->base)
 
-int fm_agent_containers(struct fm_host *h, struct fm_movers *ms, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
+void fm_agent_mark_roles(struct fm_movers *ms, FM_PB(Container) * *containers, size_t n)
 {
-	if (fm_instances_list(h, ret, ret_n, err) < 0)
-		return -1;
-	for (size_t i = 0; i < *ret_n; i++) {
-		const char *role = fm_movers_instance_role(ms, (*ret)[i]->instance);
+	for (size_t i = 0; i < n; i++) {
+		const char *role = fm_movers_instance_role(ms, containers[i]->instance);
 		if (role)
-			fm_pb_set(&(*ret)[i]->status, role);
+			fm_pb_set(&containers[i]->status, role);
 	}
-	return 0;
 }
 
 HANDLER(info)
@@ -64,10 +61,11 @@ HANDLER(list_containers)
 {
 	SERVICE(s);
 	FM_PB(ListContainersResponse) *r = FM_PB_NEW(ListContainersResponse, list_containers_response);
-	if (fm_agent_containers(s->host, s->movers, &r->containers, &r->n_containers, err) < 0) {
+	if (fm_instances_list(s->host, &r->containers, &r->n_containers, err) < 0) {
 		fm_pb_free(r);
 		return -1;
 	}
+	fm_agent_mark_roles(s->movers, r->containers, r->n_containers);
 	GIVE(r);
 	return 0;
 }

@@ -26,7 +26,7 @@ struct fm_agent_service {
 };
 void fm_agent_service_methods(struct fm_rpc_method ret[_FM_AGENT_METHOD_MAX + 1]);
 
-/* The containers of a host with the movers' view ("incoming", "outgoing") put in: for ListContainers and for the agent's reports. */
-int fm_agent_containers(struct fm_host *h, struct fm_movers *ms, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
+/* Put the movers' view into a host's containers: status "incoming" or "outgoing" instead of the runtime's. For ListContainers and the agent's reports. */
+void fm_agent_mark_roles(struct fm_movers *ms, FM_PB(Container) * *containers, size_t n);
 
 #endif

@@ -27,25 +27,26 @@
 
 #include "sync/filetree.h"
 
-#define FM_TREE_ENTRIES_MAX (4u << 20)
-#define FM_TREE_PATH_MAX 4095u
-#define FM_TREE_NAME_MAX 255u
-#define FM_TREE_DEPTH_MAX 256u
+#define FM_TREE_ENTRIES_MAX      (4u << 20)
+#define FM_TREE_PATH_MAX         4095u
+#define FM_TREE_NAME_MAX         255u
+#define FM_TREE_DEPTH_MAX        256u
 #define FM_TREE_XATTRS_BYTES_MAX (64u << 10)
-#define FM_ENTRY_FIXED_BYTES 52u
-#define FM_ENTRY_BYTES_MAX (FM_ENTRY_FIXED_BYTES + 2 * FM_TREE_PATH_MAX + FM_TREE_XATTRS_BYTES_MAX)
+#define FM_ENTRY_FIXED_BYTES     52u
+#define FM_ENTRY_BYTES_MAX       (FM_ENTRY_FIXED_BYTES + 2 * FM_TREE_PATH_MAX + FM_TREE_XATTRS_BYTES_MAX)
 
-#define FM_ENTRY_HARD_LINK 1u /* another name of `target`, which is at the receiver already */
+#define FM_ENTRY_HARD_LINK  1u /* another name of `target`, which is at the receiver already */
 #define FM_ENTRY_FOLDER_END 2u /* nothing below this folder changes any more in this pass: set its mode and mtime; no xattrs */
-#define FM_ENTRY_FLAGS (FM_ENTRY_HARD_LINK | FM_ENTRY_FOLDER_END)
+#define FM_ENTRY_FLAGS      (FM_ENTRY_HARD_LINK | FM_ENTRY_FOLDER_END)
 
 /* The extended attributes that are carried; others belong to the host (security modules, overlay's own). */
 bool fm_xattr_is_carried(const char *name);
 
 /* fm_filetree_send with another width of the window in which a file counts as just changed (FM_TREE_RACY_MS); for tests. */
 #define FM_TREE_RACY_MS 2000u
-int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass, unsigned racy_ms,
-			  struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
+int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
+                          struct fm_error *err);
 
 #define FM_MANIFEST_NONE UINT32_MAX
 
@@ -58,10 +59,10 @@ struct fm_manifest_entry {
 	uint32_t parent;   /* index of the folder, which comes before; FM_MANIFEST_NONE for the root */
 	uint32_t name_off; /* in names */
 	uint8_t name_len;
-	bool racy;         /* changed so shortly before it was read that a later change may carry the same ctime: send it again */
+	bool racy; /* changed so shortly before it was read that a later change may carry the same ctime: send it again */
 	/* of the pass under way */
-	bool touched;      /* folder: something directly in it was sent or deleted */
-	bool not_entered;  /* folder: another filesystem is mounted on it */
+	bool touched;     /* folder: something directly in it was sent or deleted */
+	bool not_entered; /* folder: another filesystem is mounted on it */
 };
 
 struct fm_manifest {
@@ -75,7 +76,8 @@ struct fm_manifest {
 
 int fm_manifest_new(struct fm_manifest **ret, struct fm_error *err);
 /* *ret_index: of the new entry. RESOURCE_EXHAUSTED past FM_TREE_ENTRIES_MAX. The root has parent NONE and name "". */
-int fm_manifest_add(struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len, const struct stat *st, bool racy, uint32_t *ret_index, struct fm_error *err);
+int fm_manifest_add(struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len, const struct stat *st, bool racy,
+                    uint32_t *ret_index, struct fm_error *err);
 /* FM_MANIFEST_NONE when m is NULL or has none */
 uint32_t fm_manifest_find(const struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len);
 bool fm_manifest_same(const struct fm_manifest_entry *e, const struct stat *st);

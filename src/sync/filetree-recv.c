@@ -24,7 +24,7 @@
 #include "sync/filetree-internal.h"
 #include "sync/stream-internal.h"
 
-#define FRAMES_MAX (3ull * FM_TREE_ENTRIES_MAX) /* an entry, a folder's end, a deletion */
+#define FRAMES_MAX    (3ull * FM_TREE_ENTRIES_MAX) /* an entry, a folder's end, a deletion */
 #define REMOVE_ROUNDS 4
 
 struct folder_slot {
@@ -52,7 +52,7 @@ struct receiver {
 	struct folder_slot folder[2]; /* last one used for paths, and for link targets: entries come folder by folder */
 	int file_fd;                  /* regular file being received, -1 none */
 	uint64_t next_offset;
-	struct entry entry;           /* the last one; of the open file */
+	struct entry entry; /* the last one; of the open file */
 	char xattr_names[FM_TREE_XATTRS_BYTES_MAX];
 	uint8_t buf[FM_MAX_FRAME_BYTES];
 };
@@ -85,7 +85,8 @@ static bool path_ok(const char *p, size_t n)
 		if (i < n && p[i] != '/')
 			continue;
 		size_t len = i - start;
-		if (len == 0 || len > FM_TREE_NAME_MAX || (len == 1 && p[start] == '.') || (len == 2 && p[start] == '.' && p[start + 1] == '.'))
+		if (len == 0 || len > FM_TREE_NAME_MAX || (len == 1 && p[start] == '.') ||
+		    (len == 2 && p[start] == '.' && p[start + 1] == '.'))
 			return false;
 		if (i < n && ++depth > FM_TREE_DEPTH_MAX)
 			return false;
@@ -138,7 +139,8 @@ static bool entry_consistent(const struct entry *e, size_t path_len, size_t targ
 	if (!path_ok(e->path, path_len) || (!dir && path_len == 1 && e->path[0] == '.'))
 		return false;
 	if (link)
-		return !dir && !end && e->size == 0 && e->xattrs_len == 0 && path_ok(e->target, target_len) && !(target_len == 1 && e->target[0] == '.');
+		return !dir && !end && e->size == 0 && e->xattrs_len == 0 && path_ok(e->target, target_len) &&
+		       !(target_len == 1 && e->target[0] == '.');
 	if (end && (!dir || e->xattrs_len))
 		return false;
 	if (lnk ? target_len == 0 || target_len > FM_TREE_PATH_MAX || memchr(e->target, 0, target_len) : target_len != 0)
@@ -173,7 +175,8 @@ static int decode_entry(struct entry *e, const uint8_t *p, size_t n, struct fm_e
 	e->target[target_len] = 0;
 	memcpy(e->xattrs, p + path_len + target_len, xattrs_len);
 	if (!entry_consistent(e, path_len, target_len))
-		return fm_error_set(err, FM_E_DATA_LOSS, "a file entry that makes no sense ('%s', mode %o, flags %u)", e->path, e->mode, e->flags);
+		return fm_error_set(err, FM_E_DATA_LOSS, "a file entry that makes no sense ('%s', mode %o, flags %u)", e->path, e->mode,
+		                    e->flags);
 	return 0;
 }
 
@@ -201,7 +204,8 @@ static int beneath_error(int e, const char *path, struct fm_error *err)
 			err->code = FM_E_DATA_LOSS;
 		return -1;
 	case ENOSYS:
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "this kernel has no openat2 (Linux 5.6), files cannot be received safely");
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "this kernel has no openat2 (Linux 5.6), files cannot be received safely");
 	default:
 		return fm_error_errno(err, e, "cannot open folder '%s'", path);
 	}
@@ -262,11 +266,12 @@ static int remove_tree(struct receiver *r, int dirfd, const char *name, unsigned
 
 	_fm_close_ int fd = open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
-		return fm_error_errno(err, errno, errno == EXDEV ? "cannot remove '%s': something is mounted on it" : "cannot remove '%s'", name);
+		return fm_error_errno(err, errno, errno == EXDEV ? "cannot remove '%s': something is mounted on it" : "cannot remove '%s'",
+		                      name);
 	_fm_closedir_ DIR *dir = fdopendir(fd);
 	if (!dir)
 		return fm_error_errno(err, errno, "cannot remove '%s'", name);
-	fd = -1; /* dir's */
+	fd = -1;                             /* dir's */
 	for (unsigned round = 0;; round++) { /* removing while reading may skip names on some filesystems */
 		if (remove_content(r, dir, depth, err) < 0)
 			return -1;
@@ -323,7 +328,9 @@ static int set_xattrs(struct receiver *r, int fd, const struct entry *e, struct 
 		(void)fm_error_errno(err, errno, "cannot set extended attribute '%s'", name);
 		if (errno == EOPNOTSUPP && err) {
 			err->code = FM_E_FAILED_PRECONDITION;
-			(void)fm_error_hint(err, "the destination's filesystem lacks an attribute that the source's has; use one with the same abilities");
+			(void)fm_error_hint(
+			        err,
+			        "the destination's filesystem lacks an attribute that the source's has; use one with the same abilities");
 		}
 		return -1;
 	}
@@ -365,7 +372,8 @@ static int set_attributes_at(int dirfd, const char *name, const struct entry *e,
 		_fm_close_ int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
 			return fm_error_errno(err, errno, "cannot open it again");
-		(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd); /* chmod without following a link, on kernels before fchmodat2 */
+		(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d",
+		               fd); /* chmod without following a link, on kernels before fchmodat2 */
 		if (chmod(proc, e->mode & 07777) < 0)
 			return fm_error_errno(err, errno, "cannot set mode %o", e->mode & 07777);
 	}
@@ -455,7 +463,8 @@ static int receive_folder_end(struct receiver *r, const struct entry *e, struct 
 static bool same_file(int dirfd, const char *name, int dirfd2, const char *name2)
 {
 	struct stat a, b;
-	return fstatat(dirfd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 && fstatat(dirfd2, name2, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	return fstatat(dirfd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 && fstatat(dirfd2, name2, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 static int receive_hard_link(struct receiver *r, const struct entry *e, struct fm_error *err)
@@ -515,7 +524,8 @@ static int finish_file(struct receiver *r, struct fm_error *err)
 static int count_bytes(struct receiver *r, uint64_t n, struct fm_error *err)
 {
 	if (n > r->max_bytes - r->bytes)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the files take more than the %llu bytes allowed", (unsigned long long)r->max_bytes);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the files take more than the %llu bytes allowed",
+		                    (unsigned long long)r->max_bytes);
 	r->bytes += n;
 	return 0;
 }
@@ -530,7 +540,8 @@ static int on_entry(struct receiver *r, const struct fm_frame_header *h, struct 
 	struct entry *e = &r->entry;
 	int done;
 
-	if (finish_file(r, err) < 0 || count_frame(r, err) < 0 || count_bytes(r, h->length, err) < 0 || decode_entry(e, r->buf, h->length, err) < 0)
+	if (finish_file(r, err) < 0 || count_frame(r, err) < 0 || count_bytes(r, h->length, err) < 0 ||
+	    decode_entry(e, r->buf, h->length, err) < 0)
 		return -1;
 	if (e->flags & FM_ENTRY_FOLDER_END)
 		done = receive_folder_end(r, e, err);
@@ -552,8 +563,8 @@ static int on_data(struct receiver *r, const struct fm_frame_header *h, struct f
 	if (r->file_fd < 0)
 		return fm_error_set(err, FM_E_DATA_LOSS, "data without a file");
 	if (h->length == 0 || offset < r->next_offset || offset > r->entry.size || h->length > r->entry.size - offset)
-		return fm_error_set(err, FM_E_DATA_LOSS, "'%s': %u bytes at %llu do not fit a file of %llu", r->entry.path, h->length, (unsigned long long)offset,
-				    (unsigned long long)r->entry.size);
+		return fm_error_set(err, FM_E_DATA_LOSS, "'%s': %u bytes at %llu do not fit a file of %llu", r->entry.path, h->length,
+		                    (unsigned long long)offset, (unsigned long long)r->entry.size);
 	if (count_bytes(r, h->length, err) < 0)
 		return -1;
 	for (size_t done = 0; done < h->length;) {
@@ -590,7 +601,8 @@ static int on_end(struct receiver *r, const struct fm_frame_header *h, int durab
 	if (finish_file(r, err) < 0)
 		return -1;
 	if (h->b != r->frames)
-		return fm_error_set(err, FM_E_DATA_LOSS, "%llu of %llu entries arrived", (unsigned long long)r->frames, (unsigned long long)h->b);
+		return fm_error_set(err, FM_E_DATA_LOSS, "%llu of %llu entries arrived", (unsigned long long)r->frames,
+		                    (unsigned long long)h->b);
 	if (durable && syncfs(r->root_fd) < 0)
 		return fm_error_errno(err, errno, "cannot write the files to disk");
 	return fm_stream_send(r->stream, FM_FRAME_FILES_OK, h->a, 0, NULL, 0, r->timeout_ms, err);
@@ -623,7 +635,8 @@ static int receive_pass(struct receiver *r, int durable, int cancel_fd, struct f
 	return -1;
 }
 
-int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
+int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd,
+                     struct fm_error *err)
 {
 	/* cleared memory is not needed for the large buffers, and would cost more than a small pass */
 	_fm_cleanup_(receiver_free) struct receiver *r = malloc(sizeof(*r));

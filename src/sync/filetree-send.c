@@ -31,10 +31,10 @@
 #include "sync/filetree-internal.h"
 #include "sync/stream-internal.h"
 
-#define BATCH_BYTES (512u << 10)
+#define BATCH_BYTES     (512u << 10)
 #define MIN_CHUNK_BYTES 16384u
-#define CANCEL_EVERY 256u /* entries between two looks at the cancel descriptor */
-#define OVERLAY_SETTLE_S 3600
+#define CANCEL_EVERY    256u /* entries between two looks at the cancel descriptor */
+#define WRITTEN_BACK_S  120  /* the kernel writes dirty pages back on its own after half a minute */
 
 /* All names of one inode with several */
 struct link_group {
@@ -174,7 +174,9 @@ static struct link_group *link_group_of(struct links *l, const struct stat *st)
 		return NULL;
 	struct link_group *g = &l->groups[link_slot(l, st->st_dev, st->st_ino)];
 	if (!g->used) {
-		*g = (struct link_group){ .dev = st->st_dev, .ino = st->st_ino, .source = FM_MANIFEST_NONE, .waiting = FM_MANIFEST_NONE, .used = true };
+		*g = (struct link_group){
+			.dev = st->st_dev, .ino = st->st_ino, .source = FM_MANIFEST_NONE, .waiting = FM_MANIFEST_NONE, .used = true
+		};
 		l->n_groups++;
 	}
 	return g;
@@ -337,6 +339,30 @@ static int send_content(struct walk *w, int fd, const struct stat *st, struct fm
 	return 0;
 }
 
+/* A regular file through the descriptor that was checked, O_NOATIME when we may. */
+static int open_regular(int dirfd, const char *name, struct stat *st)
+{
+	char proc[48];
+
+	_fm_close_ int path_fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (path_fd < 0)
+		return -1;
+	if (fstat(path_fd, st) < 0)
+		return -1;
+	if (!S_ISREG(st->st_mode)) {
+		errno = ENOENT;
+		return -1;
+	}
+	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", path_fd);
+	int fd = open(proc, O_RDONLY | O_NOATIME | O_CLOEXEC);
+	return fd < 0 && errno == EPERM ? open(proc, O_RDONLY | O_CLOEXEC) : fd;
+}
+
+static bool is_fresh(const struct stat *st)
+{
+	return time(NULL) - st->st_ctim.tv_sec < WRITTEN_BACK_S;
+}
+
 /* What is dirty in memory is written, so that pages become write-protected and the next store through a mapping moves ctime; see the top. */
 static void settle(const struct walk *w, int fd, const struct stat *st)
 {
@@ -347,13 +373,33 @@ static void settle(const struct walk *w, int fd, const struct stat *st)
 		return;
 	}
 	/* The pages belong to a file of a layer below, which only fsync reaches; it costs a flush of the disk, so not for files that the kernel has long written back on its own. */
-	if (time(NULL) - st->st_ctim.tv_sec < OVERLAY_SETTLE_S)
+	if (is_fresh(st))
 		(void)fdatasync(fd);
+}
+
+/* settle waits for the disk file by file; in a folder of fresh files, all writes are started first, so that they wait for each other no more. */
+static void start_writeback(const struct walk *w, DIR *dir)
+{
+	struct stat st;
+
+	if (w->last || w->overlay)
+		return;
+	for (const struct dirent *d; (d = readdir(dir));) {
+		if (d->d_type != DT_REG && d->d_type != DT_UNKNOWN)
+			continue;
+		if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) || !is_fresh(&st))
+			continue;
+		_fm_close_ int fd = open_regular(dirfd(dir), d->d_name, &st);
+		if (fd >= 0)
+			(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	}
+	rewinddir(dir);
 }
 
 /* one name */
 
-static int remember(struct walk *w, uint32_t parent, const char *name, const struct stat *st, bool racy, uint32_t previous, uint32_t *ret, struct fm_error *err)
+static int remember(struct walk *w, uint32_t parent, const char *name, const struct stat *st, bool racy, uint32_t previous, uint32_t *ret,
+                    struct fm_error *err)
 {
 	if (fm_manifest_add(w->manifest, parent, name, strlen(name), st, racy, ret, err) < 0)
 		return -1;
@@ -379,25 +425,6 @@ static int send_hard_link(struct walk *w, uint32_t entry, uint32_t source, struc
 	return put_entry(w, &e, err);
 }
 
-/* A regular file through the descriptor that was checked, O_NOATIME when we may. */
-static int open_regular(int dirfd, const char *name, struct stat *st)
-{
-	char proc[48];
-
-	_fm_close_ int path_fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (path_fd < 0)
-		return -1;
-	if (fstat(path_fd, st) < 0)
-		return -1;
-	if (!S_ISREG(st->st_mode)) {
-		errno = ENOENT;
-		return -1;
-	}
-	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", path_fd);
-	int fd = open(proc, O_RDONLY | O_NOATIME | O_CLOEXEC);
-	return fd < 0 && errno == EPERM ? open(proc, O_RDONLY | O_CLOEXEC) : fd;
-}
-
 /* Is something mounted on exactly this name? */
 static bool is_mount_point(int dirfd, const char *name)
 {
@@ -407,7 +434,8 @@ static bool is_mount_point(int dirfd, const char *name)
 }
 
 /* Whole content and attributes. *ret NONE when it vanished. */
-static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, const struct stat *looked, uint32_t *ret, struct fm_error *err)
+static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, const struct stat *looked,
+                      uint32_t *ret, struct fm_error *err)
 {
 	struct stat st = *looked;
 	_fm_close_ int fd = -1;
@@ -447,7 +475,8 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 }
 
 /* Everything but folders */
-static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, const struct stat *st, struct fm_error *err)
+static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, const struct stat *st,
+                      struct fm_error *err)
 {
 	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
 	bool racy = is_racy(w, st);
@@ -488,7 +517,8 @@ static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t pare
 static int walk_folder(struct walk *w, DIR *dir, uint32_t entry, uint32_t previous, unsigned depth, struct fm_error *err);
 
 /* A folder's own attributes; *ret its entry. fd is the folder, open. */
-static int send_folder(struct walk *w, int fd, const char *name, uint32_t parent, uint32_t previous, const struct stat *st, uint32_t *ret, struct fm_error *err)
+static int send_folder(struct walk *w, int fd, const char *name, uint32_t parent, uint32_t previous, const struct stat *st, uint32_t *ret,
+                       struct fm_error *err)
 {
 	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
 
@@ -509,7 +539,8 @@ static int send_folder(struct walk *w, int fd, const char *name, uint32_t parent
 }
 
 /* Opens and sends the folder. *ret_fd -1: it vanished, or it is a mount point, which is not entered. */
-static int enter_folder(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, int *ret_fd, uint32_t *ret, struct fm_error *err)
+static int enter_folder(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, int *ret_fd, uint32_t *ret,
+                        struct fm_error *err)
 {
 	struct stat st;
 
@@ -528,7 +559,8 @@ static int enter_folder(struct walk *w, int dirfd, const char *name, uint32_t pa
 	return 0;
 }
 
-static int visit_folder(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, unsigned depth, struct fm_error *err)
+static int visit_folder(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, unsigned depth,
+                        struct fm_error *err)
 {
 	_fm_close_ int fd = -1;
 	uint32_t entry = FM_MANIFEST_NONE;
@@ -548,7 +580,8 @@ static int visit_folder(struct walk *w, int dirfd, const char *name, uint32_t pa
 	return walk_folder(w, dir, entry, previous, depth, err);
 }
 
-static int visit(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous_parent, unsigned depth, struct fm_error *err)
+static int visit(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous_parent, unsigned depth,
+                 struct fm_error *err)
 {
 	struct stat st;
 
@@ -558,7 +591,8 @@ static int visit(struct walk *w, int dirfd, const char *name, uint32_t parent, u
 		return 0;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return has_vanished(errno) ? 0 : fm_error_errno(err, errno, "cannot look at '%s'", shown(w));
-	uint32_t previous = previous_parent == FM_MANIFEST_NONE ? FM_MANIFEST_NONE : fm_manifest_find(w->previous, previous_parent, name, strlen(name));
+	uint32_t previous =
+	        previous_parent == FM_MANIFEST_NONE ? FM_MANIFEST_NONE : fm_manifest_find(w->previous, previous_parent, name, strlen(name));
 	if (S_ISDIR(st.st_mode))
 		return visit_folder(w, dirfd, name, parent, previous, depth + 1, err);
 	if (S_ISSOCK(st.st_mode)) /* whoever listens makes it anew */
@@ -572,6 +606,7 @@ static int walk_folder(struct walk *w, DIR *dir, uint32_t entry, uint32_t previo
 {
 	size_t base = w->path_len;
 
+	start_writeback(w, dir);
 	for (;;) {
 		errno = 0;
 		const struct dirent *d = readdir(dir);
@@ -583,7 +618,8 @@ static int walk_folder(struct walk *w, DIR *dir, uint32_t entry, uint32_t previo
 			continue;
 		size_t n = strlen(d->d_name), slash = base ? 1 : 0;
 		if (base + slash + n > FM_TREE_PATH_MAX)
-			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "a path below '%s' is longer than %u bytes", shown(w), FM_TREE_PATH_MAX);
+			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "a path below '%s' is longer than %u bytes", shown(w),
+			                    FM_TREE_PATH_MAX);
 		if (slash)
 			w->path[base] = '/';
 		memcpy(w->path + base + slash, d->d_name, n + 1);
@@ -629,7 +665,13 @@ static int send_folder_ends(struct walk *w, struct fm_error *err)
 		const struct fm_manifest_entry *m = &w->manifest->entries[i];
 		if (!m->touched || !S_ISDIR(m->mode))
 			continue;
-		struct entry e = { .mode = m->mode, .uid = m->uid, .gid = m->gid, .flags = FM_ENTRY_FOLDER_END, .mtime_s = m->mtime_s, .mtime_ns = m->mtime_ns, .path = path };
+		struct entry e = { .mode = m->mode,
+			           .uid = m->uid,
+			           .gid = m->gid,
+			           .flags = FM_ENTRY_FOLDER_END,
+			           .mtime_s = m->mtime_s,
+			           .mtime_ns = m->mtime_ns,
+			           .path = path };
 		e.path_len = fm_manifest_path(w->manifest, i, path);
 		if (put_entry(w, &e, err) < 0)
 			return -1;
@@ -677,8 +719,9 @@ static int run_pass(struct walk *w, const char *root, unsigned pass, struct fm_e
 	return fm_batch_flush(&w->batch, err);
 }
 
-int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass, unsigned racy_ms,
-			  struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
+int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
+                          struct fm_error *err)
 {
 	struct fm_error e = FM_ERROR_INIT;
 	_fm_cleanup_(walk_done) struct walk *w = calloc(1, sizeof(*w));
@@ -705,8 +748,8 @@ int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *ex
 	return 0;
 }
 
-int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes,
-		     int timeout_ms, int cancel_fd, struct fm_error *err)
+int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                     struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
 	return fm_filetree_send_racy(s, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
 }

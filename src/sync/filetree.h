@@ -17,9 +17,10 @@ size_t fm_manifest_entries(const struct fm_manifest *m);
 
 /* One pass over root. previous NULL = everything. Sends FILE_* frames and FILES_END{a=pass}; does not wait for FILES_OK. exclude: strv of paths relative to root, may be NULL.
  * A file that changes while it is read is sent as read and will differ from its manifest entry, so the next pass sends it again. */
-int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms,
-		     int cancel_fd, struct fm_error *err);
+int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                     struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
 /* Receive one pass into root (must exist) until FILES_END, apply, fsync the filesystem when durable is set, answer FILES_OK. */
-int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
+int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd,
+                     struct fm_error *err);
 
 #endif

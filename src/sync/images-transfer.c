@@ -19,9 +19,9 @@
 #include "basic/str.h"
 #include "sync/stream-internal.h"
 
-#define BATCH_BYTES (512u << 10)
+#define BATCH_BYTES     (512u << 10)
 #define MIN_CHUNK_BYTES 4096u /* less room than this in the batch: flush first */
-#define NAME_BYTES 255u
+#define NAME_BYTES      255u
 
 static bool name_characters_ok(const char *name, size_t n)
 {
@@ -79,7 +79,8 @@ static int send_entry(struct fm_batch *b, int dirfd, const char *name, uint64_t 
 	if (fstat(fd, &st) < 0)
 		return fm_error_errno(err, errno, "cannot look at image '%s'", name);
 	if ((uint64_t)st.st_size > FM_MAX_IMAGE_FILE_BYTES)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "image '%s' has %llu bytes, more than any checkpoint should", name, (unsigned long long)st.st_size);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "image '%s' has %llu bytes, more than any checkpoint should", name,
+		                    (unsigned long long)st.st_size);
 	if (send_file(b, fd, name, (uint64_t)st.st_size, err) < 0)
 		return -1;
 	*ret_size = (uint64_t)st.st_size;
@@ -148,8 +149,9 @@ static int recv_begin(struct receiver *r, const struct fm_frame_header *h, const
 	if (name_left_out(r->name))
 		return fm_error_set(err, FM_E_DATA_LOSS, "an image with a name that is not allowed arrived: '%s'", r->name);
 	if (h->a > FM_MAX_IMAGE_FILE_BYTES || h->a > r->max_bytes - r->bytes || r->files >= FM_MAX_IMAGE_FILES)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the checkpoint is larger than the %llu bytes allowed (image '%s' has %llu)",
-				    (unsigned long long)r->max_bytes, r->name, (unsigned long long)h->a);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED,
+		                    "the checkpoint is larger than the %llu bytes allowed (image '%s' has %llu)",
+		                    (unsigned long long)r->max_bytes, r->name, (unsigned long long)h->a);
 
 	fm_closep(&r->fd);
 	r->fd = openat(r->dirfd, r->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -174,8 +176,9 @@ static int recv_data(struct receiver *r, const struct fm_frame_header *h, const 
 static int recv_end(const struct receiver *r, const struct fm_frame_header *h, struct fm_error *err)
 {
 	if (r->left || h->a != r->files || h->b != r->bytes)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the checkpoint is incomplete: %llu files and %llu bytes of %llu and %llu arrived", (unsigned long long)r->files,
-				    (unsigned long long)(r->bytes - r->left), (unsigned long long)h->a, (unsigned long long)h->b);
+		return fm_error_set(err, FM_E_DATA_LOSS, "the checkpoint is incomplete: %llu files and %llu bytes of %llu and %llu arrived",
+		                    (unsigned long long)r->files, (unsigned long long)(r->bytes - r->left), (unsigned long long)h->a,
+		                    (unsigned long long)h->b);
 	return 0;
 }
 
@@ -194,8 +197,8 @@ static int recv_frame(struct receiver *r, const struct fm_frame_header *h, const
 	}
 }
 
-int fm_images_recv(struct fm_stream *s, int images_dirfd, uint64_t max_bytes, const struct fm_frame_header *first, void *buf, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
-		   struct fm_error *err)
+int fm_images_recv(struct fm_stream *s, int images_dirfd, uint64_t max_bytes, const struct fm_frame_header *first, void *buf,
+                   uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
 	_fm_cleanup_(receiver_done) struct receiver r = { .stream = s, .dirfd = images_dirfd, .max_bytes = max_bytes, .fd = -1 };
 	struct fm_frame_header h = { 0 };

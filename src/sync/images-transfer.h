@@ -10,7 +10,7 @@
 /* Send every image file, then IMAGES_END. Many small files are batched into few writes: this runs inside the freeze. */
 int fm_images_send(struct fm_stream *s, int images_dirfd, uint64_t *ret_bytes, int timeout_ms, struct fm_error *err);
 /* Receive until IMAGES_END; `first` is the frame header already received (or NULL) with its payload in buf (cap FM_MAX_FRAME_BYTES). max_bytes limits the sum. */
-int fm_images_recv(struct fm_stream *s, int images_dirfd, uint64_t max_bytes, const struct fm_frame_header *first, void *buf, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
-		   struct fm_error *err);
+int fm_images_recv(struct fm_stream *s, int images_dirfd, uint64_t max_bytes, const struct fm_frame_header *first, void *buf,
+                   uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
 
 #endif

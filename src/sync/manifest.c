@@ -11,8 +11,8 @@
 #include "basic/cleanup.h"
 #include "sync/filetree-internal.h"
 
-#define FIRST_ENTRIES 1024u
-#define FIRST_SLOTS 2048u
+#define FIRST_ENTRIES    1024u
+#define FIRST_SLOTS      2048u
 #define FIRST_NAME_BYTES 16384u
 
 int fm_manifest_new(struct fm_manifest **ret, struct fm_error *err)
@@ -96,7 +96,8 @@ static int make_room(struct fm_manifest *m, size_t name_len)
 	return (uint64_t)(m->n + 1) * 4 > (uint64_t)m->n_slots * 3 ? grow_slots(m) : 0;
 }
 
-int fm_manifest_add(struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len, const struct stat *st, bool racy, uint32_t *ret_index, struct fm_error *err)
+int fm_manifest_add(struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len, const struct stat *st, bool racy,
+                    uint32_t *ret_index, struct fm_error *err)
 {
 	if (m->n >= FM_TREE_ENTRIES_MAX)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the tree has more than %u files", FM_TREE_ENTRIES_MAX);
@@ -130,7 +131,8 @@ uint32_t fm_manifest_find(const struct fm_manifest *m, uint32_t parent, const ch
 {
 	if (!m || !m->n)
 		return FM_MANIFEST_NONE;
-	for (uint32_t i = hash_name(parent, name, name_len) & (m->n_slots - 1); m->slots[i] != FM_MANIFEST_NONE; i = (i + 1) & (m->n_slots - 1)) {
+	for (uint32_t i = hash_name(parent, name, name_len) & (m->n_slots - 1); m->slots[i] != FM_MANIFEST_NONE;
+	     i = (i + 1) & (m->n_slots - 1)) {
 		const struct fm_manifest_entry *e = &m->entries[m->slots[i]];
 		if (e->parent == parent && e->name_len == name_len && (!name_len || memcmp(m->names + e->name_off, name, name_len) == 0))
 			return m->slots[i];
@@ -141,8 +143,8 @@ uint32_t fm_manifest_find(const struct fm_manifest *m, uint32_t parent, const ch
 bool fm_manifest_same(const struct fm_manifest_entry *e, const struct stat *st)
 {
 	return !e->racy && e->ino == st->st_ino && e->size == (uint64_t)st->st_size && e->mtime_s == st->st_mtim.tv_sec &&
-	       e->mtime_ns == (uint32_t)st->st_mtim.tv_nsec && e->ctime_s == st->st_ctim.tv_sec && e->ctime_ns == (uint32_t)st->st_ctim.tv_nsec &&
-	       e->mode == st->st_mode && e->uid == st->st_uid && e->gid == st->st_gid;
+	       e->mtime_ns == (uint32_t)st->st_mtim.tv_nsec && e->ctime_s == st->st_ctim.tv_sec &&
+	       e->ctime_ns == (uint32_t)st->st_ctim.tv_nsec && e->mode == st->st_mode && e->uid == st->st_uid && e->gid == st->st_gid;
 }
 
 size_t fm_manifest_path(const struct fm_manifest *m, uint32_t index, char path[FM_TREE_PATH_MAX + 1])
@@ -155,7 +157,7 @@ size_t fm_manifest_path(const struct fm_manifest *m, uint32_t index, char path[F
 		memcpy(path, ".", 2);
 		return 1;
 	}
-	len--; /* no slash in front */
+	len--;                        /* no slash in front */
 	if (len > FM_TREE_PATH_MAX) { /* cannot be, see above; never write past the end */
 		path[0] = 0;
 		return 0;

@@ -23,7 +23,7 @@
 #include "basic/limits.h"
 #include "sync/stream-internal.h"
 
-#define SEND_MS 30000 /* a megabyte; a stream slower than that is no use */
+#define SEND_MS     30000 /* a megabyte; a stream slower than that is no use */
 #define BATCH_BYTES (FM_MAX_FRAME_BYTES + FM_PAGES_PER_REQUEST_MAX * (FM_FRAME_HEADER_BYTES + 4u))
 
 struct task {
@@ -62,7 +62,8 @@ static int open_task(struct task *t, struct fm_error *err)
 int fm_page_source_new(const struct fm_page_source_task *tasks, size_t n, struct fm_page_source **ret, struct fm_error *err)
 {
 	if (n == 0 || n > FM_MAX_TREE_PROCESSES)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "pages can be served for 1 to %d processes, not %zu", FM_MAX_TREE_PROCESSES, n);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "pages can be served for 1 to %d processes, not %zu", FM_MAX_TREE_PROCESSES,
+		                    n);
 	_fm_cleanup_(fm_page_source_freep) struct fm_page_source *p = calloc(1, sizeof(*p));
 	if (p)
 		p->tasks = calloc(n, sizeof(*p->tasks));
@@ -103,7 +104,8 @@ static int check_alive(const struct task *t, struct fm_error *err)
 		n = poll(&p, 1, 0);
 	while (n < 0 && errno == EINTR);
 	if (n != 0)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "process %d (host pid %d) ended while its memory was still needed", (int)t->ns_pid, (int)t->host_pid);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "process %d (host pid %d) ended while its memory was still needed",
+		                    (int)t->ns_pid, (int)t->host_pid);
 	return 0;
 }
 
@@ -117,7 +119,8 @@ static ssize_t read_pages(const struct task *t, uint64_t address, uint8_t *to, s
 	if (r >= (ssize_t)FM_PAGE_BYTES)
 		return r / FM_PAGE_BYTES;
 	if (r < 0 && errno != EFAULT && errno != ESRCH)
-		return fm_error_errno(err, errno, "cannot read %zu pages at %#llx of process %d", n_pages, (unsigned long long)address, (int)t->host_pid);
+		return fm_error_errno(err, errno, "cannot read %zu pages at %#llx of process %d", n_pages, (unsigned long long)address,
+		                      (int)t->host_pid);
 
 	if (address > INT64_MAX - FM_PAGE_BYTES)
 		return 0;
@@ -125,7 +128,8 @@ static ssize_t read_pages(const struct task *t, uint64_t address, uint8_t *to, s
 		r = pread(t->mem_fd, to, FM_PAGE_BYTES, (off_t)address);
 	while (r < 0 && errno == EINTR);
 	if (r < 0 && errno != EIO && errno != EFAULT)
-		return fm_error_errno(err, errno, "cannot read the page at %#llx of process %d", (unsigned long long)address, (int)t->host_pid);
+		return fm_error_errno(err, errno, "cannot read the page at %#llx of process %d", (unsigned long long)address,
+		                      (int)t->host_pid);
 	return r == (ssize_t)FM_PAGE_BYTES ? 1 : 0;
 }
 
@@ -140,7 +144,8 @@ static int add_gone(struct fm_batch *b, const struct task *t, uint64_t address, 
 }
 
 /* Runs of readable and of unreadable pages, in order. The batch has room for the worst case, so nothing leaves before the task was seen alive. */
-static int answer(struct fm_page_source *p, struct fm_batch *b, const struct task *t, uint64_t address, uint32_t n_pages, struct fm_error *err)
+static int answer(struct fm_page_source *p, struct fm_batch *b, const struct task *t, uint64_t address, uint32_t n_pages,
+                  struct fm_error *err)
 {
 	uint32_t gone = 0;
 	uint64_t sent = 0;
@@ -178,18 +183,22 @@ static int answer(struct fm_page_source *p, struct fm_batch *b, const struct tas
 	return 0;
 }
 
-static int handle_request(struct fm_page_source *p, struct fm_batch *b, const struct fm_frame_header *h, const uint8_t *payload, struct fm_error *err)
+static int handle_request(struct fm_page_source *p, struct fm_batch *b, const struct fm_frame_header *h, const uint8_t *payload,
+                          struct fm_error *err)
 {
 	if (h->length != 8)
 		return fm_error_set(err, FM_E_DATA_LOSS, "a page request of %u bytes", h->length);
 	uint32_t n_pages = fm_get_le32(payload);
-	if (n_pages == 0 || n_pages > FM_PAGES_PER_REQUEST_MAX || h->b % FM_PAGE_BYTES || h->b > UINT64_MAX - (uint64_t)n_pages * FM_PAGE_BYTES)
-		return fm_error_set(err, FM_E_DATA_LOSS, "an impossible page request: %u pages at %#llx", n_pages, (unsigned long long)h->b);
+	if (n_pages == 0 || n_pages > FM_PAGES_PER_REQUEST_MAX || h->b % FM_PAGE_BYTES ||
+	    h->b > UINT64_MAX - (uint64_t)n_pages * FM_PAGE_BYTES)
+		return fm_error_set(err, FM_E_DATA_LOSS, "an impossible page request: %u pages at %#llx", n_pages,
+		                    (unsigned long long)h->b);
 
 	struct task key = { .ns_pid = (pid_t)h->a };
 	const struct task *t = h->a <= INT32_MAX ? bsearch(&key, p->tasks, p->n_tasks, sizeof(*p->tasks), compare_tasks) : NULL;
 	if (!t)
-		return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were asked for, which is not being migrated", (unsigned long long)h->a);
+		return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were asked for, which is not being migrated",
+		                    (unsigned long long)h->a);
 	return answer(p, b, t, h->b, n_pages, err);
 }
 

@@ -10,7 +10,10 @@
 
 #include "sync/stream.h"
 
-struct fm_page_source_task { pid_t ns_pid; pid_t host_pid; };
+struct fm_page_source_task {
+	pid_t ns_pid;
+	pid_t host_pid;
+};
 
 struct fm_page_source;
 int fm_page_source_new(const struct fm_page_source_task *tasks, size_t n, struct fm_page_source **ret, struct fm_error *err);

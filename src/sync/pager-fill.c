@@ -195,52 +195,69 @@ static int forked(struct fm_pager *p, const struct fm_pager_space *parent, int f
 	return fm_pager_watch(p, s->fd, s->key, err);
 }
 
-static int handle(struct fm_pager *p, struct fm_pager_space *s, const struct uffd_msg *m, struct fm_error *err)
+/* What changes the table. */
+static int take_note(struct fm_pager *p, struct fm_pager_space *s, const struct uffd_msg *m, struct fm_error *err)
 {
 	switch (m->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		return page_fault(p, s, m->arg.pagefault.address, err);
+		return 0;
 	case UFFD_EVENT_FORK:
 		return forked(p, s, (int)m->arg.fork.ufd, err);
 	case UFFD_EVENT_REMAP:
-		if (fm_space_remap(p->table, s, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len, err) < 0)
-			return -1;
-		rouse(p, s, m->arg.remap.from, m->arg.remap.from + m->arg.remap.len);
-		rouse(p, s, m->arg.remap.to, m->arg.remap.to + m->arg.remap.len);
-		return 0;
+		return fm_space_remap(p->table, s, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len, err);
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
 		fm_space_remove(s, m->arg.remove.start, m->arg.remove.end);
-		rouse(p, s, m->arg.remove.start, m->arg.remove.end);
 		return 0;
 	default:
 		return fm_error_set(err, FM_E_INTERNAL, "the kernel sent an unknown userfaultfd message %#x", m->event);
 	}
 }
 
-/* Number of messages read and handled, -1 fatal. The descriptors of children in messages behind a failure are lost; the state file then says so. */
+/* What the waiting threads need. A fault is judged by the table as it is after all messages that were read with it: so does the kernel. */
+static int respond(struct fm_pager *p, struct fm_pager_space *s, const struct uffd_msg *m, struct fm_error *err)
+{
+	switch (m->event) {
+	case UFFD_EVENT_PAGEFAULT:
+		return page_fault(p, s, m->arg.pagefault.address, err);
+	case UFFD_EVENT_REMAP:
+		rouse(p, s, m->arg.remap.from, m->arg.remap.from + m->arg.remap.len);
+		rouse(p, s, m->arg.remap.to, m->arg.remap.to + m->arg.remap.len);
+		return 0;
+	case UFFD_EVENT_REMOVE:
+	case UFFD_EVENT_UNMAP:
+		rouse(p, s, m->arg.remove.start, m->arg.remove.end);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * Number of messages read and handled, -1 fatal. Only what must not be lost in a crash is done within the event: faults are reported again. After a failure the event stays open in the
+ * state file, because something was not written down.
+ */
 static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_error *err)
 {
 	struct uffd_msg m[MESSAGES];
 
 	fm_pager_state_begin_event(p->table->state);
 	ssize_t r = read(s->fd, m, sizeof(m));
-	if (r < 0) {
-		int e = errno;
-		fm_pager_state_end_event(p->table->state);
-		if (e == EAGAIN || e == EINTR)
-			return 0;
-		(void)fm_error_errno(err, e, "cannot read from a userfaultfd");
-		if (e == EMFILE || e == ENFILE)
-			(void)fm_error_hint(err, "a process forked and there is no descriptor left for its child: raise the limit of open files of the agent");
-		return -1;
-	}
-	size_t n = (size_t)r / sizeof(m[0]);
+	int e = r < 0 ? errno : 0;
+	size_t n = r < 0 ? 0 : (size_t)r / sizeof(m[0]);
 	for (size_t i = 0; i < n; i++)
-		if (handle(p, s, &m[i], err) < 0)
+		if (take_note(p, s, &m[i], err) < 0)
 			return -1;
 	fm_pager_state_end_event(p->table->state);
-	return (int)n;
+	for (size_t i = 0; i < n; i++)
+		if (respond(p, s, &m[i], err) < 0)
+			return -1;
+	if (r >= 0 || e == EAGAIN || e == EINTR)
+		return (int)n;
+	(void)fm_error_errno(err, e, "cannot read from a userfaultfd");
+	if (e == EMFILE || e == ENFILE)
+		(void)fm_error_hint(err, "a process forked and there is no descriptor left for its child: raise the limit of open files of the agent");
+	return -1;
 }
 
 void fm_pager_read_events(struct fm_pager *p, struct fm_pager_space *s)

@@ -12,16 +12,37 @@
 
 #include "sync/stream.h"
 
-#define FM_FRAME_MAGIC 0x31534d46u /* "FMS1", little-endian */
+#define FM_FRAME_MAGIC        0x31534d46u /* "FMS1", little-endian */
 #define FM_FRAME_HEADER_BYTES 32u
-#define FM_TLS_RECORD_BYTES 16384u
+#define FM_TLS_RECORD_BYTES   16384u
 
-static inline void fm_put_le16(uint8_t *p, uint16_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
-static inline void fm_put_le32(uint8_t *p, uint32_t v) { fm_put_le16(p, (uint16_t)v); fm_put_le16(p + 2, (uint16_t)(v >> 16)); }
-static inline void fm_put_le64(uint8_t *p, uint64_t v) { fm_put_le32(p, (uint32_t)v); fm_put_le32(p + 4, (uint32_t)(v >> 32)); }
-static inline uint16_t fm_get_le16(const uint8_t *p) { return (uint16_t)(p[0] | (unsigned)p[1] << 8); }
-static inline uint32_t fm_get_le32(const uint8_t *p) { return fm_get_le16(p) | (uint32_t)fm_get_le16(p + 2) << 16; }
-static inline uint64_t fm_get_le64(const uint8_t *p) { return fm_get_le32(p) | (uint64_t)fm_get_le32(p + 4) << 32; }
+static inline void fm_put_le16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)v;
+	p[1] = (uint8_t)(v >> 8);
+}
+static inline void fm_put_le32(uint8_t *p, uint32_t v)
+{
+	fm_put_le16(p, (uint16_t)v);
+	fm_put_le16(p + 2, (uint16_t)(v >> 16));
+}
+static inline void fm_put_le64(uint8_t *p, uint64_t v)
+{
+	fm_put_le32(p, (uint32_t)v);
+	fm_put_le32(p + 4, (uint32_t)(v >> 32));
+}
+static inline uint16_t fm_get_le16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] | (unsigned)p[1] << 8);
+}
+static inline uint32_t fm_get_le32(const uint8_t *p)
+{
+	return fm_get_le16(p) | (uint32_t)fm_get_le16(p + 2) << 16;
+}
+static inline uint64_t fm_get_le64(const uint8_t *p)
+{
+	return fm_get_le32(p) | (uint64_t)fm_get_le32(p + 4) << 32;
+}
 
 /* Writes the 32 bytes of a header; computes the payload's checksum. */
 void fm_frame_encode(uint8_t out[FM_FRAME_HEADER_BYTES], enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length);
@@ -44,7 +65,7 @@ struct fm_batch {
 	uint8_t *data;
 	size_t len, cap;
 	int timeout_ms, cancel_fd;
-	uint64_t bytes;           /* headers and payloads sent or waiting */
+	uint64_t bytes; /* headers and payloads sent or waiting */
 };
 int fm_batch_init(struct fm_batch *b, struct fm_stream *s, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err);
 void fm_batch_done(struct fm_batch *b); /* drops what was not flushed */
@@ -63,7 +84,8 @@ int fm_batch_flush(struct fm_batch *b, struct fm_error *err);
  */
 struct fm_tls;
 /* host: the name or address the peer's certificate must carry (client), NULL = none (server). wire_bytes: counter of bytes on the socket, borrowed. fd stays the caller's. */
-int fm_tls_new(int fd, const struct fm_stream_tls *files, bool server, const char *host, _Atomic uint64_t *wire_bytes, struct fm_tls **ret, struct fm_error *err);
+int fm_tls_new(int fd, const struct fm_stream_tls *files, bool server, const char *host, _Atomic uint64_t *wire_bytes, struct fm_tls **ret,
+               struct fm_error *err);
 /* Says good-bye (close_notify) when that does not block, frees. */
 void fm_tls_free(struct fm_tls *t);
 int fm_tls_handshake(struct fm_tls *t, short *ret_want, struct fm_error *err); /* 1 done, 0 wait, -1 */

@@ -27,7 +27,7 @@
 #include "sync/stream-internal.h"
 
 #define INPUT_BUFFER_BYTES (128u << 10)
-#define REKEY_BYTES (64ull << 30) /* AES-GCM is good for 2^24.5 records (about 380 GB) under one key */
+#define REKEY_BYTES        (64ull << 30) /* AES-GCM is good for 2^24.5 records (about 380 GB) under one key */
 
 struct ticket_lock {
 	pthread_mutex_t mutex;
@@ -199,8 +199,9 @@ static int tls_fail(struct fm_tls *t, int ssl_error, const char *what, struct fm
 
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "%s: the other side's certificate was refused: %s", what,
-				   X509_verify_cert_error_string(SSL_get_verify_result(t->ssl)));
-		return fm_error_hint(err, "both hosts need certificates of the same authority, valid now, that carry the host's name and addresses (fleximigrate pki issue)");
+		                   X509_verify_cert_error_string(SSL_get_verify_result(t->ssl)));
+		return fm_error_hint(err, "both hosts need certificates of the same authority, valid now, that carry the host's name and "
+		                          "addresses (fleximigrate pki issue)");
 	}
 	if (alert_is_about_identity(reason) || reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "%s: certificates were refused: %s", what, text);
@@ -288,7 +289,8 @@ static int attach_transport(struct fm_tls *t, struct fm_error *err)
 	return 0;
 }
 
-int fm_tls_new(int fd, const struct fm_stream_tls *files, bool server, const char *host, _Atomic uint64_t *wire_bytes, struct fm_tls **ret, struct fm_error *err)
+int fm_tls_new(int fd, const struct fm_stream_tls *files, bool server, const char *host, _Atomic uint64_t *wire_bytes, struct fm_tls **ret,
+               struct fm_error *err)
 {
 	if (!files->ca_pem_path || !files->cert_pem_path || !files->key_pem_path)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "TLS needs an authority, a certificate and a key");

@@ -33,15 +33,15 @@
 #include "sync/crc32c.h"
 #include "sync/stream-internal.h"
 
-#define PROTOCOL_VERSION 1u
-#define INPUT_BYTES (64u << 10)
-#define DIRECT_READ_BYTES 4096u /* from here on a payload's rest is read past the buffer */
+#define PROTOCOL_VERSION    1u
+#define INPUT_BYTES         (64u << 10)
+#define DIRECT_READ_BYTES   4096u /* from here on a payload's rest is read past the buffer */
 #define ERROR_PAYLOAD_BYTES 2048u
-#define SECRET_BYTES 128u       /* longest token or migration id */
-#define SEND_ERROR_MS 1000
+#define SECRET_BYTES        128u /* longest token or migration id */
+#define SEND_ERROR_MS       1000
 
 /* How long a silent peer is believed to be alive. Pages: waiting tasks are blocked, so soon. Control: the receiver may be busy with its disk. */
-#define DEAD_PEER_MS_PAGES 10000
+#define DEAD_PEER_MS_PAGES   10000
 #define DEAD_PEER_MS_CONTROL 120000
 
 struct fm_stream {
@@ -75,29 +75,14 @@ struct wait {
 };
 
 static const char *const frame_names[_FM_FRAME_MAX] = {
-	[FM_FRAME_HELLO] = "HELLO",
-	[FM_FRAME_HELLO_OK] = "HELLO_OK",
-	[FM_FRAME_ERROR] = "ERROR",
-	[FM_FRAME_FILE_ENTRY] = "FILE_ENTRY",
-	[FM_FRAME_FILE_DATA] = "FILE_DATA",
-	[FM_FRAME_FILE_DELETE] = "FILE_DELETE",
-	[FM_FRAME_FILES_END] = "FILES_END",
-	[FM_FRAME_FILES_OK] = "FILES_OK",
-	[FM_FRAME_IMAGE_BEGIN] = "IMAGE_BEGIN",
-	[FM_FRAME_IMAGE_DATA] = "IMAGE_DATA",
-	[FM_FRAME_IMAGES_END] = "IMAGES_END",
-	[FM_FRAME_NEIGHBOURS] = "NEIGHBOURS",
-	[FM_FRAME_RESTORE] = "RESTORE",
-	[FM_FRAME_RESTORED] = "RESTORED",
-	[FM_FRAME_COMMIT] = "COMMIT",
-	[FM_FRAME_RUNNING] = "RUNNING",
-	[FM_FRAME_PREPARED] = "PREPARED",
-	[FM_FRAME_BYE] = "BYE",
-	[FM_FRAME_ABORT] = "ABORT",
-	[FM_FRAME_PAGE_REQUEST] = "PAGE_REQUEST",
-	[FM_FRAME_PAGES] = "PAGES",
-	[FM_FRAME_PAGES_GONE] = "PAGES_GONE",
-	[FM_FRAME_PAGES_DONE] = "PAGES_DONE",
+	[FM_FRAME_HELLO] = "HELLO",           [FM_FRAME_HELLO_OK] = "HELLO_OK",         [FM_FRAME_ERROR] = "ERROR",
+	[FM_FRAME_FILE_ENTRY] = "FILE_ENTRY", [FM_FRAME_FILE_DATA] = "FILE_DATA",       [FM_FRAME_FILE_DELETE] = "FILE_DELETE",
+	[FM_FRAME_FILES_END] = "FILES_END",   [FM_FRAME_FILES_OK] = "FILES_OK",         [FM_FRAME_IMAGE_BEGIN] = "IMAGE_BEGIN",
+	[FM_FRAME_IMAGE_DATA] = "IMAGE_DATA", [FM_FRAME_IMAGES_END] = "IMAGES_END",     [FM_FRAME_NEIGHBOURS] = "NEIGHBOURS",
+	[FM_FRAME_RESTORE] = "RESTORE",       [FM_FRAME_RESTORED] = "RESTORED",         [FM_FRAME_COMMIT] = "COMMIT",
+	[FM_FRAME_RUNNING] = "RUNNING",       [FM_FRAME_PREPARED] = "PREPARED",         [FM_FRAME_BYE] = "BYE",
+	[FM_FRAME_ABORT] = "ABORT",           [FM_FRAME_PAGE_REQUEST] = "PAGE_REQUEST", [FM_FRAME_PAGES] = "PAGES",
+	[FM_FRAME_PAGES_GONE] = "PAGES_GONE", [FM_FRAME_PAGES_DONE] = "PAGES_DONE",
 };
 
 static bool frame_is_known(unsigned type)
@@ -295,7 +280,8 @@ static int lock_writer(struct fm_stream *s, struct wait *w, struct fm_error *err
 	return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "another frame was still being sent at the deadline");
 }
 
-static int send_vector(struct fm_stream *s, struct iovec *iov, size_t n_iov, bool is_report, int timeout_ms, int cancel_fd, struct fm_error *err)
+static int send_vector(struct fm_stream *s, struct iovec *iov, size_t n_iov, bool is_report, int timeout_ms, int cancel_fd,
+                       struct fm_error *err)
 {
 	struct wait w = wait_until(timeout_ms, cancel_fd);
 	struct fm_error e = FM_ERROR_INIT;
@@ -320,7 +306,8 @@ int fm_stream_send_encoded(struct fm_stream *s, const void *frames, size_t n, in
 	return send_vector(s, &iov, 1, false, timeout_ms, cancel_fd, err);
 }
 
-int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length, int timeout_ms, struct fm_error *err)
+int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length, int timeout_ms,
+                   struct fm_error *err)
 {
 	uint8_t header[FM_FRAME_HEADER_BYTES];
 
@@ -337,7 +324,8 @@ void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e)
 	int n = snprintf(text, sizeof(text), "%s\n%s", e->message, e->hint);
 
 	if (n > 0)
-		(void)fm_stream_send(s, FM_FRAME_ERROR, e->code, 0, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1, SEND_ERROR_MS, NULL);
+		(void)fm_stream_send(s, FM_FRAME_ERROR, e->code, 0, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1,
+		                     SEND_ERROR_MS, NULL);
 }
 
 /* receiving */
@@ -398,12 +386,14 @@ static int damaged(struct fm_stream *s)
 }
 
 /* The peer's ERROR becomes ours. Its text may be anything; fm_error_set makes it harmless. The header is still in the buffer. */
-static int take_error(struct fm_stream *s, const struct fm_frame_header *h, uint32_t crc, struct wait *w, bool *from_peer, struct fm_error *err)
+static int take_error(struct fm_stream *s, const struct fm_frame_header *h, uint32_t crc, struct wait *w, bool *from_peer,
+                      struct fm_error *err)
 {
 	char text[ERROR_PAYLOAD_BYTES + 1];
 
 	if (h->length > ERROR_PAYLOAD_BYTES) {
-		(void)fm_error_set(err, FM_E_DATA_LOSS, "the other side sent an ERROR of %u bytes, at most %u are allowed", h->length, ERROR_PAYLOAD_BYTES);
+		(void)fm_error_set(err, FM_E_DATA_LOSS, "the other side sent an ERROR of %u bytes, at most %u are allowed", h->length,
+		                   ERROR_PAYLOAD_BYTES);
 		return damaged(s);
 	}
 	if (fill(s, FM_FRAME_HEADER_BYTES + h->length, w, err) < 0)
@@ -440,7 +430,8 @@ static int check_header(const uint8_t *raw, struct fm_frame_header *h, struct fm
 	if (!frame_is_known(h->type) || h->flags)
 		return fm_error_set(err, FM_E_DATA_LOSS, "a frame of unknown type %u (flags %#x) arrived", h->type, h->flags);
 	if (h->length > FM_MAX_FRAME_BYTES)
-		return fm_error_set(err, FM_E_DATA_LOSS, "%s announces %u bytes, at most %u are allowed", fm_frame_to_string(h->type), h->length, FM_MAX_FRAME_BYTES);
+		return fm_error_set(err, FM_E_DATA_LOSS, "%s announces %u bytes, at most %u are allowed", fm_frame_to_string(h->type),
+		                    h->length, FM_MAX_FRAME_BYTES);
 	return 0;
 }
 
@@ -464,7 +455,8 @@ static int begin_frame(struct fm_stream *s, void *buf, size_t cap, struct wait *
 	if (h.type == FM_FRAME_ERROR)
 		return take_error(s, &h, crc, w, from_peer, err);
 	if (h.length > cap) {
-		(void)fm_error_set(err, FM_E_DATA_LOSS, "%s of %u bytes where at most %zu make sense", fm_frame_to_string(h.type), h.length, cap);
+		(void)fm_error_set(err, FM_E_DATA_LOSS, "%s of %u bytes where at most %zu make sense", fm_frame_to_string(h.type), h.length,
+		                   cap);
 		return damaged(s);
 	}
 	s->in_off += FM_FRAME_HEADER_BYTES;
@@ -477,7 +469,8 @@ static int begin_frame(struct fm_stream *s, void *buf, size_t cap, struct wait *
 	return 0;
 }
 
-static int receive(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, struct wait *w, bool *from_peer, struct fm_error *err)
+static int receive(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, struct wait *w, bool *from_peer,
+                   struct fm_error *err)
 {
 	int broken = atomic_load(&s->read_broken);
 	if (broken)
@@ -493,7 +486,8 @@ static int receive(struct fm_stream *s, struct fm_frame_header *ret, void *buf, 
 	return 0;
 }
 
-int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err)
+int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd,
+                   struct fm_error *err)
 {
 	struct wait w = wait_until(timeout_ms, cancel_fd);
 	bool from_peer = false;
@@ -521,7 +515,8 @@ int fm_stream_unexpected(struct fm_stream *s, const struct fm_frame_header *h, c
 	return damaged(s);
 }
 
-int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err)
+int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms,
+                     int cancel_fd, struct fm_error *err)
 {
 	struct fm_frame_header h;
 	char during[64];
@@ -569,7 +564,8 @@ static void set_dead_peer_time(struct fm_stream *s, enum fm_stream_role role)
 	(void)setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
-static int start_tls(struct fm_stream *s, const struct fm_stream_tls *files, bool server, const char *host, struct wait *w, struct fm_error *err)
+static int start_tls(struct fm_stream *s, const struct fm_stream_tls *files, bool server, const char *host, struct wait *w,
+                     struct fm_error *err)
 {
 	if (fm_tls_new(s->fd, files, server, host, &s->wire_bytes, &s->tls, err) < 0)
 		return -1;
@@ -603,14 +599,15 @@ static int host_of(const char *address, char *host, size_t cap, struct fm_error 
 static int check_secrets(const char *token, const char *migration_id, struct fm_error *err)
 {
 	if (!token || !*token || strlen(token) > SECRET_BYTES || strchr(token, '\n'))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the stream's token must have 1 to %u characters in one line", SECRET_BYTES);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the stream's token must have 1 to %u characters in one line",
+		                    SECRET_BYTES);
 	if (!migration_id || !*migration_id || strlen(migration_id) > SECRET_BYTES)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the migration's id must have 1 to %u characters", SECRET_BYTES);
 	return 0;
 }
 
-int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id, enum fm_stream_role role, int timeout_ms,
-		      struct fm_stream **ret, struct fm_error *err)
+int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id,
+                      enum fm_stream_role role, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
 {
 	char host[256], hello[2 * SECRET_BYTES + 2];
 	struct wait w = wait_until(timeout_ms < 0 ? INT_MAX : timeout_ms, -1);
@@ -636,8 +633,8 @@ int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, cons
 	if (fm_stream_expect(s, FM_FRAME_HELLO_OK, &h, NULL, 0, fm_deadline_left_ms(w.deadline_ms), -1, err) < 0 || r < 0)
 		return fm_error_prefix(err, "connecting to %s", address);
 	if (h.a != PROTOCOL_VERSION || h.b != (uint64_t)role)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s answered with protocol version %llu, role %llu; we speak version %u", address,
-				    (unsigned long long)h.a, (unsigned long long)h.b, PROTOCOL_VERSION);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s answered with protocol version %llu, role %llu; we speak version %u",
+		                    address, (unsigned long long)h.a, (unsigned long long)h.b, PROTOCOL_VERSION);
 	*ret = FM_TAKE_PTR(s);
 	return 0;
 }
@@ -658,7 +655,8 @@ static bool secret_equal(const char *given, size_t given_len, const char *wanted
 	return equal;
 }
 
-static int check_hello(const struct fm_frame_header *h, const char *payload, const char *token, const char *migration_id, struct fm_error *err)
+static int check_hello(const struct fm_frame_header *h, const char *payload, const char *token, const char *migration_id,
+                       struct fm_error *err)
 {
 	const char *newline = memchr(payload, '\n', h->length);
 	size_t token_len = newline ? (size_t)(newline - payload) : h->length;
@@ -667,8 +665,8 @@ static int check_hello(const struct fm_frame_header *h, const char *payload, con
 	if (!secret_equal(payload, token_len, token))
 		return fm_error_set(err, FM_E_UNAUTHENTICATED, "the stream's token is not the one of this migration");
 	if (h->a < PROTOCOL_VERSION)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the other side speaks protocol version %llu, we need %u", (unsigned long long)h->a,
-				    PROTOCOL_VERSION);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the other side speaks protocol version %llu, we need %u",
+		                    (unsigned long long)h->a, PROTOCOL_VERSION);
 	if (!newline || !secret_equal(newline + 1, h->length - token_len - 1, migration_id))
 		return fm_error_set(err, FM_E_UNAUTHENTICATED, "the stream belongs to another migration than '%s'", migration_id);
 	if (h->b != FM_STREAM_CONTROL && h->b != FM_STREAM_PAGES)
@@ -676,8 +674,8 @@ static int check_hello(const struct fm_frame_header *h, const char *payload, con
 	return 0;
 }
 
-int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms, enum fm_stream_role *ret_role,
-		     struct fm_stream **ret, struct fm_error *err)
+int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms,
+                     enum fm_stream_role *ret_role, struct fm_stream **ret, struct fm_error *err)
 {
 	_fm_close_ int fd = fd_owned;
 	char hello[2 * SECRET_BYTES + 2];

@@ -19,61 +19,70 @@
 #include "basic/error.h"
 
 enum fm_frame {
-	FM_FRAME_HELLO = 1,      /* a: protocol version, b: role (enum fm_stream_role); payload: token + "\n" + migration id */
+	FM_FRAME_HELLO = 1, /* a: protocol version, b: role (enum fm_stream_role); payload: token + "\n" + migration id */
 	FM_FRAME_HELLO_OK = 2,
-	FM_FRAME_ERROR = 3,      /* a: enum fm_code; payload: message "\n" hint. Either side, at any time; the sender gives up. */
+	FM_FRAME_ERROR = 3, /* a: enum fm_code; payload: message "\n" hint. Either side, at any time; the sender gives up. */
 	/* control stream */
 	FM_FRAME_FILE_ENTRY = 10, /* see filetree.h */
 	FM_FRAME_FILE_DATA = 11,
 	FM_FRAME_FILE_DELETE = 12,
-	FM_FRAME_FILES_END = 13,  /* a: pass */
+	FM_FRAME_FILES_END = 13, /* a: pass */
 	FM_FRAME_FILES_OK = 14,
 	FM_FRAME_IMAGE_BEGIN = 20, /* a: size; payload: file name */
 	FM_FRAME_IMAGE_DATA = 21,
-	FM_FRAME_IMAGES_END = 22,  /* a: number of files, b: total bytes */
-	FM_FRAME_NEIGHBOURS = 23,  /* payload: n * {u32 ipv4 (network order), u8 mac[6], u8 pad[2]} */
-	FM_FRAME_RESTORE = 24,     /* everything is there: restore and report */
-	FM_FRAME_RESTORED = 25,    /* destination: restored, not run; a: µs it took */
-	FM_FRAME_COMMIT = 26,      /* source: journaled; ownership is the destination's */
-	FM_FRAME_RUNNING = 27,     /* destination: port open, tree resumed; a: µs from COMMIT */
-	FM_FRAME_PREPARED = 28,    /* destination: files are here and the parent stands */
+	FM_FRAME_IMAGES_END = 22, /* a: number of files, b: total bytes */
+	FM_FRAME_NEIGHBOURS = 23, /* payload: n * {u32 ipv4 (network order), u8 mac[6], u8 pad[2]} */
+	FM_FRAME_RESTORE = 24,    /* everything is there: restore and report */
+	FM_FRAME_RESTORED = 25,   /* destination: restored, not run; a: µs it took */
+	FM_FRAME_COMMIT = 26,     /* source: journaled; ownership is the destination's */
+	FM_FRAME_RUNNING = 27,    /* destination: port open, tree resumed; a: µs from COMMIT */
+	FM_FRAME_PREPARED = 28,   /* destination: files are here and the parent stands */
 	FM_FRAME_BYE = 29,
-	FM_FRAME_ABORT = 30,       /* source, before COMMIT */
+	FM_FRAME_ABORT = 30, /* source, before COMMIT */
 	/* page stream */
 	FM_FRAME_PAGE_REQUEST = 40, /* a: pid in the tree's namespace, b: address; payload: u32 n_pages (<= 256), u32 urgent */
 	/* The answer to one request: PAGES and PAGES_GONE frames that cover its range exactly once, in order. a: as asked, b: address of the frame's first page. */
-	FM_FRAME_PAGES = 41,        /* payload: pages (at least 1; all that were asked unless some are gone) */
-	FM_FRAME_PAGES_GONE = 42,   /* payload: u32 n_pages: not mapped at the source (zero or never there) */
-	FM_FRAME_PAGES_DONE = 43,   /* destination: no more requests */
+	FM_FRAME_PAGES = 41,      /* payload: pages (at least 1; all that were asked unless some are gone) */
+	FM_FRAME_PAGES_GONE = 42, /* payload: u32 n_pages: not mapped at the source (zero or never there) */
+	FM_FRAME_PAGES_DONE = 43, /* destination: no more requests */
 	_FM_FRAME_MAX
 };
-#define FM_PAGE_BYTES 4096u           /* a page of the protocol, whatever the host's */
-#define FM_PAGES_PER_REQUEST_MAX 256u /* one frame */
+#define FM_PAGE_BYTES            4096u /* a page of the protocol, whatever the host's */
+#define FM_PAGES_PER_REQUEST_MAX 256u  /* one frame */
 enum fm_stream_role { FM_STREAM_CONTROL = 1, FM_STREAM_PAGES = 2 };
 
 struct fm_stream;
-struct fm_stream_tls { const char *ca_pem_path, *cert_pem_path, *key_pem_path; };
+struct fm_stream_tls {
+	const char *ca_pem_path, *cert_pem_path, *key_pem_path;
+};
 
 /* Client: connect, TLS, send HELLO, await HELLO_OK. The server's certificate must name the host part of address (as a DNS name or an IP address). */
-int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id, enum fm_stream_role role, int timeout_ms,
-		      struct fm_stream **ret, struct fm_error *err);
+int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id,
+                      enum fm_stream_role role, int timeout_ms, struct fm_stream **ret, struct fm_error *err);
 /* Server: take an accepted socket (owned from now on, also on failure), TLS, await HELLO, compare the token in constant time, answer. The caller dispatches on *ret_role. */
-int fm_stream_accept(int fd, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms, enum fm_stream_role *ret_role, struct fm_stream **ret,
-		     struct fm_error *err);
+int fm_stream_accept(int fd, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms,
+                     enum fm_stream_role *ret_role, struct fm_stream **ret, struct fm_error *err);
 /* Over an existing stream socket without TLS and HELLO (tests, fuzzing). fd is owned from now on, also on failure. */
 int fm_stream_from_fd(int fd, struct fm_stream **ret, struct fm_error *err);
 void fm_stream_free(struct fm_stream *s);
 /* Wake any thread blocked in this stream with UNAVAILABLE (shutdown of the socket). Safe from any thread. */
 void fm_stream_shutdown(struct fm_stream *s);
 
-struct fm_frame_header { uint16_t type, flags; uint32_t length; uint64_t a, b; };
+struct fm_frame_header {
+	uint16_t type, flags;
+	uint32_t length;
+	uint64_t a, b;
+};
 /* timeout_ms < 0: wait for ever. A deadline in the middle of a frame leaves the stream unusable for sending. */
-int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length, int timeout_ms, struct fm_error *err);
+int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t length, int timeout_ms,
+                   struct fm_error *err);
 /* Receives into buf (cap >= FM_MAX_FRAME_BYTES unless the caller knows better; a longer frame is DATA_LOSS). FM_FRAME_ERROR is turned into *err (code and text of the peer) and -1.
  * timeout_ms < 0: wait for ever (until cancel). After DEADLINE_EXCEEDED and CANCELLED it may be called again, with the same buf (half a payload may be in it). */
-int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err);
+int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd,
+                   struct fm_error *err);
 /* recv and insist on one type: another is DATA_LOSS, but ABORT where it is not expected is CANCELLED */
-int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms, int cancel_fd, struct fm_error *err);
+int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms,
+                     int cancel_fd, struct fm_error *err);
 /* Report a failure to the peer; best effort, never blocks longer than 1 s. */
 void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e);
 /* bytes on the wire so far, both directions, TLS records counted where known (payload + headers otherwise) */

@@ -42,20 +42,20 @@
 #include "sync/stream-internal.h"
 
 #define WAIT_MS 30000
-#define GIB (1ull << 30)
+#define GIB     (1ull << 30)
 
 static struct fm_error err;
 
-#define assert_ok(call)                                                                           \
-	do {                                                                                      \
-		err = FM_ERROR_INIT;                                                              \
-		if ((call) < 0)                                                                   \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message); \
+#define assert_ok(call)                                                                                                                    \
+	do {                                                                                                                               \
+		err = FM_ERROR_INIT;                                                                                                       \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
 	} while (0)
-#define assert_sys(call)                                                            \
-	do {                                                                        \
-		if ((call) < 0)                                                     \
-			fail_msg("%s: %s", #call, strerror(errno)); \
+#define assert_sys(call)                                                                                                                   \
+	do {                                                                                                                               \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s", #call, strerror(errno));                                                                        \
 	} while (0)
 
 struct fixture {
@@ -227,12 +227,13 @@ static void compare_one(int a, int b, const char *name, const char *path, unsign
 	++*count;
 	if (fstatat(b, name, &y, AT_SYMLINK_NOFOLLOW) < 0)
 		fail_msg("'%s' is missing", path);
-	if (x.st_mode != y.st_mode || x.st_uid != y.st_uid || x.st_gid != y.st_gid || (!S_ISDIR(x.st_mode) && (x.st_size != y.st_size || x.st_nlink != y.st_nlink)) ||
-	    x.st_rdev != y.st_rdev)
-		fail_msg("'%s': mode %o/%o owner %u:%u/%u:%u size %lld/%lld links %d/%d", path, x.st_mode, y.st_mode, x.st_uid, x.st_gid, y.st_uid, y.st_gid,
-			 (long long)x.st_size, (long long)y.st_size, (int)x.st_nlink, (int)y.st_nlink);
+	if (x.st_mode != y.st_mode || x.st_uid != y.st_uid || x.st_gid != y.st_gid ||
+	    (!S_ISDIR(x.st_mode) && (x.st_size != y.st_size || x.st_nlink != y.st_nlink)) || x.st_rdev != y.st_rdev)
+		fail_msg("'%s': mode %o/%o owner %u:%u/%u:%u size %lld/%lld links %d/%d", path, x.st_mode, y.st_mode, x.st_uid, x.st_gid,
+		         y.st_uid, y.st_gid, (long long)x.st_size, (long long)y.st_size, (int)x.st_nlink, (int)y.st_nlink);
 	if (x.st_mtim.tv_sec != y.st_mtim.tv_sec || x.st_mtim.tv_nsec != y.st_mtim.tv_nsec)
-		fail_msg("'%s': mtime %lld.%09ld instead of %lld.%09ld", path, (long long)y.st_mtim.tv_sec, y.st_mtim.tv_nsec, (long long)x.st_mtim.tv_sec, x.st_mtim.tv_nsec);
+		fail_msg("'%s': mtime %lld.%09ld instead of %lld.%09ld", path, (long long)y.st_mtim.tv_sec, y.st_mtim.tv_nsec,
+		         (long long)x.st_mtim.tv_sec, x.st_mtim.tv_nsec);
 	if (S_ISLNK(x.st_mode)) {
 		assert_true(readlinkat(a, name, tx, sizeof(tx) - 1) > 0);
 		assert_true(readlinkat(b, name, ty, sizeof(ty) - 1) > 0);
@@ -303,7 +304,8 @@ static void *send_pass(void *arg)
 	struct sending *s = arg;
 	uint64_t start = fm_now_us();
 
-	s->result = fm_filetree_send_racy(s->f->a, s->f->from, s->exclude, s->previous, s->pass, s->racy_ms, s->last ? NULL : &s->manifest, &s->bytes, WAIT_MS, s->cancel_fd, &s->err);
+	s->result = fm_filetree_send_racy(s->f->a, s->f->from, s->exclude, s->previous, s->pass, s->racy_ms, s->last ? NULL : &s->manifest,
+	                                  &s->bytes, WAIT_MS, s->cancel_fd, &s->err);
 	s->us = fm_now_us() - start;
 	return NULL;
 }
@@ -311,7 +313,13 @@ static void *send_pass(void *arg)
 /* One pass with its receiver; returns the new manifest (NULL when last). */
 static struct fm_manifest *run_pass(struct fixture *f, const struct fm_manifest *previous, unsigned pass, struct sending *ret)
 {
-	struct sending s = { .f = f, .previous = previous, .pass = pass, .cancel_fd = -1, .last = ret && ret->last, .racy_ms = ret ? ret->racy_ms : 0, .exclude = ret ? ret->exclude : NULL };
+	struct sending s = { .f = f,
+		             .previous = previous,
+		             .pass = pass,
+		             .cancel_fd = -1,
+		             .last = ret && ret->last,
+		             .racy_ms = ret ? ret->racy_ms : 0,
+		             .exclude = ret ? ret->exclude : NULL };
 	struct fm_frame_header h;
 	pthread_t t;
 
@@ -347,7 +355,9 @@ static void change_and_compare(struct fixture *f, void (*change)(struct fixture 
 
 static void make_sample(struct fixture *f)
 {
-	static const uint8_t cap[20] = { 1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }; /* cap_net_bind_service=ep, revision 2 */
+	static const uint8_t cap[20] = {
+		1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+	}; /* cap_net_bind_service=ep, revision 2 */
 	int d = f->from_fd;
 	char long_name[256];
 
@@ -436,8 +446,9 @@ static void test_acl(void **state)
 {
 	struct fixture *f = *state;
 	/* user::rwx user:1234:rwx group::r-x mask::rwx other::r-x, as the kernel stores it */
-	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 2, 0, 7, 0, 0xd2, 4, 0, 0, 4, 0, 5, 0, 0xff, 0xff, 0xff, 0xff,
-				       0x10, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 0x20, 0, 5, 0, 0xff, 0xff, 0xff, 0xff };
+	static const uint8_t acl[] = { 2, 0,    0,    0,    1,    0,    7,    0, 0xff, 0xff, 0xff, 0xff, 2,    0,    7,
+		                       0, 0xd2, 4,    0,    0,    4,    0,    5, 0,    0xff, 0xff, 0xff, 0xff, 0x10, 0,
+		                       7, 0,    0xff, 0xff, 0xff, 0xff, 0x20, 0, 5,    0,    0xff, 0xff, 0xff, 0xff };
 
 	assert_sys(mkdirat(f->from_fd, "folder", 0755));
 	put(f->from_fd, "folder/before", "has no list");
@@ -474,7 +485,8 @@ static void change_files(struct fixture *f)
 	put(d, "empty-file", "no longer empty");
 	put(d, "secret", "");
 	write_at(d, "sparse", 70 << 20, "more");
-	write_at(d, "etc/deep/er/file with spaces\n and a line", 0, "in place: the folder's mtime does not change, and must not at the receiver");
+	write_at(d, "etc/deep/er/file with spaces\n and a line", 0,
+	         "in place: the folder's mtime does not change, and must not at the receiver");
 	assert_sys(unlinkat(d, "link", 0));
 	assert_sys(symlinkat("elsewhere", d, "link"));
 	assert_sys(unlinkat(d, "old", 0));
@@ -590,6 +602,24 @@ static void test_racily_clean(void **state)
 }
 
 /* A store through a mapping whose page was dirty already: the file's times do not show it unless the first pass has cleaned the page. */
+static void mapped_store(struct fixture *f)
+{
+	put_bytes(f->from_fd, "database", 64 << 10, 3);
+	int fd = openat(f->from_fd, "database", O_RDWR | O_CLOEXEC);
+	volatile char *map = mmap(NULL, 64 << 10, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(MAP_FAILED, map);
+	close(fd); /* the mapping alone keeps it */
+	map[5000] = 'a';
+	next_tick();
+	struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
+	next_tick();
+	map[5000] = 'b';
+	fm_manifest_free(run_pass(f, one, 2, NULL));
+	compare_trees(f);
+	fm_manifest_free(one);
+	munmap((void *)map, 64 << 10);
+}
+
 static void test_mapped_store(void **state)
 {
 	struct fixture *f = *state;
@@ -600,20 +630,34 @@ static void test_mapped_store(void **state)
 		print_message("    /tmp is on tmpfs or overlay: nothing to be tested there\n");
 		skip();
 	}
-	put_bytes(f->from_fd, "database", 64 << 10, 3);
-	int fd = openat(f->from_fd, "database", O_RDWR | O_CLOEXEC);
-	volatile char *map = mmap(NULL, 64 << 10, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	assert_ptr_not_equal(MAP_FAILED, map);
-	map[5000] = 'a';
-	next_tick();
-	struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
-	next_tick();
-	map[5000] = 'b';
-	fm_manifest_free(run_pass(f, one, 2, NULL));
-	compare_trees(f);
-	fm_manifest_free(one);
-	munmap((void *)map, 64 << 10);
-	close(fd);
+	mapped_store(f);
+}
+
+static bool own_mounts(void)
+{
+	return is_root() && unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+}
+
+static void test_mapped_store_overlay(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const names[] = { "lower", "upper", "work" };
+	_fm_free_ char *options = fm_xasprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", f->dir, f->dir, f->dir);
+	struct statfs fs;
+
+	assert_sys(fstatfs(f->from_fd, &fs));
+	for (int i = 0; i < 3; i++) {
+		_fm_free_ char *path = fm_xasprintf("%s/%s", f->dir, names[i]);
+		assert_sys(mkdir(path, 0755));
+	}
+	if (fs.f_type == TMPFS_MAGIC || !own_mounts() || mount("overlay", f->from, "overlay", 0, options) < 0) {
+		print_message("    needs root, a mount namespace, overlay and /tmp on a disk\n");
+		skip();
+	}
+	close(f->from_fd);
+	f->from_fd = open(f->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	mapped_store(f);
+	assert_sys(umount2(f->from, MNT_DETACH));
 }
 
 static void test_exclude(void **state)
@@ -646,7 +690,7 @@ static void test_mounts(void **state)
 	_fm_free_ char *bind = fm_xasprintf("%s/bind", f->from);
 	_fm_free_ char *file = fm_xasprintf("%s/file", f->from);
 
-	if (!is_root() || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (!own_mounts()) {
 		print_message("    needs root and a mount namespace\n");
 		skip();
 	}
@@ -694,6 +738,48 @@ static void test_mounts(void **state)
 	assert_sys(umount2(to_mnt, MNT_DETACH));
 	fm_manifest_free(one);
 	fm_manifest_free(two);
+}
+
+/* A container's usual root: layers on different filesystems, where every file may report a device number of its own, and a change moves it to another layer. */
+static void test_overlay(void **state)
+{
+	struct fixture *f = *state;
+	_fm_free_ char *lower = fm_xasprintf("%s/lower", f->dir);
+	_fm_free_ char *upper = fm_xasprintf("%s/upper", f->dir);
+	_fm_free_ char *options = fm_xasprintf("lowerdir=%s/l,upperdir=%s/u,workdir=%s/w,index=on", lower, upper, upper);
+
+	if (!own_mounts()) {
+		print_message("    needs root and a mount namespace\n");
+		skip();
+	}
+	assert_sys(mkdir(lower, 0755));
+	assert_sys(mkdir(upper, 0755));
+	assert_sys(mount("none", lower, "tmpfs", 0, "size=64m"));
+	assert_sys(mount("none", upper, "tmpfs", 0, "size=64m"));
+	_fm_close_ int l = open(lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_fm_close_ int u = open(upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_sys(mkdirat(l, "l", 0755));
+	assert_sys(mkdirat(u, "u", 0755));
+	assert_sys(mkdirat(u, "w", 0755));
+	close(f->from_fd);
+	f->from_fd = openat(l, "l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	make_sample(f);
+	bool mounted = mount("overlay", f->from, "overlay", 0, options) == 0;
+	close(f->from_fd);
+	f->from_fd = open(f->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (mounted) {
+		struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
+		assert_int_equal(compare_trees(f), fm_manifest_entries(one));
+		fm_manifest_free(one);
+		change_and_compare(f, change_files);
+		assert_sys(umount2(f->from, MNT_DETACH));
+	}
+	assert_sys(umount2(lower, MNT_DETACH));
+	assert_sys(umount2(upper, MNT_DETACH));
+	if (!mounted) {
+		print_message("    no overlay with index=on here\n");
+		skip();
+	}
 }
 
 /* a tree that is in use */
@@ -810,7 +896,8 @@ static void test_three_thousand(void **state)
 	write_at(f->from_fd, "dir50/file-number-7.txt", 0, "changed");
 	struct sending s2 = { .last = true };
 	(void)run_pass(f, one, 2, &s2);
-	print_message("    3,000 files, second pass, one changed: %.2f ms, %llu bytes\n", (double)s2.us / 1000, (unsigned long long)s2.bytes);
+	print_message("    3,000 files, second pass, one changed: %.2f ms, %llu bytes\n", (double)s2.us / 1000,
+	              (unsigned long long)s2.bytes);
 	compare_trees(f);
 	struct sending s3 = { .last = true };
 	(void)run_pass(f, one, 3, &s3);
@@ -881,9 +968,15 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(test_everything),	T(test_acl),	       T(test_unchanged),    T(test_changed_files), T(test_changed_kinds), T(test_changed_links),
-		T(test_links_disagree), T(test_racily_clean),  T(test_mapped_store), T(test_exclude),	    T(test_mounts),	   T(test_tree_in_use),
-		T(test_three_thousand), T(test_too_deep),      T(test_send_failures),
+		T(test_everything),     T(test_acl),
+		T(test_unchanged),      T(test_changed_files),
+		T(test_changed_kinds),  T(test_changed_links),
+		T(test_links_disagree), T(test_racily_clean),
+		T(test_mapped_store),   T(test_mapped_store_overlay),
+		T(test_exclude),        T(test_mounts),
+		T(test_overlay),        T(test_tree_in_use),
+		T(test_three_thousand), T(test_too_deep),
+		T(test_send_failures),
 	};
 	return cmocka_run_group_tests_name("filetree", tests, NULL, NULL);
 }

@@ -32,11 +32,11 @@
 
 static struct fm_error err;
 
-#define assert_ok(call)                                                                           \
-	do {                                                                                      \
-		err = FM_ERROR_INIT;                                                              \
-		if ((call) < 0)                                                                   \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message); \
+#define assert_ok(call)                                                                                                                    \
+	do {                                                                                                                               \
+		err = FM_ERROR_INIT;                                                                                                       \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
 	} while (0)
 
 struct fixture {
@@ -213,7 +213,8 @@ static enum fm_code receive_script(struct fixture *f, const struct frame *frames
 	assert_ok(fm_stream_from_fd(sv[0], &a, &err));
 	assert_ok(fm_stream_from_fd(sv[1], &b, &err));
 	for (size_t i = 0; i < n; i++)
-		assert_ok(fm_stream_send(a, frames[i].type, frames[i].a, frames[i].b, frames[i].payload, frames[i].payload ? strlen(frames[i].payload) : 0, WAIT_MS, &err));
+		assert_ok(fm_stream_send(a, frames[i].type, frames[i].a, frames[i].b, frames[i].payload,
+		                         frames[i].payload ? strlen(frames[i].payload) : 0, WAIT_MS, &err));
 	fm_stream_free(a);
 	err = FM_ERROR_INIT;
 	uint64_t bytes = 77;
@@ -224,16 +225,26 @@ static enum fm_code receive_script(struct fixture *f, const struct frame *frames
 	return r < 0 ? err.code : FM_OK;
 }
 
-#define script(max, ...) receive_script(f, (const struct frame[]){ __VA_ARGS__ }, sizeof((const struct frame[]){ __VA_ARGS__ }) / sizeof(struct frame), max)
-#define BEGIN(size, name) { FM_FRAME_IMAGE_BEGIN, size, 0, name }
-#define DATA(text) { FM_FRAME_IMAGE_DATA, 0, 0, text }
-#define END(files, bytes) { FM_FRAME_IMAGES_END, files, bytes, NULL }
+#define script(max, ...)                                                                                                                   \
+	receive_script(f, (const struct frame[]){ __VA_ARGS__ }, sizeof((const struct frame[]){ __VA_ARGS__ }) / sizeof(struct frame), max)
+#define BEGIN(size, name)                                                                                                                  \
+	{                                                                                                                                  \
+		FM_FRAME_IMAGE_BEGIN, size, 0, name                                                                                        \
+	}
+#define DATA(text)                                                                                                                         \
+	{                                                                                                                                  \
+		FM_FRAME_IMAGE_DATA, 0, 0, text                                                                                            \
+	}
+#define END(files, bytes)                                                                                                                  \
+	{                                                                                                                                  \
+		FM_FRAME_IMAGES_END, files, bytes, NULL                                                                                    \
+	}
 
 static void test_hostile(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const names[] = { "",	   ".",		 "..",	      "../x",	  "a/b",  "/etc/passwd", ".hidden",	"lazy-pages.socket", "x.log", "a b",
-					     "a\nb",   "\xc3\xa4", "pages;rm" };
+	static const char *const names[] = { "",      ".",   "..",   "../x",     "a/b",     "/etc/passwd", ".hidden", "lazy-pages.socket",
+		                             "x.log", "a b", "a\nb", "\xc3\xa4", "pages;rm" };
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(names); i++)
 		assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(1, names[i]), DATA("x"), END(1, 1)));
@@ -245,15 +256,15 @@ static void test_hostile(void **state)
 	assert_int_equal(FM_OK, script(1000, END(0, 0)));
 	assert_int_equal(FM_OK, script(1000, BEGIN(4, "good.img"), DATA("ab"), DATA("cd"), END(1, 4)));
 	assert_int_equal(FM_E_ALREADY_EXISTS, script(1000, BEGIN(4, "good.img")));
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s1"), DATA("ab"), END(1, 4)));		    /* short */
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s2"), DATA("ab"), BEGIN(1, "s3")));	    /* short */
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s4"), DATA("abcde")));			    /* long */
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s5"), DATA(NULL)));			    /* for ever nothing */
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, DATA("x")));					    /* of no file */
-	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(1, "s6"), DATA("x"), END(2, 1)));		    /* a file is missing */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s1"), DATA("ab"), END(1, 4)));      /* short */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s2"), DATA("ab"), BEGIN(1, "s3"))); /* short */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s4"), DATA("abcde")));              /* long */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(4, "s5"), DATA(NULL)));                 /* for ever nothing */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, DATA("x")));                                  /* of no file */
+	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(1, "s6"), DATA("x"), END(2, 1)));       /* a file is missing */
 	assert_int_equal(FM_E_DATA_LOSS, script(1000, BEGIN(1, "s7"), DATA("x"), END(1, 2)));
 	assert_int_equal(FM_E_DATA_LOSS, script(1000, { FM_FRAME_PAGES, 0, 0, "x" }));
-	assert_int_equal(FM_E_UNAVAILABLE, script(1000, BEGIN(4, "s8"), DATA("ab")));			    /* cut */
+	assert_int_equal(FM_E_UNAVAILABLE, script(1000, BEGIN(4, "s8"), DATA("ab"))); /* cut */
 	assert_int_equal(FM_E_CANCELLED, script(1000, BEGIN(4, "s9"), { FM_FRAME_ABORT, 0, 0, NULL }));
 	assert_int_equal(FM_E_RESOURCE_EXHAUSTED, script(1000, BEGIN(1001, "l1")));
 	assert_int_equal(FM_E_RESOURCE_EXHAUSTED, script(6, BEGIN(3, "l2"), DATA("abc"), BEGIN(4, "l3")));

@@ -28,16 +28,16 @@
 #include "sync/stream-internal.h"
 
 #define WAIT_MS 20000
-#define NS_PID 7
+#define NS_PID  7
 #define N_PAGES 1024u
 
 static struct fm_error err;
 
-#define assert_ok(call)                                                                           \
-	do {                                                                                      \
-		err = FM_ERROR_INIT;                                                              \
-		if ((call) < 0)                                                                   \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message); \
+#define assert_ok(call)                                                                                                                    \
+	do {                                                                                                                               \
+		err = FM_ERROR_INIT;                                                                                                       \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
 	} while (0)
 
 struct fixture {
@@ -450,11 +450,16 @@ static void test_throughput(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_whole, setup, teardown),	       cmocka_unit_test_setup_teardown(test_partly_gone, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_worst_answer, setup, teardown),   cmocka_unit_test_setup_teardown(test_order_of_arrival, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_bad_requests, setup, teardown),   cmocka_unit_test_setup_teardown(test_task_ends, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cut_and_resume, setup, teardown), cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
-		cmocka_unit_test(test_new),					       cmocka_unit_test_setup_teardown(test_throughput, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_partly_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_worst_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_order_of_arrival, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bad_requests, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_task_ends, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cut_and_resume, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+		cmocka_unit_test(test_new),
+		cmocka_unit_test_setup_teardown(test_throughput, setup, teardown),
 	};
 	return cmocka_run_group_tests_name("page-source", tests, NULL, NULL);
 }

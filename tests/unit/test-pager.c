@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * test-pager.c - the pager against a real kernel (pager-lab.h): processes with userfaultfds registered as CRIU does, that read, write, remove, unmap, move and fork while they are
- * filled; sources that shuffle, cut and lie; crashes of the pager. FM_TEST_PAGER_MIB sets the size of the throughput test (default 128).
+ * filled; sources that shuffle, cut and lie; crashes of the pager. FM_TEST_PAGER_MIB sets the size of the throughput test (default 128), FM_TEST_SEED
+ * what the processes do.
  *
  * Needs root.
  */
@@ -261,7 +262,9 @@ static void *chaos_reader(void *arg)
 static struct chaos chaos_new(const struct victim_side *v)
 {
 	uint64_t n = v->pages / 2; /* the other half is where things go */
-	struct chaos c = { .v = v, .cells = calloc(n, sizeof(*c.cells)), .n = n, .spare = v->mem + n * PAGE, .spare_pages = n, .seed = 42 };
+	const char *seed = getenv("FM_TEST_SEED");
+	struct chaos c = { .v = v, .cells = calloc(n, sizeof(*c.cells)), .n = n, .spare = v->mem + n * PAGE, .spare_pages = n,
+			   .seed = seed ? (unsigned)atoi(seed) : 42 };
 
 	VICTIM_CHECK(c.cells);
 	for (uint64_t i = 0; i < n; i++)
@@ -279,6 +282,7 @@ static void body_chaos(const struct victim_side *v)
 
 	half.pages = c.n;
 	victim_hand_over(&half);
+	victim_await(v);
 	uint64_t quiet = c.n - c.n / 4; /* the last quarter is the readers' */
 	struct reader r[2] = { { &c, quiet, c.n, 1 }, { &c, quiet, c.n, 2 } };
 	for (int i = 0; i < 2; i++)
@@ -290,6 +294,7 @@ static void body_chaos(const struct victim_side *v)
 		if (i % 100 == 10)
 			children[n_children++] = chaos_fork(&mutator, i == 10);
 	}
+	victim_say(v);
 	for (int i = 0; i < 2; i++)
 		pthread_join(t[i], NULL);
 	for (uint64_t i = 0; i < c.n; i++)
@@ -300,7 +305,8 @@ static void body_chaos(const struct victim_side *v)
 	}
 }
 
-static void chaos(struct lab *l, uint64_t pages, unsigned cuts)
+/* late: the background fills what is left when the worst is over; else everything is soon there. */
+static void chaos(struct lab *l, uint64_t pages, unsigned cuts, bool late)
 {
 	struct fm_error e = FM_ERROR_INIT;
 	unsigned n = 0;
@@ -310,9 +316,15 @@ static void chaos(struct lab *l, uint64_t pages, unsigned cuts)
 	lab_range(l, NS_PID, mem + pages / 4 * PAGE, pages / 4);
 	struct victim *v = lab_victim(l, NS_PID, mem, pages, body_chaos);
 	lab_pager(l);
-	fm_pager_start_background(l->pager);
+	if (!late)
+		fm_pager_start_background(l->pager);
 	(void)lab_connect(l, SOURCE_SHUFFLE, 0, cuts ? 9 : 0);
 	victim_go(v);
+	victim_go(v);
+	if (late) {
+		await_victim(v);
+		fm_pager_start_background(l->pager);
+	}
 	while (fm_pager_wait(l->pager, HANG_MS, -1, &e) < 0) {
 		if (e.code != FM_E_UNAVAILABLE)
 			fail_msg("%s %s", fm_code_to_string(e.code), e.message);
@@ -329,15 +341,15 @@ static void test_chaos(void **state)
 {
 	if (!lab_possible())
 		skip();
-	chaos(*state, 16384, 0);
+	chaos(*state, 16384, 0, true);
 }
 
 static void test_chaos_with_cuts(void **state)
 {
 	if (!lab_possible())
 		skip();
-	((struct lab *)*state)->window = 512;
-	chaos(*state, 16384, 5);
+	((struct lab *)*state)->window = 64;
+	chaos(*state, 16384, 5, false);
 }
 
 static void test_chaos_with_a_full_guard(void **state)
@@ -357,6 +369,7 @@ static void test_chaos_with_a_full_guard(void **state)
 	pthread_mutex_lock(&l->lock);
 	l->keep_fails = true;
 	pthread_mutex_unlock(&l->lock);
+	victim_go(v);
 	(void)lab_connect(l, SOURCE_SHUFFLE, 0, 0);
 	fm_pager_start_background(l->pager);
 	lab_wait_done(l);
@@ -632,6 +645,7 @@ static void body_fork_and_wait(const struct victim_side *v)
 	int status, ok = 1;
 
 	victim_hand_over(v);
+	victim_await(v);
 	pid_t pid = fork();
 	VICTIM_CHECK(pid >= 0);
 	if (pid == 0)
@@ -658,6 +672,7 @@ static void crash_with_child(struct lab *l, bool guarded)
 	pthread_mutex_lock(&l->lock);
 	l->keep_fails = !guarded;
 	pthread_mutex_unlock(&l->lock);
+	victim_go(v);
 	await_victim(v);
 	struct source *src = lab_connect(l, SOURCE_GOOD, 6, 0);
 	await_fd(src->held_fd);

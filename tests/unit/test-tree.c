@@ -158,6 +158,23 @@ static void test_nobody_there(void **state)
 	OK(fm_tree_kill(pid, 1000, &oops));
 }
 
+/* A slip in a number must not take the host down. */
+static void test_never_ourselves(void **state)
+{
+	const pid_t roots[] = { 1, 0, -1, getpid(), getppid() };
+
+	for (size_t i = 0; i < FM_ARRAY_SIZE(roots); i++) {
+		struct fm_error err = FM_ERROR_INIT;
+
+		if (roots[i] == 0 && i > 1)
+			continue; /* our parent is outside our pid namespace */
+		assert_int_equal(fm_tree_stop(roots[i], &err), -1);
+		assert_int_equal(err.code, FM_E_INVALID_ARGUMENT);
+		assert_int_equal(fm_tree_kill(roots[i], 1000, NULL), -1);
+		assert_int_equal(fm_tree_continue(roots[i], NULL), -1);
+	}
+}
+
 /* ---- blockers ---- */
 
 static const char troublemaker[] =
@@ -268,6 +285,7 @@ int main(void)
 		cmocka_unit_test(test_stop_continue_kill),
 		cmocka_unit_test(test_stop_while_traced),
 		cmocka_unit_test(test_nobody_there),
+		cmocka_unit_test(test_never_ourselves),
 		cmocka_unit_test_setup_teardown(test_no_blockers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_blockers, setup, teardown),
 	};

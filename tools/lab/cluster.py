@@ -48,8 +48,10 @@ class Daemon:
     def __init__(self, cluster, host, argv, log_path, env=None):
         self.cluster, self.host, self.argv, self.log_path, self.env = cluster, host, argv, log_path, env or {}
         self.process = None
+        self.log_start = 0
 
     def start(self, env=None):
+        self.log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         environment = dict(os.environ, **self.env, **(env or {}))
         with open(self.log_path, "ab") as log:
             self.process = self.cluster.lab.popen(self.host, self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -57,6 +59,13 @@ class Daemon:
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
+
+    def ready(self):
+        """This process, not an earlier one, has come so far that it answers (an agent: the manager has heard of it)."""
+        with open(self.log_path, "rb") as file:
+            file.seek(self.log_start)
+            log = file.read()
+        return b" registered with the manager " in log if self.argv[1] == "agent" else b" ready on " in log
 
     def kill(self):
         """kill -9, as a crash"""
@@ -218,6 +227,8 @@ class Cluster:
             for daemon in [self.manager, *self.agents.values()]:
                 if not daemon.alive():
                     raise ClusterError(f"{daemon.argv[1]} on {daemon.host} ended:\n{daemon.log()[-2000:]}")
+            if not all(daemon.ready() for daemon in [self.manager, *(self.agents[host] for host in wanted)]):
+                return False
             try:
                 return wanted <= {host["name"] for host in self.json("host", "ls", timeout=10)["hosts"] if host["status"] == "online"}
             except (ClusterError, ValueError, subprocess.TimeoutExpired):

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What the end-to-end tests share: options, containers with a client that watches them, and the checks after each migration."""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tools", "lab"))
+from cluster import Cluster, ClusterError, system_leftovers  # noqa: E402
+from tap import Failure, Skip, Tap, expect, fail  # noqa: E402
+
+MORE_WRITES = 30
+REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--enable-debug-command", "yes", "--logfile", ""]
+
+
+def arguments(description):
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="the form for make check")
+    parser.add_argument("--tap", action="store_true", help="print TAP, for the test runner")
+    parser.add_argument("--keep", action="store_true", help="keep everything when the program itself fails, for inspection")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only the tests with this in their name")
+    return parser.parse_args()
+
+
+def lab_name(prefix):
+    """Several runs at the same time do not meet."""
+    return f"{prefix}{os.getpid() % 1000000}"
+
+
+def unwind_on_signal():
+    """A polite kill is a Ctrl-C: everything is cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class Resident:
+    """A container with a client that increments its counter over one connection, from the first to the last check."""
+
+    numbers = iter(range(101, 250))
+
+    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, port=6379, ip=None):
+        self.cluster, self.name, self.host, self.port = cluster, name, host, port
+        self.ip = ip or f"10.77.0.{next(Resident.numbers)}"
+        command = command or REDIS
+        bundle = cluster.make_bundle(name, command, python=python)
+        if python:
+            shutil.copy(os.path.join(HERE, "programs", "counter.py"), os.path.join(bundle, "rootfs", "counter.py"))
+        cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)
+        cluster.wait(f"{name} answers", lambda: self.ask("PING", check=False) == "PONG", 30)
+        self.client = cluster.client(self.ip, port)
+        self.more_writes()
+
+    def ask(self, *words, check=True):
+        return self.cluster.redis(self.ip, *words, check=check).stdout.strip()
+
+    def counter(self):
+        return int(self.ask("GET", "counter") or 0)
+
+    def more_writes(self):
+        """The client's connection works: new writes are acknowledged now."""
+        goal = self.counter() + MORE_WRITES
+        self.cluster.wait(f"the client of {self.name} writes", lambda: not self.client.alive() or self.counter() >= goal, 30)
+        if not self.client.alive():
+            fail(f"the client of {self.name} ended: {self.client.finish()}")
+
+    def check(self, host):
+        """It serves on that host, the connection lives, every acknowledged write is there, nothing is left behind anywhere."""
+        self.more_writes()
+        container = self.cluster.container(self.name)
+        expect(container["host"] == host and container["status"] == "running", f"{self.name} is {container['status']} on {container['host']}, not running on {host}")
+        places = [c["host"] for c in self.cluster.json("container", "ls")["containers"] if c["name"] == self.name]
+        expect(places == [host], f"{self.name} is listed on {places}")
+        no_leftovers(self.cluster)
+
+    def conclude(self, host):
+        """check(), and the client's own account; the container is removed."""
+        self.check(host)
+        report = self.client.finish()
+        found = self.counter()
+        expect(not report["error"], f"the client's connection: {report['error']}")
+        expect(report["last"] == found, f"the client's last acknowledged write is {report['last']}, the container has {found}")
+        self.remove()
+        return report
+
+    def remove(self):
+        self.client.end()
+        self.cluster.cli("container", "rm", "--force", self.name, check=False)
+
+
+def no_leftovers(cluster):
+    left = cluster.leftovers()
+    expect(not left, lambda: f"left over: {left}")
+
+
+def mend(cluster):
+    """After a test, whatever happened in it: links up, daemons running, all hosts online."""
+    for host in cluster.hosts:
+        cluster.lab.heal(host)
+    for daemon in [cluster.manager, *cluster.agents.values()]:
+        if not daemon.alive():
+            daemon.start()
+    cluster.wait_online()
+
+
+def expect_lines(lines, patterns):
+    """Every pattern matches a whole line, in this order; other lines may be in between."""
+    position = 0
+    for pattern in patterns:
+        for index in range(position, len(lines)):
+            if re.fullmatch(pattern, lines[index]):
+                position = index + 1
+                break
+        else:
+            fail(f"no line (after line {position}) matches\n  {pattern}\nin\n  " + "\n  ".join(lines))
+
+
+def expect_error(done, code, message, hint=None):
+    """A command was refused: exit code, one line of message, a hint."""
+    said = done.stderr.strip().splitlines()
+    expect(done.returncode == code, f"exit code {done.returncode}, not {code}: {said or done.stdout.strip()}")
+    expect(said and said[0].startswith("fleximigrate: "), f"no message: {said}")
+    expect(re.search(message, said[0]), f"the message\n  {said[0]}\ndoes not match\n  {message}")
+    hints = [line for line in said[1:] if line.startswith("hint: ")]
+    expect(len(said) == 1 + len(hints) <= 2, f"more than a line and a hint: {said}")
+    if hint is not None:
+        expect(hints and re.search(hint, hints[0]), f"the hint {hints} does not match {hint}")
+
+
+def conclude(tap, name):
+    """After the last cluster is down."""
+    left = system_leftovers(name)
+    with tap.test("nothing is left on this machine"):
+        expect(not left, lambda: f"left over: {left}")
+    return tap.end()
+
+
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "arguments", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+           "no_leftovers", "system_leftovers", "unwind_on_signal"]
