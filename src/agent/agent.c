@@ -2,6 +2,7 @@
 /* agent.c - wires the agent: the host's facts and folders, movers (which recover from their journals), service, and the thread that reports to the manager. */
 #include "agent/agent.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -55,12 +56,23 @@ static void forget_containers(struct agent *a)
 	a->n_listed = 0;
 }
 
+/* One that is just being made has a folder before the runtime lists it, and listing it later does not touch the folder above. */
+static size_t count_folders(const char *path)
+{
+	size_t n = 0;
+	_fm_closedir_ DIR *d = opendir(path);
+	for (struct dirent *e; d && (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	return n;
+}
+
 /* Has nothing changed since the last look: no instance came or went (the runtime's folder is untouched), none ended? */
 static bool containers_are_fresh(const struct agent *a)
 {
 	struct stat st;
 	if (fm_now_ms() > a->listed_ms + LIST_EVERY_MS || stat(a->host.runtime_root, &st) < 0 ||
-	    st.st_mtim.tv_sec != a->runtime_changed.tv_sec || st.st_mtim.tv_nsec != a->runtime_changed.tv_nsec)
+	    st.st_mtim.tv_sec != a->runtime_changed.tv_sec || st.st_mtim.tv_nsec != a->runtime_changed.tv_nsec ||
+	    count_folders(a->host.runtime_root) != a->n_listed)
 		return false;
 	for (size_t i = 0; i < a->n_listed; i++)
 		if (a->listed[i]->pid > 0 && kill(a->listed[i]->pid, 0) < 0)

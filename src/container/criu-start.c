@@ -26,6 +26,7 @@
 #include "container/criu-internal.h"
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/magic.h>
 #include <linux/memfd.h>
 #include <linux/sched.h>
@@ -399,6 +400,8 @@ static _Noreturn void run_criu(const struct plan *p)
 	for (int i = 0; i < (int)FM_ARRAY_SIZE(from); i++)
 		if (from[i] >= 0 && dup2(from[i], i) < 0)
 			fail(p, STEP_DESCRIPTORS, i);
+	/* Whatever else the agent has inherited itself; exec needs the loader's until then. */
+	(void)syscall(SYS_close_range, FM_ARRAY_SIZE(from), ~0U, CLOSE_RANGE_CLOEXEC);
 	if (p->images >= 0 && fchdir(p->images) < 0)
 		fail(p, STEP_FOLDER, 0);
 	reset_signals();

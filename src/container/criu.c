@@ -76,7 +76,7 @@ static struct patience patience_ms(int timeout_ms, int cancel_fd)
 static bool is_cause(const char *line)
 {
 	static const char *const noise[] = { "rlimit: Can't setup RLIMIT", "Dumping FAILED", "Restoring FAILED", "One of more action scripts failed", "RPC client reported script error",
-					     "Can't send response: Broken pipe" };
+					     "Can't send response: Broken pipe", "tun: Unable to create tun" };
 
 	if (!strstr(line, "Error ("))
 		return false;

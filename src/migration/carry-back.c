@@ -61,7 +61,7 @@ static int settle_at_home(struct fm_migration *m, struct fm_migration *r, struct
 }
 
 /* Nobody may be left with half a way back. After its commit point the order turns round, as in rollback.c. */
-static void undo_attempt(struct fm_migration *r)
+static int undo_attempt(struct fm_migration *r)
 {
 	struct fm_error e = FM_ERROR_INIT;
 	int rc;
@@ -72,6 +72,7 @@ static void undo_attempt(struct fm_migration *r)
 	if (rc < 0 && !fm_stopping(r))
 		fm_mlog(r, FM_LOG_ERROR, "ContainerManager", "Undoing an attempt to carry '%s' back failed: %s", r->pb->container,
 		        e.message);
+	return rc;
 }
 
 static int attempt(struct fm_migration *m, struct fm_migration *r, struct fm_error *err)
@@ -82,7 +83,7 @@ static int attempt(struct fm_migration *m, struct fm_migration *r, struct fm_err
 		/* What became of this attempt before the restart? */
 		rc = fm_resolve_switch_over(r, &e);
 		if (rc < 0 && !r->past_commit && !fm_stopping(r))
-			undo_attempt(r);
+			(void)undo_attempt(r);
 	}
 	if (rc < 0 && !r->past_commit && !fm_stopping(r)) {
 		e = FM_ERROR_INIT;
@@ -97,9 +98,9 @@ static int attempt(struct fm_migration *m, struct fm_migration *r, struct fm_err
 			return -1; /* it lives at home: nothing may be undone */
 		}
 	}
-	if (rc < 0) {
-		if (!fm_stopping(r))
-			undo_attempt(r);
+	/* An attempt that cannot be undone may have been quicker than the undoing: then it lives at home. */
+	struct fm_error late = FM_ERROR_INIT;
+	if (rc < 0 && (fm_stopping(r) || undo_attempt(r) == 0 || fm_resolve_switch_over(r, &late) < 0)) {
 		*err = e;
 		return -1;
 	}

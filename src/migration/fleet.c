@@ -78,8 +78,10 @@ static int load_container(void *userdata, const char *host, const char *name, co
 {
 	struct fm_fleet *f = userdata;
 	FM_PB(Container) *c = fleximigrate__v1__container__unpack(NULL, len, blob);
-	if (c)
+	if (c) {
+		fm_pb_set(&c->host, host); /* kept as it was reported, and there the host need not name itself */
 		FM_PB_ADD(f->containers, f->n_containers, c);
+	}
 	return 0;
 }
 

@@ -154,7 +154,7 @@ int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, 
 		whole = (size_t)(end + 1 - text);
 	}
 	if (!j->head)
-		return fm_error_set(err, FM_E_DATA_LOSS, "journal %s has no head: it was being created when the agent stopped", path);
+		return fm_error_set(err, FM_E_NOT_FOUND, "journal %s has no head: it was being created when the agent stopped", path);
 	j->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
 	if (j->fd < 0 || ftruncate(j->fd, (off_t)whole) < 0)
 		return fm_error_errno(err, errno, "cannot open the journal %s", path);

@@ -32,7 +32,7 @@ struct fm_journal;
 /* Create (ALREADY_EXISTS if there is one) with a head record; durable. head is stolen. */
 int fm_journal_create(const char *dir, const char *migration_id, const char *role, json_t *head, struct fm_journal **ret,
                       struct fm_error *err);
-/* Open an existing one and read it. */
+/* Open an existing one and read it. NOT_FOUND: it is there without its first record, so nothing has been done in its name yet. */
 int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, struct fm_error *err);
 void fm_journal_free(struct fm_journal *j);
 /* Delete the file: the migration is forgotten here. Durable. */

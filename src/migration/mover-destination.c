@@ -18,12 +18,13 @@
 #include "basic/cleanup.h"
 #include "migration/restore-gate.h"
 
-#define FILES_TIMEOUT_MS   600000
-#define EXECUTE_WAIT_MS    3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
-#define RESTORE_TIMEOUT_MS 120000
-#define COMMIT_TIMEOUT_MS  30000
-#define CRIU_TIMEOUT_MS    30000
-#define HELLO_TIMEOUT_MS   5000
+#define FILES_TIMEOUT_MS       600000
+#define EXECUTE_WAIT_MS        3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
+#define RESTORE_TIMEOUT_MS     120000
+#define COMMIT_TIMEOUT_MS      30000
+#define CRIU_TIMEOUT_MS        30000
+#define CRIU_ORPHAN_TIMEOUT_MS 3000
+#define HELLO_TIMEOUT_MS       5000
 
 static int send_frame(struct fm_mover *m, enum fm_frame type, uint64_t a, struct fm_error *err)
 {
@@ -470,6 +471,8 @@ static int readopt(struct fm_mover *m, struct fm_error *err)
 		return m->local.nested ? -1 : 0;
 	if (st.state != FM_NEST_EMPTY)
 		return 0;
+	/* Told to go on, CRIU finishes without us; else it kills what it restored. Only then is it known which. */
+	fm_mover_await_criu(m, CRIU_ORPHAN_TIMEOUT_MS, false);
 	if (!text || fm_parse_int(text, 1, 1 << 30, &root, NULL) < 0 || fm_proc_ns_pid(root, &ns_pid, NULL) < 0)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the restored application did not survive the agent");
 	return fm_nest_adopt(m->local.control_dir, ns_pid, err);

@@ -102,6 +102,8 @@ const struct fm_stream_tls *fm_mover_tls(struct fm_mover *m);
 int fm_mover_cancel_fd(struct fm_mover *m);
 int fm_mover_mount_images(struct fm_mover *m, struct fm_error *err);
 int fm_mover_fault(struct fm_mover *m, const char *point, struct fm_error *err);
+/* The CRIU of an agent that is gone loses its peer and undoes, or ends, by itself what it was doing: nobody may touch the tree before. */
+void fm_mover_await_criu(struct fm_mover *m, int timeout_ms, bool kill_it);
 /* undo of every pending intent, newest first */
 int fm_mover_undo(struct fm_mover *m, struct fm_error *err);
 

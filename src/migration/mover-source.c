@@ -2,8 +2,8 @@
 /*
  * mover-source.c - giving a container away.
  *
- * The freeze, in order (fm_source_execute): intents and FROZEN on record -> fence (endpoint closed) -> CRIU dump up to post-dump -> SIGSTOP to the tree -> neighbours, changed files,
- * images, RESTORE to the destination -> CRIU detaches meanwhile -> RESTORED comes -> COMMITTED on record (the commit point) -> COMMIT -> RUNNING comes.
+ * The freeze, in order (fm_source_execute): intents and FROZEN on record -> fence (endpoint closed inbound: answers that are under way still leave) -> CRIU dump up to post-dump ->
+ * SIGSTOP to the tree -> endpoint closed -> neighbours, changed files, images, RESTORE to the destination -> CRIU detaches meanwhile -> RESTORED comes -> COMMITTED on record (the commit point) -> COMMIT -> RUNNING comes.
  * Whatever fails before the commit point is undone here at once, without waiting for the manager: the service comes first.
  *
  * Pages (post-copy) are read from the stopped tree and served by a thread of its own, which reconnects for as long as the destination may need pages.
@@ -127,7 +127,8 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says PREPARED when its parent container stands on the received files. */
-	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 || expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
+	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
+	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
 		(void)fm_error_prefix(err, "destination '%s'", m->peer);
 		return fm_error_phase(err, "files");
 	}
@@ -238,7 +239,7 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	m->held = true;
 	m->fence_us = fm_now_us();
 	m->fenced = true;
-	if (m->endpoint && fm_endpoint_close(m->endpoint, err) < 0)
+	if (m->endpoint && fm_endpoint_close_inbound(m->endpoint, err) < 0)
 		return fm_error_prefix(err, "cannot fence the source");
 	return fm_mover_fault(m, "source-after-fence", err);
 }
@@ -273,6 +274,8 @@ static int dump(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 	fm_mover_step(m, "dump");
 	if ((m->local.nested ? dump_nested(m, left, err) : dump_ordinary(m, left, err)) < 0)
 		return fm_error_phase(err, "dump");
+	if (m->endpoint && fm_endpoint_close(m->endpoint, err) < 0)
+		return fm_error_prefix(err, "cannot fence the source");
 	fm_mover_phase(m, "dump", fm_now_us() - t);
 	return 0;
 }
@@ -379,21 +382,6 @@ int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 
 /* ---------------------------------------------------------------- undo, release, recovery */
 
-/* CRIU of a dead agent loses its peer and undoes its dump by itself; the tree must not be touched before it has let go. */
-static void await_criu_end(struct fm_mover *m)
-{
-	const char *text = fm_journal_get(m->journal, "criu");
-	struct fm_proc_id id = { 0 };
-	unsigned long long ticks = 0;
-	int pid = 0;
-	if (!text || sscanf(text, "%d:%llu", &pid, &ticks) != 2 || pid <= 0)
-		return;
-	id.pid = pid;
-	id.start_ticks = ticks;
-	if (fm_proc_wait_gone(&id, CRIU_END_TIMEOUT_MS, NULL) < 0 && fm_proc_alive(&id))
-		(void)kill(id.pid, SIGKILL);
-}
-
 static int undo_hold(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->local.nested)
@@ -404,7 +392,7 @@ static int undo_hold(struct fm_mover *m, struct fm_error *err)
 	}
 	fm_criu_free(m->criu);
 	m->criu = NULL;
-	await_criu_end(m);
+	fm_mover_await_criu(m, CRIU_END_TIMEOUT_MS, true);
 	m->root = fm_local_app_pid(&m->local);
 	if (m->root <= 0)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the application of '%s' is gone from '%s'", m->container, m->h->name);
@@ -506,7 +494,7 @@ int fm_source_recover(struct fm_mover *m, struct fm_error *err)
 		return fm_source_release(m, err);
 	if (d != FM_DECISION_COMMITTED)
 		return fm_source_abort(m, false, err);
-	await_criu_end(m);
+	fm_mover_await_criu(m, CRIU_END_TIMEOUT_MS, true);
 	m->fenced = m->held = true;
 	fm_mover_step(m, "handed over");
 	return m->lazy && m->root > 0 ? start_page_server(m, err) : 0;

@@ -12,8 +12,10 @@
 #include <fcntl.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "basic/cleanup.h"
 #include "migration/mover-internal.h"
@@ -158,6 +160,20 @@ int fm_mover_mount_images(struct fm_mover *m, struct fm_error *err)
 int fm_mover_fault(struct fm_mover *m, const char *point, struct fm_error *err)
 {
 	return fm_fault_point(m->h->fault, point, err);
+}
+
+void fm_mover_await_criu(struct fm_mover *m, int timeout_ms, bool kill_it)
+{
+	const char *text = fm_journal_get(m->journal, "criu");
+	struct fm_proc_id id = { 0 };
+	unsigned long long ticks = 0;
+	int pid = 0;
+	if (!text || sscanf(text, "%d:%llu", &pid, &ticks) != 2 || pid <= 0)
+		return;
+	id.pid = pid;
+	id.start_ticks = ticks;
+	if (fm_proc_wait_gone(&id, timeout_ms, NULL) < 0 && kill_it && fm_proc_alive(&id))
+		(void)kill(id.pid, SIGKILL);
 }
 
 static int undo_one(void *userdata, const char *what, const char *arg, struct fm_error *err)
@@ -308,6 +324,9 @@ static void recover_one(struct fm_movers *ms, const char *file)
 	if (parse_role(file, id, sizeof(id), &destination, &run) < 0)
 		return;
 	if (fm_journal_open(ms->h->journals_dir, file, &j, &err) < 0) {
+		_fm_free_ char *path = fm_xasprintf("%s/%s", ms->h->journals_dir, file);
+		if (err.code == FM_E_NOT_FOUND && unlink(path) == 0)
+			return; /* killed while it was being created */
 		fm_log_write(ms->h->log, FM_LOG_ERROR, "MigrationManager", NULL, "Cannot read journal %s: %s", file, err.message);
 		return;
 	}

@@ -81,6 +81,10 @@ static void *follow_pager(void *arg)
 			return NULL;
 		}
 		fm_pages_refresh(m);
+		if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED && fm_mover_fault(m, "destination-pages", &err) < 0) {
+			(void)fm_mover_fail(m, &err);
+			return NULL;
+		}
 		if (err.code == FM_E_UNAVAILABLE)
 			(void)fm_wait_fd(m->stop.fd, POLLIN, 50, NULL); /* until the source is back */
 		else if (err.code != FM_E_DEADLINE_EXCEEDED && err.code != FM_E_CANCELLED) {

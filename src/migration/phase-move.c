@@ -197,8 +197,14 @@ int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 		*err = why;
 		return -1;
 	}
-	/* No answer is not "no": only the source's journal knows. */
+	/* No answer is not "no", and an error may come from a broken connection: only the source's journal knows. */
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DEADLINE_EXCEEDED && e.code != FM_E_CANCELLED) {
+		int rc = fm_resolve_switch_over(m, err);
+		if (rc < 0 && !m->past_commit)
+			*err = e;
+		return rc;
+	}
+	if (fm_stopping(m)) {
 		*err = e;
 		return -1;
 	}

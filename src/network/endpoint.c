@@ -315,15 +315,17 @@ int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err)
 	if (!fm_veth_is_pair(e, &host_end))
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "interface %s does not lead to %s of this container", e->cfg.host_ifname,
 		                    e->cfg.ifname);
-	e->restoring = host_end.master == 0; /* prepared by a process that is gone, maybe */
 	return 0;
 }
 
 int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err)
 {
-	if (e->restoring && fm_veth_set_routes(e, false, err) < 0)
-		return -1;
 	return e->redirect->open(e, err);
+}
+
+int fm_endpoint_close_inbound(struct fm_endpoint *e, struct fm_error *err)
+{
+	return e->redirect->close_inbound(e, err);
 }
 
 int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err)

@@ -6,8 +6,8 @@
  * to it), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
  * Never toggles a link's up/down on the way: link-watch may take a second to notice (see docs/NETWORK.md).
  *
- * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> attach -> close ->
- * neighbours. Rolling back: source open -> announce; destination: remove. Everything works on the network namespace of the calling thread
+ * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> attach -> close_inbound
+ * -> [freeze] -> close -> neighbours. Rolling back: source open -> announce; destination: remove. Everything works on the network namespace of the calling thread
  * as "the host"; a handle keeps the host of its first prepare, attach or other call.
  *
  * Nothing is spawned; rtnetlink through libmnl. In the freeze only open/close/announce/set_neighbours run, on sockets opened by prepare or
@@ -53,6 +53,7 @@ struct fm_endpoint;
 struct fm_redirect_ops {
 	const char *name;
 	int (*open)(struct fm_endpoint *e, struct fm_error *err);     /* make the port forward; 1 ms budget */
+	int (*close_inbound)(struct fm_endpoint *e, struct fm_error *err); /* nothing reaches the container any more; what it sends still leaves */
 	int (*close)(struct fm_endpoint *e, struct fm_error *err);    /* no packet passes any more when it returns */
 	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell neighbours: gratuitous ARP request and reply */
 	bool (*is_open)(struct fm_endpoint *e);
@@ -75,6 +76,9 @@ int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_e
  * does not exist, FAILED_PRECONDITION when the host end leads elsewhere. */
 int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err);
 int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err);
+/* The first half of fencing, before the freeze: an answer to what has been received already still gets out, so it is not in a restored
+ * send queue that has to wait a second for its retransmission (docs/NETWORK.md, Stalls). Open and close both end it. */
+int fm_endpoint_close_inbound(struct fm_endpoint *e, struct fm_error *err);
 int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err);
 /* One request and one reply, without waiting. Repeat it now and then during the first second where frames can be lost. */
 int fm_endpoint_announce(struct fm_endpoint *e, struct fm_error *err);

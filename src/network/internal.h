@@ -23,7 +23,6 @@ struct fm_endpoint {
 	struct fm_nl *inside; /* session in the container's namespace */
 	int arp_fd;           /* AF_PACKET socket bound to the container's end, -1 until needed */
 	int inside_index;     /* ifindex of the container's end */
-	bool restoring;       /* its routes are those for a restore */
 };
 
 bool fm_endpoint_ifname_is_ours(const char *host_ifname);
@@ -38,8 +37,6 @@ int fm_veth_create(struct fm_endpoint *e, const struct fm_link *bridge, struct f
 /* Is an existing host end one of a pair whose other end is this endpoint's? */
 bool fm_veth_is_pair(struct fm_endpoint *e, const struct fm_link *host_end);
 int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err);
-/* restoring: connections that are restored now send again after milliseconds, not after a second. */
-int fm_veth_set_routes(struct fm_endpoint *e, bool restoring, struct fm_error *err);
 int fm_veth_seal_host_end(struct fm_endpoint *e, struct fm_error *err);
 
 /* announce.c. Both sockets are non-blocking. */

@@ -25,14 +25,6 @@
 /* An ARP entry that is INCOMPLETE when the port opens is asked for again after this long; the kernel's second would be downtime. */
 #define RETRANS_TIME_MS 20
 
-/*
- * A restored connection whose last bytes were not acknowledged when the source was fenced sends them again after its retransmission time. It has no
- * measured round trip yet, so that is a whole second, unless the route knows better: then it is that round trip and the route's minimum. Only for
- * the time of a restore, the application's own connections keep the kernel's minimum of 200 ms.
- */
-#define RESTORE_RTT_MS     1
-#define RESTORE_RTO_MIN_MS 20
-
 #define ARP_IGNORE_ALL 8
 
 static void host_mac(const struct fm_endpoint_config *cfg, uint8_t ret[6])
@@ -132,20 +124,9 @@ static int add_address(struct fm_endpoint *e, int index)
 	return fm_nl_flush(e->inside);
 }
 
-static void put_restore_metrics(struct nlmsghdr *h)
-{
-	struct nlattr *metrics = mnl_attr_nest_start(h, RTA_METRICS);
-
-	mnl_attr_put_u32(h, RTAX_LOCK, 1u << RTAX_RTO_MIN);
-	mnl_attr_put_u32(h, RTAX_RTT, RESTORE_RTT_MS * 8); /* the kernel's unit: 1/8 ms */
-	mnl_attr_put_u32(h, RTAX_RTO_MIN, RESTORE_RTO_MIN_MS);
-	mnl_attr_nest_end(h, metrics);
-}
-
-static int put_route(struct fm_endpoint *e, bool is_default, bool restoring)
+static int add_default_route(struct fm_endpoint *e, int index)
 {
 	struct nlmsghdr *h = fm_nl_begin(e->inside, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, 128);
-	uint32_t mask = e->cfg.prefix_len ? htonl(0xffffffffu << (32 - e->cfg.prefix_len)) : 0;
 	struct rtmsg *rt;
 
 	if (!h)
@@ -153,35 +134,12 @@ static int put_route(struct fm_endpoint *e, bool is_default, bool restoring)
 	rt = mnl_nlmsg_put_extra_header(h, sizeof(*rt));
 	rt->rtm_family = AF_INET;
 	rt->rtm_table = RT_TABLE_MAIN;
-	rt->rtm_protocol = is_default ? RTPROT_STATIC : RTPROT_KERNEL;
-	rt->rtm_scope = is_default ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+	rt->rtm_protocol = RTPROT_STATIC;
+	rt->rtm_scope = RT_SCOPE_UNIVERSE;
 	rt->rtm_type = RTN_UNICAST;
-	if (is_default) {
-		mnl_attr_put_u32(h, RTA_GATEWAY, e->cfg.gateway.s_addr);
-	} else {
-		rt->rtm_dst_len = e->cfg.prefix_len;
-		mnl_attr_put_u32(h, RTA_DST, e->cfg.address.s_addr & mask);
-		mnl_attr_put_u32(h, RTA_PREFSRC, e->cfg.address.s_addr);
-	}
-	mnl_attr_put_u32(h, RTA_OIF, (uint32_t)e->inside_index);
-	if (restoring)
-		put_restore_metrics(h);
+	mnl_attr_put_u32(h, RTA_GATEWAY, e->cfg.gateway.s_addr);
+	mnl_attr_put_u32(h, RTA_OIF, (uint32_t)index);
 	return fm_nl_flush(e->inside);
-}
-
-int fm_veth_set_routes(struct fm_endpoint *e, bool restoring, struct fm_error *err)
-{
-	/* The first is the one that the kernel made with the address: replaced by itself, with or without metrics. */
-	int rc = e->cfg.prefix_len < 32 ? put_route(e, false, restoring) : 0;
-
-	if (rc < 0)
-		return fm_nl_fail(e->inside, rc, err, "set the route of %s to its network", e->cfg.ifname);
-	if (e->cfg.gateway.s_addr)
-		rc = put_route(e, true, restoring);
-	if (rc < 0)
-		return fm_nl_fail(e->inside, rc, err, "set the default route through %s", e->cfg.ifname);
-	e->restoring = restoring;
-	return 0;
 }
 
 int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err)
@@ -205,8 +163,11 @@ int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err)
 	rc = fm_nl_link_up(e->inside, in.index);
 	if (rc < 0)
 		return fm_nl_fail(e->inside, rc, err, "bring up %s", e->cfg.ifname);
-	e->inside_index = in.index;
-	return fm_veth_set_routes(e, true, err);
+	if (e->cfg.gateway.s_addr)
+		rc = add_default_route(e, in.index);
+	if (rc < 0)
+		return fm_nl_fail(e->inside, rc, err, "add the default route through %s", e->cfg.ifname);
+	return 0;
 }
 
 /* The thread is in the host's namespace here, and /proc/sys/net shows the reader's own. */

@@ -51,20 +51,28 @@ class Resident:
         cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)
         cluster.wait(f"{name} answers", lambda: self.ask("PING", check=False) == "PONG", 30)
         self.client = cluster.client(self.ip, port)
+        cluster.wait(f"the client of {name} is connected", lambda: self.counter() > 0, 30)
         self.more_writes()
 
     def ask(self, *words, check=True):
-        return self.cluster.redis(self.ip, *words, check=check).stdout.strip()
+        """Over a connection of its own; "" when there is no answer now and check is False."""
+        done = self.cluster.redis(self.ip, *words, check=False)
+        expect(done.returncode == 0 or not check, f"{self.name} does not answer {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout.strip() if done.returncode == 0 else ""
 
     def counter(self):
         return int(self.ask("GET", "counter") or 0)
 
-    def more_writes(self):
+    def more_writes(self, seconds_max=30):
         """The client's connection works: new writes are acknowledged now."""
-        goal = self.counter() + MORE_WRITES
-        self.cluster.wait(f"the client of {self.name} writes", lambda: not self.client.alive() or self.counter() >= goal, 30)
-        if not self.client.alive():
-            fail(f"the client of {self.name} ended: {self.client.finish()}")
+        def acknowledged():
+            if not self.client.alive():
+                fail(f"the client of {self.name} ended: {self.client.finish()}")
+            report = self.client.report()
+            return report["acknowledged"] if report else 0
+
+        goal = acknowledged() + MORE_WRITES
+        self.cluster.wait(f"the client of {self.name} writes", lambda: acknowledged() >= goal, seconds_max)
 
     def check(self, host):
         """It serves on that host, the connection lives, every acknowledged write is there, nothing is left behind anywhere."""

@@ -256,9 +256,8 @@ class Scenarios:
             redis = Resident(self.cluster, "redis5a")
             with agent_with(self.cluster, "dst", fault=f"destination-after-prepare=stall:{STALL_MS}"):
                 migration = self.cluster.start_migration("redis5a", "dst")
-                criu = []
-                self.cluster.wait("CRIU stands ready on dst", lambda: criu.extend(criu_of(self.cluster, "dst")) or criu, 30)
-                for pid in criu:
+                self.cluster.wait("CRIU stands ready on dst", lambda: journal_tells(self.cluster, "dst", migration, "criu"), 30)
+                for pid in criu_of(self.cluster, "dst"):
                     os.kill(pid, 9)
                 self.over(5, title, migration, "1N 2N 3N 4F 8N", failure_in_execution("redis5a", "src", "dst"))
                 redis.conclude("src")
@@ -272,10 +271,9 @@ class Scenarios:
             with agent_with(self.cluster, "dst", fault=f"destination-before-restore=stall:{STALL_MS}"):
                 migration = self.cluster.start_migration("redis5b", "dst")
                 self.cluster.wait_state(migration, "EXECUTION")
-                self.cluster.lab.cut("dst")
-                # The service comes first: it is back long before anybody can talk to the destination again.
-                redis.more_writes()
-                self.cluster.lab.heal("dst")
+                with link_cut(self.cluster, "dst"):
+                    # The service comes first: it is back long before anybody can talk to the destination again.
+                    redis.more_writes()
                 self.over(5, title, migration, "1N 2N 3N 4F 8N", failure_in_execution("redis5b", "src", "dst"))
                 redis.conclude("src")
 
@@ -406,6 +404,23 @@ def criu_of(cluster, host):
         if b"swrk" in command and int(status["PPid"]) == agent:
             found.append(int(pid))
     return found
+
+
+def journal_tells(cluster, host, migration, word):
+    try:
+        with open(cluster.path("state", host, "migrations", f"{migration}.destination.journal"), encoding="utf-8") as file:
+            return f'"{word}"' in file.read()
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def link_cut(cluster, host):
+    cluster.lab.cut(host)
+    try:
+        yield
+    finally:
+        cluster.lab.heal(host)
 
 
 @contextlib.contextmanager

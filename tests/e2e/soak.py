@@ -3,8 +3,8 @@
 """Migrations back and forth in a loop, under one client connection that lives through all of them.
 
 Redis holds some megabytes; a client increments over one connection and never reconnects. After every migration: it is COMPLETED, the connection
-lives, nothing is left over. At the end: every acknowledged write is found, the data is what was loaded, no wait of the client was longer than the
-freeze by more than a second, and neither the manager nor the agents hold more descriptors than after the first migrations. Last line:
+lives, nothing is left over. At the end: every acknowledged write is found, the data is what was loaded, no wait of the client was longer by more
+than a second than the freeze explains, and neither the manager nor the agents hold more descriptors than after the first migrations. Last line:
     soak: migrations=N lost=0 reconnects=0 stalls_over_1s=0 leftovers=0 downtime_ms_median=… downtime_ms_max=…
 """
 
@@ -20,7 +20,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tools", "lab"))
 from cluster import CONTAINER_IP, Cluster, ClusterError, system_leftovers  # noqa: E402
 
-STALL_MS = 1000       # a wait that the freeze does not explain
+# A wait that the freeze does not explain. A request that met the closed port is sent again by the client's kernel at doubled times: that alone can
+# take as long again as the freeze did.
+STALL_MS = 1000
 WARM_UP = 4           # migrations before the first count of descriptors: threads and channels exist then
 FDS_GROWTH_MAX = 6
 RSS_GROWTH_MAX_KB = 64 * 1024
@@ -116,7 +118,7 @@ class Soak:
         self.done += 1
         seen = self.wait_for_writes()
         frozen, gap = migration["frozen_us"] / 1000, seen["longest_gap_ms"]
-        stalled = gap > frozen + STALL_MS
+        stalled = gap > 2 * frozen + STALL_MS
         self.stalls += stalled
         self.frozen_ms.append(frozen)
         self.gaps_ms.append(gap)
@@ -163,7 +165,7 @@ class Soak:
         check(not reported["error"], "one connection for the whole run", reported["error"])
         check(found == reported["last"], "every acknowledged write is found", f"acknowledged {reported['last']}, found {found}")
         check(self.cluster.redis_digest(CONTAINER_IP) == digest, "the data is what was loaded")
-        check(self.stalls == 0, "no stall over a second beyond the freeze", f"{self.stalls} stalls")
+        check(self.stalls == 0, "no stall over a second beyond what the freeze explains", f"{self.stalls} stalls")
         for name, (fds, rss, threads) in last_usage.items():
             fds0, rss0, threads0 = self.first_usage[name]
             self.report.say(f"{name}: descriptors {fds0} -> {fds}, resident {rss0} -> {rss} KiB, threads {threads0} -> {threads}")

@@ -175,6 +175,7 @@ static struct twin_mover *twin_mover_add(struct twin *t, const char *host, const
 	if (t->n_movers == TWIN_MAX_MOVERS)
 		abort();
 	t->n_movers++;
+	*m = (struct twin_mover){ 0 };
 	(void)snprintf(m->host, sizeof(m->host), "%s", host);
 	(void)snprintf(m->id, sizeof(m->id), "%s", id);
 	m->destination = destination;

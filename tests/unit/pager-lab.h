@@ -78,7 +78,7 @@ static inline bool content_is(pid_t pid, uint64_t addr, const volatile uint8_t *
 
 /* ---- the lab */
 
-enum source_mode { SOURCE_GOOD, SOURCE_SHUFFLE, SOURCE_WRONG_PID, SOURCE_WRONG_ADDRESS, SOURCE_TOO_MANY, SOURCE_TWICE, SOURCE_ODD_LENGTH, SOURCE_GONE_TOO_MANY,
+enum source_mode { SOURCE_GOOD, SOURCE_SHUFFLE, SOURCE_SILENT, SOURCE_WRONG_PID, SOURCE_WRONG_ADDRESS, SOURCE_TOO_MANY, SOURCE_TWICE, SOURCE_ODD_LENGTH, SOURCE_GONE_TOO_MANY,
 		   SOURCE_WRONG_TYPE, SOURCE_DAMAGED, SOURCE_REPORTS };
 
 struct source {
@@ -90,9 +90,9 @@ struct source {
 	unsigned hold_after; /* after so many requests say so on held_fd and answer no more; 0 = never */
 	unsigned cut_after;  /* shut the stream down */
 	unsigned seed;
-	int held_fd;
+	int held_fd;         /* SILENT: one for each urgent request */
 	bool got_done;
-	_Atomic unsigned requests, urgent;
+	_Atomic unsigned requests;
 	_Atomic uint64_t pages;
 };
 
@@ -278,6 +278,8 @@ static inline int answer_badly(struct source *src, const struct asked *q, uint8_
 static inline int answer(struct source *src, const struct asked *q, uint8_t *buf)
 {
 	atomic_fetch_add(&src->pages, q->n);
+	if (src->mode == SOURCE_SILENT)
+		return 0;
 	if (src->mode == SOURCE_SHUFFLE)
 		return answer_pieces(src, q, buf);
 	if (src->mode != SOURCE_GOOD)
@@ -300,8 +302,8 @@ static inline int next_asked(struct source *src, int timeout_ms, struct asked *r
 	if (h.type != FM_FRAME_PAGE_REQUEST || h.length != 8)
 		return -1;
 	*ret = (struct asked){ .pid = (pid_t)h.a, .addr = h.b, .n = fm_get_le32(payload) };
-	if (fm_get_le32(payload + 4))
-		atomic_fetch_add(&src->urgent, 1);
+	if (fm_get_le32(payload + 4) && src->mode == SOURCE_SILENT)
+		(void)eventfd_write(src->held_fd, 1);
 	unsigned n = atomic_fetch_add(&src->requests, 1) + 1;
 	if (src->cut_after && n > src->cut_after) {
 		fm_stream_shutdown(src->s);
@@ -377,7 +379,7 @@ static inline struct source *lab_source(struct lab *l, enum source_mode mode, in
 	stream_pair(fds);
 	src->mode = mode;
 	src->seed = (unsigned)l->n_sources;
-	src->held_fd = eventfd(0, EFD_CLOEXEC);
+	src->held_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
 	src->raw_fd = fcntl(fds[1], F_DUPFD_CLOEXEC, 3);
 	assert_int_equal(fm_stream_from_fd(fds[1], &src->s, NULL), 0);
 	*ret_our_fd = fds[0];

@@ -519,6 +519,46 @@ static void test_closed_passes_nothing(void **state)
 		assert_int_not_equal(known[i].address.s_addr, inet_addr("10.77.0.1")); /* … and nobody answered */
 }
 
+/* Nothing comes in, to the MAC or by broadcast; what the container sends still leaves; opening puts everything back. */
+static void test_closed_inbound(void **state)
+{
+	struct lab *lab = *state;
+	struct sockaddr_in6 to_client = udp_address("10.77.0.3");
+	struct echo e = { .seq = 99 };
+	struct sockaddr_in6 client = { 0 };
+	socklen_t len = sizeof(client);
+	_fm_close_ int arp = -1;
+	unsigned before;
+	char buf[64];
+
+	if (!need_root())
+		skip();
+	OK(fm_endpoint_close_inbound(lab->end[0], &err)); /* of a closed one: nothing to do */
+	open_at(lab, 0);
+	assert_true(echo(lab, CT_ADDRESS, '0'));
+	assert_int_equal(getsockname(lab->client, (struct sockaddr *)&client, &len), 0);
+	to_client.sin6_port = client.sin6_port;
+	OK(fm_endpoint_close_inbound(lab->end[0], &err));
+	OK(fm_endpoint_close_inbound(lab->end[0], &err));
+	before = atomic_load(&lab->at[0].received);
+	arp = watch_in(lab, CSRC, "eth0", ETH_P_ARP);
+	for (int i = 0; i < 50; i++) {
+		(void)send_seq(lab, CT_ADDRESS);
+		assert_int_equal(sendto(lab->at[0].fd, &e, sizeof(e), 0, (struct sockaddr *)&to_client, sizeof(to_client)), sizeof(e));
+		assert_true(answered(lab, 99, '\0'));
+	}
+	open_at(lab, 1); /* announces by broadcast */
+	assert_int_equal(recv(arp, buf, sizeof(buf), MSG_DONTWAIT), -1);
+	assert_int_equal(atomic_load(&lab->at[0].received), before);
+	OK(fm_endpoint_close(lab->end[0], &err));
+	OK(fm_endpoint_close(lab->end[1], &err));
+	open_at(lab, 0);
+	assert_true(echo(lab, CT_ADDRESS, '0'));
+	OK(fm_endpoint_close_inbound(lab->end[0], &err));
+	open_at(lab, 0); /* without a close in between, too */
+	assert_true(echo(lab, CT_ADDRESS, '0'));
+}
+
 /* A late packet of the source's copy, coming in through the uplink, must not pull the address away. */
 static void test_late_packet(void **state)
 {
@@ -672,6 +712,7 @@ int main(void)
 		WITH_ENDS(test_moves),
 		WITH_ENDS(test_ipv6_follows),
 		WITH_ENDS(test_closed_passes_nothing),
+		WITH_ENDS(test_closed_inbound),
 		WITH_ENDS(test_late_packet),
 		WITH_ENDS(test_bridge_is_left_alone),
 		cmocka_unit_test(test_mtu),

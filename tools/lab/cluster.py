@@ -253,7 +253,12 @@ class Cluster:
         return self.json("migration", "show", migration)
 
     def wait_state(self, migration, *states, seconds_max=60):
-        self.wait(f"migration {migration} in {' or '.join(states)}", lambda: self.migration(migration)["state"] in states, seconds_max)
+        def reached():
+            record = self.migration(migration)
+            if record["state"] not in states and record["finished_unix_ms"]:
+                raise ClusterError(f"migration {migration} is over ({record['path']}: {record['error_message']}), {' or '.join(states)} did not come")
+            return record["state"] in states
+        self.wait(f"migration {migration} in {' or '.join(states)}", reached, seconds_max)
 
     def wait_over(self, migration, seconds_max=180):
         """Returns the migration and its log lines."""

@@ -1,0 +1,1138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test-coordinator.c - the coordinator between a real store and the twin of two agents (agent-twin.h): the six scenarios of docs/LIFECYCLE.md,
+ * every agent call failing, cancel, limits, events. Restarts and stores that are full are in test-coordinator-restart.c.
+ */
+#include "coordinator-lab.h"
+
+/* ---------------------------------------------------------------- success */
+
+static const char *const success_lines[] = {
+	"INFO \\[MigrationManager\\]: Received migration request * Initial State: PENDING.",
+	"INFO \\[MigrationManager\\]: Evaluating policies for migration request '*'.",
+	"INFO \\[MigrationManager\\]: Policy check passed. Transitioning: PENDING -> PLANNING.",
+	"INFO \\[DecisionEngine\\]: Analyzing workload and resources for 'web'. Optimal strategy: *",
+	"INFO \\[ResourceAllocator\\]: Allocating resources on destination 'beta'.",
+	"INFO \\[MigrationManager\\]: Migration plan generated for 'web'. Transitioning: PLANNING -> PREPARATION.",
+	"INFO \\[ContainerManager\\]: Preparing * on 'beta'.",
+	"INFO \\[NetworkManager\\]: *",
+	"INFO \\[StateSynchronizer\\]: Initiating checkpoint process for 'web'.",
+	"INFO \\[MigrationManager\\]: Preparation phase complete for 'web'. Transitioning: PREPARATION -> EXECUTION.",
+	"INFO \\[StateSynchronizer\\]: Starting * state transfer (Checkpoint ID: ckpt-1) for 'web' to 'beta'.",
+	"INFO \\[StateSynchronizer\\]: * state transfer complete. Total data transferred: 64.0 MB.",
+	"INFO \\[ContainerManager\\]: Restoring container 'web' state on 'beta' from checkpoint 'ckpt-1'.",
+	"INFO \\[MigrationManager\\]: State transfer and restoration complete for 'web'. Transitioning: EXECUTION -> VERIFICATION.",
+	"INFO \\[ResourceMonitor\\]: Performing post-migration checks for 'web' on 'beta'.",
+	"INFO \\[NetworkManager\\]: Verifying network connectivity *",
+	"INFO \\[MigrationManager\\]: * Verification passed for 'web'. Transitioning: VERIFICATION -> COMPLETED.",
+	"INFO \\[MigrationManager\\]: Finalizing migration '*'. Cleaning up source resources on 'alpha'.",
+	"INFO \\[MigrationManager\\]: Migration of container 'web' to 'beta' completed successfully. Final State: COMPLETED.",
+	NULL,
+};
+
+static void assert_transitions(struct lab *l, const char *id, const char *want)
+{
+	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
+	struct fm_store_transition *v = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = lab_get(l, id);
+	size_t n = 0;
+	assert_ok(fm_store_transition_list(l->store, id, &v, &n, &e), e);
+	assert_int_equal(n, m->n_transitions);
+	for (size_t i = 0; i < n; i++) {
+		fm_buf_addf(&b, "%s%d>%d%s%s", i ? " " : "", v[i].from, v[i].to, v[i].label[0] ? ":" : "", v[i].label);
+		assert_int_equal(v[i].from, m->transitions[i]->from);
+		assert_int_equal(v[i].to, m->transitions[i]->to);
+		assert_string_equal(v[i].label, m->transitions[i]->label);
+	}
+	assert_string_equal(b.data, want);
+	fm_store_transitions_free(v, n);
+	fm_pb_free(m);
+}
+
+static void test_success(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->endpoint = l->t->health = true;
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	lab_assert_lines(l, id, success_lines);
+	assert_transitions(l, id, "1>2:1N 2>3:2N 3>4:3N 4>5:4N 5>6:5N 6>6:6N");
+	lab_assert_calls(l, "Abort", "");
+	lab_assert_calls(l, "Release", "alpha Release, beta Release");
+	lab_assert_calls(l, "Pr", "beta PrepareDestination, alpha PrepareSource, beta Probe, alpha Probe");
+
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_string_equal(m->source, "alpha");
+	assert_string_equal(m->step, "completed");
+	assert_int_equal(m->strategy, FLEXIMIGRATE__V1__STRATEGY__POST_COPY);
+	assert_int_equal(m->frozen_us, 34000);
+	assert_int_equal(m->wire_bytes, 64000000);
+	assert_int_equal(m->pages_done, 100);
+	assert_int_equal(m->n_phases, 1);
+	assert_int_equal(m->error_code, 0);
+	assert_non_null(m->plan);
+	assert_true(m->plan->n_steps >= 3);
+	assert_true(m->finished_unix_ms >= m->created_unix_ms);
+	fm_pb_free(m);
+
+	FM_PB(Container) *c = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_fleet_container(l->fleet, "web", &c, &e), e);
+	assert_string_equal(c->host, "beta");
+	fm_pb_free(c);
+}
+
+static void test_success_cold_without_network(void **state)
+{
+	struct lab *l = *state;
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	FM_PB(Migration) *m = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+	lab_start(l);
+	req.container = "web";
+	req.to = "beta";
+	req.strategy = FLEXIMIGRATE__V1__STRATEGY__COLD;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	(void)snprintf(id, sizeof(id), "%s", m->id);
+	fm_pb_free(m);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	lab_assert_lines(l, id, success_lines);
+	lab_assert_calls(l, "Probe", "");
+	m = lab_get(l, id);
+	assert_int_equal(m->strategy, FLEXIMIGRATE__V1__STRATEGY__COLD);
+	fm_pb_free(m);
+	/* and back again, with the next epoch */
+	lab_report(l, "alpha", NULL, 8ull << 30);
+	lab_report(l, "beta", (const char *const[]){ "web", NULL }, 8ull << 30);
+	assert_ok(lab_try_migrate(l, "web", "alpha", id, &e), e);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "alpha");
+	assert_int_equal(l->t->movers[0].epoch + 1, l->t->movers[2].epoch);
+}
+
+/* COMPLETED is never the final state before both hosts have released. */
+static void test_completed_needs_both_releases(void **state)
+{
+	struct lab *l = *state;
+	static const char *const hosts[] = { "alpha", "beta" };
+	char id[64];
+	for (int i = 0; i < 2; i++)
+		twin_rule_add(l->t, (struct twin_rule){ .host = hosts[i], .method = FM_AGENT_RELEASE, .action = TWIN_BLOCK, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	for (int i = 0; i < 2; i++) {
+		twin_await(l->t, i ? "beta Release" : "alpha Release", 1);
+		FM_PB(Migration) *m = lab_get(l, id);
+		assert_int_equal(m->state, COMPLETED);
+		assert_int_equal(m->finished_unix_ms, 0);
+		assert_string_equal(m->path, "1N 2N 3N 4N 5N");
+		fm_pb_free(m);
+		assert_true(fm_coordinator_is_moving(l->c, "web"));
+		assert_false(lab_has_line(l, id, "*Final State*"));
+		pthread_mutex_lock(&l->t->lock);
+		l->t->rules[i].lifted = true;
+		pthread_mutex_unlock(&l->t->lock);
+		fm_stop_request(&l->t->lift);
+	}
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+}
+
+/* ---------------------------------------------------------------- scenarios 2 and 3: nothing was touched */
+
+static const char *const pending_lines[] = {
+	"ERROR \\[MigrationManager\\]: Initial validation failed * Reason: *",
+	"ERROR \\[MigrationManager\\]: * Transitioning: PENDING -> FAILED.",
+	"INFO \\[MigrationManager\\]: * State: FAILED -> ROLLBACK.",
+	"INFO \\[MigrationManager\\]: Minimal rollback required *",
+	"INFO \\[MigrationManager\\]: * Final State: FAILED.",
+	NULL,
+};
+
+static void assert_fails_pending(struct lab *l, const char *container, const char *to, enum fm_code code)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+	assert_ok(lab_try_migrate(l, container, to, id, &e), e);
+	lab_assert_end(l, id, FAILED, "1F", "alpha");
+	lab_assert_lines(l, id, pending_lines);
+	assert_transitions(l, id, "1>7:1F 7>8 8>7");
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_int_equal(m->error_code, code);
+	assert_true(m->error_message[0]);
+	fm_pb_free(m);
+	lab_assert_calls(l, "", "");
+}
+
+static void test_pending_failures(void **state)
+{
+	struct lab *l = *state;
+	lab_start(l);
+	assert_fails_pending(l, "nobody", "beta", FM_E_NOT_FOUND);
+	assert_fails_pending(l, "web", "nowhere", FM_E_NOT_FOUND);
+	assert_fails_pending(l, "web", "alpha", FM_E_INVALID_ARGUMENT);
+	/* A fleet that is only remembered is offline. */
+	struct fm_error e = FM_ERROR_INIT;
+	lab_stop(l);
+	fm_fleet_free(l->fleet);
+	assert_ok(fm_fleet_new(l->store, &l->fleet, &e), e);
+	lab_start(l);
+	assert_fails_pending(l, "web", "beta", FM_E_UNAVAILABLE);
+}
+
+static const char *const planning_lines[] = {
+	"INFO \\[MigrationManager\\]: Policy check passed. Transitioning: PENDING -> PLANNING.",
+	"INFO \\[PolicyEnforcer\\]: Checking policy '*'.",
+	"WARN \\[PolicyEnforcer\\]: Migration request '*' violates policy '*'. *",
+	"ERROR \\[MigrationManager\\]: * Transitioning: PLANNING -> FAILED.",
+	"INFO \\[MigrationManager\\]: No actions to roll back * Final State: FAILED.",
+	NULL,
+};
+
+static void assert_denied(struct lab *l, const char *policy)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+	_fm_free_ char *line = fm_xasprintf("WARN * violates policy '%s'*", policy);
+	assert_ok(lab_try_migrate(l, "web", "beta", id, &e), e);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha");
+	lab_assert_lines(l, id, planning_lines);
+	assert_true(lab_has_line(l, id, line));
+	assert_transitions(l, id, "1>2:1N 2>7:2F 7>8 8>7:8N");
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_int_equal(m->error_code, FM_E_FAILED_PRECONDITION);
+	assert_string_equal(m->error_phase, "planning");
+	assert_true(m->rolled_back);
+	fm_pb_free(m);
+	lab_assert_calls(l, "Prepare", "");
+	lab_assert_calls(l, "Abort", "");
+}
+
+static void test_policies(void **state)
+{
+	struct lab *l = *state;
+	lab_start(l);
+	l->t->deny = true;
+	assert_denied(l, "placement");
+	l->t->deny = false;
+	l->t->memory_bytes = 8ull << 30; /* a tenth too much */
+	assert_denied(l, "destination_capacity");
+	l->t->memory_bytes = 1;
+	FM_PB(ReportRequest) r = FLEXIMIGRATE__V1__REPORT_REQUEST__INIT;
+	FM_PB(Host) h = FLEXIMIGRATE__V1__HOST__INIT;
+	struct fm_error e = FM_ERROR_INIT;
+	h.name = "beta";
+	h.criu_problem = "there is no CRIU";
+	h.memory_available_bytes = 1ull << 40;
+	r.host = &h;
+	assert_ok(fm_fleet_report(l->fleet, &r, &e), e);
+	assert_denied(l, "destination_readiness");
+}
+
+static void test_policy_concurrency(void **state)
+{
+	struct lab *l = *state;
+	static const char *const names[] = { "c0", "c1", "c2", "c3", "c4", "web", NULL };
+	char ids[5][64], id[64];
+	struct fm_error e = FM_ERROR_INIT;
+	for (int i = 0; i < 5; i++)
+		(void)twin_instance_add(l->t, "alpha", names[i], TWIN_RUNNING);
+	lab_report(l, "alpha", names, 8ull << 30);
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_BLOCK });
+	lab_start(l);
+	for (int i = 0; i < 5; i++) {
+		assert_ok(lab_try_migrate(l, names[i], "beta", ids[i], &e), e);
+		twin_await(l->t, "beta PrepareDestination", (unsigned)i + 1);
+	}
+	lab_migrate(l, id);
+	FM_PB(Migration) *m = lab_finish(l, id);
+	assert_string_equal(m->path, "1N 2F 8N");
+	fm_pb_free(m);
+	assert_true(lab_has_line(l, id, "WARN * violates policy 'concurrency'*"));
+	twin_lift_all(l->t);
+	for (int i = 0; i < 5; i++) {
+		m = lab_finish(l, ids[i]);
+		assert_int_equal(m->state, COMPLETED);
+		fm_pb_free(m);
+	}
+	assert_int_equal(l->t->violations, 0);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+}
+
+static void test_planning_failures(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	lab_start(l);
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_INSPECT, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 1 });
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha");
+	l->t->bare = true;
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha");
+	l->t->bare = false;
+	l->t->blockers[0] = "process 12 has an io_uring";
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha");
+	l->t->blockers[0] = NULL;
+	l->t->nested = false; /* ordinary: only cold */
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	FM_PB(Migration) *m = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	req.container = "web";
+	req.to = "beta";
+	req.strategy = FLEXIMIGRATE__V1__STRATEGY__POST_COPY;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	(void)snprintf(id, sizeof(id), "%s", m->id);
+	fm_pb_free(m);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha");
+	lab_assert_calls(l, "Abort", "");
+}
+
+/* ---------------------------------------------------------------- scenario 4 */
+
+static const char *const preparation_lines[] = {
+	"ERROR \\[*\\]: Preparation of 'web' on 'beta' failed: *",
+	"ERROR \\[MigrationManager\\]: * Transitioning: PREPARATION -> FAILED.",
+	"INFO \\[MigrationManager\\]: * State: FAILED -> ROLLBACK.",
+	"INFO \\[ContainerManager\\]: *",
+	"INFO \\[NetworkManager\\]: *",
+	"INFO \\[MigrationManager\\]: * Final State: FAILED.",
+	NULL,
+};
+
+static void fail_preparation(struct lab *l, struct twin_rule rule, const char *aborts)
+{
+	char id[64];
+	size_t before = l->t->n_calls;
+	rule.times = 1;
+	twin_rule_add(l->t, rule);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3F 8N", "alpha");
+	lab_assert_lines(l, id, preparation_lines);
+	assert_transitions(l, id, "1>2:1N 2>3:2N 3>7:3F 7>8 8>7:8N");
+	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
+	for (size_t i = before; i < l->t->n_calls; i++)
+		if (strstr(l->t->calls[i], "Abort"))
+			fm_buf_addf(&b, "%s%s", b.len ? ", " : "", l->t->calls[i]);
+	assert_string_equal(b.data, aborts);
+}
+
+static void test_preparation_failures(void **state)
+{
+	struct lab *l = *state;
+	static const enum fm_code codes[] = { FM_E_INTERNAL, FM_E_UNAVAILABLE, FM_E_RESOURCE_EXHAUSTED, FM_E_DEADLINE_EXCEEDED };
+	lab_start(l);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(codes); i++) {
+		struct twin_rule r = { .method = FM_AGENT_PREPARE_DESTINATION, .action = i % 2 ? TWIN_LOSE_ANSWER : TWIN_FAIL, .code = codes[i] };
+		fail_preparation(l, r, "beta Abort");
+		r.method = FM_AGENT_PREPARE_SOURCE;
+		fail_preparation(l, r, "alpha Abort, beta Abort");
+	}
+}
+
+/* A destination that has died does not hold up the source for ever. */
+static void test_destination_gone_in_preparation(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	lab_start(l);
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3F 8N", "alpha");
+	assert_true(lab_has_line(l, id, "WARN \\[ContainerManager\\]: Host 'beta' does not answer *"));
+	assert_true(twin_count(l->t, "beta Abort") > 1);
+}
+
+/* An abort that fails is tried again; one that never works leaves a record that says so. */
+static void test_abort_fails(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	lab_start(l);
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_INTERNAL, .times = 1 });
+	fail_preparation(l, (struct twin_rule){ .method = FM_AGENT_PREPARE_SOURCE, .action = TWIN_FAIL, .code = FM_E_INTERNAL },
+	                 "alpha Abort, beta Abort, beta Abort");
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_SOURCE, .action = TWIN_FAIL, .code = FM_E_INTERNAL });
+	lab_migrate(l, id);
+	FM_PB(Migration) *m = lab_finish(l, id);
+	assert_string_equal(m->path, "1N 2N 3F 8N");
+	assert_string_equal(twin_where(l->t, "web"), "alpha");
+	assert_true(lab_has_line(l, id, "ERROR \\[ContainerManager\\]: Undoing on 'beta' failed*"));
+	fm_pb_free(m);
+}
+
+/* ---------------------------------------------------------------- scenario 5 */
+
+static const char *const execution_lines[] = {
+	"ERROR \\[StateSynchronizer\\]: *",
+	"ERROR \\[MigrationManager\\]: * Transitioning: EXECUTION -> FAILED.",
+	"INFO \\[MigrationManager\\]: * State: FAILED -> ROLLBACK.",
+	"INFO \\[ContainerManager\\]: Ensuring container 'web' remains operational on source 'alpha'. Aborting destination restore.",
+	"INFO \\[NetworkManager\\]: Reverting *",
+	"INFO \\[StateSynchronizer\\]: Discarding partial state data on 'beta'.",
+	"INFO \\[MigrationManager\\]: * Final State: FAILED.",
+	NULL,
+};
+
+static void fail_execution(struct lab *l, const char *first_aborts)
+{
+	char id[64];
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+	lab_assert_lines(l, id, execution_lines);
+	assert_transitions(l, id, "1>2:1N 2>3:2N 3>4:3N 4>7:4F 7>8 8>7:8N");
+	lab_assert_calls(l, "Abort", first_aborts);
+}
+
+static void test_execute_fails(void **state)
+{
+	struct lab *l = *state;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_FAIL, .code = FM_E_INTERNAL });
+	fail_execution(l, "alpha Abort, beta Abort");
+}
+
+static void test_execute_undone_by_source(void **state)
+{
+	struct lab *l = *state;
+	l->t->execute = TWIN_UNDOES;
+	fail_execution(l, "alpha Abort, beta Abort");
+}
+
+/* No answer from the source: what its journal says later decides. */
+static void test_execute_unanswered_prepared(void **state)
+{
+	struct lab *l = *state;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 3 });
+	fail_execution(l, "alpha Abort, beta Abort");
+	assert_true(twin_count(l->t, "alpha Status") >= 4);
+}
+
+static void test_execute_unanswered_aborted(void **state)
+{
+	struct lab *l = *state;
+	l->t->execute = TWIN_UNDOES;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_UNAVAILABLE });
+	fail_execution(l, "alpha Abort, beta Abort");
+}
+
+static void test_execute_unanswered_frozen(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->execute = TWIN_STAYS_FROZEN;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_DEADLINE_EXCEEDED });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "alpha Status", 3); /* it waits for the source to make up its mind */
+	lab_assert_calls(l, "Abort", "");
+	twin_restart_agent(l->t, "alpha");
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+	lab_assert_lines(l, id, execution_lines);
+}
+
+static void test_execute_unanswered_committed(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_UNAVAILABLE });
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_DEADLINE_EXCEEDED, .times = 2 });
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	lab_assert_lines(l, id, success_lines);
+	assert_true(lab_has_line(l, id, "WARN \\[MigrationManager\\]: Lost host 'alpha' during the switch-over*"));
+	lab_assert_calls(l, "Abort", "");
+}
+
+/* The source knows nothing (its state was lost), the destination is prepared only. */
+static void test_execute_unanswered_unknown(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->execute = TWIN_UNDOES;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_UNAVAILABLE });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_STATUS, .action = TWIN_BLOCK, .times = 0 });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "alpha Status", 1);
+	twin_restart_agent(l->t, "alpha");
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+}
+
+/* Committed, and the destination is dead or never ran: destination first, then the source with the proof. */
+static void test_destination_dead_after_commit(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->execute = TWIN_DESTINATION_DIES;
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+	lab_assert_calls(l, "Abort", "beta Abort, alpha Abort dead");
+	assert_true(lab_has_line(l, id, "WARN \\[StateSynchronizer\\]: The destination had run since the switch-over * may be missing."));
+	assert_true(lab_has_line(l, id, "INFO * Service restored on source. Migration failed. Final State: FAILED."));
+}
+
+static void test_destination_never_ran(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->execute = TWIN_NEVER_RUNS;
+	lab_start(l);
+	lab_migrate(l, id);
+	/* "undecided" ends when the destination says that it failed; here it is RESTORED for ever, so kill its agent */
+	twin_await(l->t, "beta Status", 2);
+	twin_restart_agent(l->t, "beta");
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+	lab_assert_calls(l, "Abort", "beta Abort, alpha Abort dead");
+	assert_false(lab_has_line(l, id, "*may be missing*"));
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_int_equal(m->lost_service_ms, 0);
+	fm_pb_free(m);
+}
+
+/* The destination cannot be undone: then the source must not run. */
+static void test_no_source_without_proof(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->execute = TWIN_DESTINATION_DIES;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	lab_start(l);
+	lab_migrate(l, id);
+	FM_PB(Migration) *m = lab_finish(l, id);
+	assert_int_equal(m->state, FAILED);
+	assert_false(m->rolled_back);
+	fm_pb_free(m);
+	lab_assert_calls(l, "alpha Abort", "");
+	assert_true(lab_has_line(l, id, "ERROR * needs an operator* Final State: FAILED."));
+	assert_false(lab_has_line(l, id, "*restored on source*"));
+}
+
+/* The abort of the source is refused because its commit was quicker: the destination has the only living copy and keeps it. */
+static void test_commit_quicker_than_abort(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_INTERNAL });
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha"); /* carried back, with all writes */
+	assert_true(lab_has_line(l, id, "INFO * carrying its state back *"));
+	assert_true(twin_count(l->t, "alpha PrepareDestination") == 1);
+}
+
+/* ---------------------------------------------------------------- scenario 6 */
+
+static const char *const verification_lines[] = {
+	"WARN \\[ResourceMonitor\\]: *",
+	"ERROR \\[MigrationManager\\]: * Transitioning: VERIFICATION -> FAILED.",
+	"INFO \\[MigrationManager\\]: * State: FAILED -> ROLLBACK.",
+	"INFO \\[ContainerManager\\]: Halting container 'web' on destination 'beta' and * reactivate on source 'alpha'.",
+	"INFO \\[NetworkManager\\]: Reverting *",
+	"INFO \\[MigrationManager\\]: * Service restored on source. Migration failed. Final State: FAILED.",
+	NULL,
+};
+
+static void fail_verification(struct lab *l)
+{
+	char id[64];
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "alpha");
+	lab_assert_lines(l, id, verification_lines);
+	assert_transitions(l, id, "1>2:1N 2>3:2N 3>4:3N 4>5:4N 5>7:5F 7>8 8>7:8N");
+}
+
+static void test_health_check_fails(void **state)
+{
+	struct lab *l = *state;
+	l->t->endpoint = l->t->health = true;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	fail_verification(l);
+	assert_int_equal(twin_count(l->t, "beta Probe"), 2); /* as often as the health check says */
+	/* the way back is a whole move: facts from where it runs, prepared at home first */
+	lab_assert_calls(l, "Pr", "beta PrepareDestination, alpha PrepareSource, beta Probe, beta Probe, alpha PrepareDestination, beta PrepareSource");
+	lab_assert_calls(l, "Inspect", "alpha Inspect, beta Inspect");
+	lab_assert_calls(l, "Execute", "alpha Execute, beta Execute");
+	lab_assert_calls(l, "Release", "alpha Release, beta Release, beta Release, alpha Release");
+	lab_assert_calls(l, "Abort", "");
+	FM_PB(Container) *c = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_fleet_container(l->fleet, "web", &c, &e), e);
+	assert_string_equal(c->host, "alpha");
+	fm_pb_free(c);
+}
+
+static void test_health_check_recovers(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->endpoint = l->t->health = true;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+}
+
+static void test_latency_over_limit(void **state)
+{
+	struct lab *l = *state;
+	l->t->endpoint = l->t->health = true;
+	l->t->max_latency_ms = 5;
+	l->t->latency_us = 5001;
+	fail_verification(l);
+}
+
+static void test_path_from_source_fails(void **state)
+{
+	struct lab *l = *state;
+	l->t->endpoint = true;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
+	fail_verification(l);
+}
+
+static void test_verify_fails(void **state)
+{
+	struct lab *l = *state;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	fail_verification(l);
+}
+
+/* The destination dies while it is verified: there is nothing to carry back. */
+static void test_destination_dies_in_verification(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_BLOCK });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "beta Verify", 1);
+	pthread_mutex_lock(&l->t->lock);
+	l->t->instances[1].state = TWIN_GONE;
+	pthread_mutex_unlock(&l->t->lock);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "alpha");
+	lab_assert_lines(l, id, verification_lines);
+	lab_assert_calls(l, "Abort", "beta Abort, alpha Abort dead");
+	assert_true(lab_has_line(l, id, "WARN * may be missing."));
+}
+
+/* The way back fails each time: the service stays where all its writes are, the source's copy goes. */
+static void test_carry_back_fails(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	l->t->execute_back = TWIN_UNDOES;
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "beta");
+	lab_assert_calls(l, "Execute", "alpha Execute, beta Execute, beta Execute, beta Execute");
+	assert_true(lab_has_line(l, id, "INFO * the service stays on destination 'beta'. Migration failed. Final State: FAILED."));
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_false(m->rolled_back);
+	fm_pb_free(m);
+	FM_PB(Container) *c = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_fleet_container(l->fleet, "web", &c, &e), e);
+	assert_string_equal(c->host, "beta");
+	fm_pb_free(c);
+}
+
+/* The home's tree dies right after the way back's commit: the other copy must not stay frozen. */
+static void test_carry_back_dies_at_home(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	l->t->execute_back = TWIN_DESTINATION_DIES;
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "beta");
+	assert_true(twin_count(l->t, "beta Abort dead") == 3);
+}
+
+static void test_carry_back_second_attempt(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_LOSE_ANSWER,
+	                                        .code = FM_E_UNAVAILABLE, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "alpha");
+	assert_true(lab_has_line(l, id, "WARN * Attempt 1 of 3 to carry 'web' back failed: *"));
+}
+
+/* ---------------------------------------------------------------- fault points */
+
+static void test_fault_points(void **state)
+{
+	struct lab *l = *state;
+	static const struct {
+		const char *spec, *path, *where;
+		bool completed;
+	} v[] = {
+		{ "manager-before-execute=fail", "1N 2N 3N 4F 8N", "alpha", false },
+		{ "manager-after-execute=fail", "1N 2N 3N 4F 8N", "alpha", false }, /* carried back */
+		{ "manager-after-transition@1=fail", "1N 2F 8N", "alpha", false },
+		{ "manager-after-transition@2=fail", "1N 2N 3F 8N", "alpha", false },
+		{ "manager-after-transition@3=fail", "1N 2N 3N 4F 8N", "alpha", false },
+		{ "manager-after-transition@4=fail", "1N 2N 3N 4N 5F 8N", "alpha", false },
+		{ "manager-after-transition@5=fail", "1N 2N 3N 4N 5N 6N", "beta", true },
+		{ "manager-after-transition@6=fail", "1N 2N 3N 4N 5N 6N", "beta", true },
+	};
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		void *fresh = NULL;
+		char id[64];
+		assert_int_equal(lab_setup(&fresh), 0);
+		struct lab *f = fresh;
+		lab_fault(f, v[i].spec);
+		lab_start(f);
+		lab_migrate(f, id);
+		lab_assert_end(f, id, v[i].completed ? COMPLETED : FAILED, v[i].path, v[i].where);
+		assert_int_equal(lab_teardown(&fresh), 0);
+	}
+	assert_null(l->c);
+}
+
+/* ---------------------------------------------------------------- cancel and deadline */
+
+static void cancel_at(struct lab *l, const char *call, struct twin_rule rule, const char *path)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	rule.action = TWIN_BLOCK;
+	twin_rule_add(l->t, rule);
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, call, 1);
+	assert_ok(fm_coordinator_cancel(l->c, id, &m, &e), e);
+	fm_pb_free(m);
+	if (rule.method == FM_AGENT_INSPECT) /* a short call is waited for */
+		twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, path, "alpha");
+	m = lab_get(l, id);
+	assert_int_equal(m->error_code, FM_E_CANCELLED);
+	assert_string_equal(m->error_message, "cancelled");
+	fm_pb_free(m);
+	m = NULL;
+	assert_code(fm_coordinator_cancel(l->c, id, &m, &e), e, FM_E_FAILED_PRECONDITION);
+	assert_null(m);
+	assert_non_null(strstr(e.message, "is over: FAILED"));
+}
+
+static void test_cancel_planning(void **state)
+{
+	/* Found out at the next step: its preparation does not begin. */
+	cancel_at(*state, "alpha Inspect", (struct twin_rule){ .method = FM_AGENT_INSPECT }, "1N 2N 3F 8N");
+}
+
+static void test_cancel_preparing_destination(void **state)
+{
+	cancel_at(*state, "beta PrepareDestination", (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION }, "1N 2N 3F 8N");
+}
+
+static void test_cancel_preparing_source(void **state)
+{
+	cancel_at(*state, "alpha PrepareSource", (struct twin_rule){ .method = FM_AGENT_PREPARE_SOURCE }, "1N 2N 3F 8N");
+}
+
+static void test_cancel_executing(void **state)
+{
+	cancel_at(*state, "alpha Execute", (struct twin_rule){ .method = FM_AGENT_EXECUTE }, "1N 2N 3N 4F 8N");
+}
+
+/* Queued behind another one: PENDING. */
+static void test_cancel_pending(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char first[64], id[64];
+	l->max_concurrent = 1;
+	(void)twin_instance_add(l->t, "alpha", "other", TWIN_RUNNING);
+	lab_report(l, "alpha", (const char *const[]){ "web", "other", NULL }, 8ull << 30);
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_BLOCK });
+	lab_start(l);
+	assert_ok(lab_try_migrate(l, "other", "beta", first, &e), e);
+	twin_await(l->t, "beta PrepareDestination", 1);
+	lab_migrate(l, id);
+	assert_ok(fm_coordinator_cancel(l->c, id, &m, &e), e);
+	assert_int_equal(m->state, FLEXIMIGRATE__V1__STATE__PENDING);
+	fm_pb_free(m);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, "1F", "alpha");
+	fm_pb_free(lab_finish(l, first));
+}
+
+static void test_cancel_after_commit(void **state)
+{
+	struct lab *l = *state;
+	static const struct {
+		const char *call;
+		enum fm_agent_method method;
+	} v[] = { { "beta Verify", FM_AGENT_VERIFY }, { "alpha Release", FM_AGENT_RELEASE } };
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++)
+		twin_rule_add(l->t, (struct twin_rule){ .method = v[i].method, .action = TWIN_BLOCK, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		twin_await(l->t, v[i].call, 1);
+		assert_code(fm_coordinator_cancel(l->c, id, &m, &e), e, FM_E_FAILED_PRECONDITION);
+		assert_non_null(strstr(e.message, "past its commit point"));
+		pthread_mutex_lock(&l->t->lock);
+		l->t->rules[i].lifted = true;
+		pthread_mutex_unlock(&l->t->lock);
+		fm_stop_request(&l->t->lift);
+	}
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	assert_code(fm_coordinator_cancel(l->c, id, &m, &e), e, FM_E_FAILED_PRECONDITION);
+	assert_code(fm_coordinator_cancel(l->c, "m-nobody", &m, &e), e, FM_E_NOT_FOUND);
+}
+
+static void test_cancel_while_rolling_back(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_FAIL, .code = FM_E_INTERNAL });
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_ABORT, .action = TWIN_BLOCK });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "alpha Abort", 1);
+	assert_code(fm_coordinator_cancel(l->c, id, &m, &e), e, FM_E_FAILED_PRECONDITION);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha");
+}
+
+/* The user's cancel comes when the source has committed already: it goes on. */
+static void test_cancel_too_late(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	l->t->execute = TWIN_SUCCEEDS;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_CANCELLED });
+	lab_fault(l, "manager-before-execute=stall:300");
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_await_state(l, id, FLEXIMIGRATE__V1__STATE__EXECUTION);
+	if (fm_coordinator_cancel(l->c, id, &m, &e) == 0)
+		fm_pb_free(m);
+	m = lab_finish(l, id);
+	/* The call is cancelled before it is made, or its answer was lost: both are told apart by the journals. */
+	assert_true(m->state == COMPLETED || (m->state == FAILED && strcmp(m->path, "1N 2N 3N 4F 8N") == 0));
+	assert_string_equal(twin_where(l->t, "web"), m->state == COMPLETED ? "beta" : "alpha");
+	assert_int_equal(l->t->violations, 0);
+	assert_int_equal(twin_leftovers(l->t), 0);
+	fm_pb_free(m);
+}
+
+static void test_deadline(void **state)
+{
+	struct lab *l = *state;
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	FM_PB(Migration) *m = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+	req.container = "web";
+	req.to = "beta";
+	req.max_total_ms = 50;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_BLOCK });
+	lab_start(l);
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	(void)snprintf(id, sizeof(id), "%s", m->id);
+	fm_pb_free(m);
+	twin_await(l->t, "beta PrepareDestination", 1);
+	uint64_t until = fm_now_ms() + 60;
+	while (fm_deadline_left_ms(until))
+		fm_pause_ms(5); /* the outside condition is the clock */
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, FAILED, "1N 2N 3F 8N", "alpha");
+	m = lab_get(l, id);
+	assert_int_equal(m->error_code, FM_E_DEADLINE_EXCEEDED);
+	assert_non_null(strstr(m->error_message, "--max-total-time"));
+	fm_pb_free(m);
+	req.max_total_ms = UINT64_MAX;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT);
+}
+
+/* ---------------------------------------------------------------- requests and questions */
+
+static void test_refused_requests(void **state)
+{
+	struct lab *l = *state;
+	static const struct {
+		const char *container, *to;
+		int strategy;
+		enum fm_code code;
+	} v[] = {
+		{ "", "beta", 0, FM_E_INVALID_ARGUMENT },       { "../etc", "beta", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "", 0, FM_E_INVALID_ARGUMENT },        { "web", "a b", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT },   { "web", "beta", -1, FM_E_INVALID_ARGUMENT },
+		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__PRE_COPY, FM_E_UNIMPLEMENTED },
+		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__LIVE, FM_E_UNIMPLEMENTED },
+	};
+	FM_PB(Migration) **list = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	size_t n = 1;
+	lab_start(l);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+		FM_PB(Migration) *m = NULL;
+		req.container = (char *)v[i].container;
+		req.to = (char *)v[i].to;
+		req.strategy = (FM_PB(Strategy))v[i].strategy;
+		assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, v[i].code);
+		assert_null(m);
+	}
+	e = FM_ERROR_INIT;
+	assert_ok(fm_coordinator_list(l->c, false, 0, &list, &n, &e), e);
+	assert_int_equal(n, 0);
+	free(list);
+	assert_int_equal(l->t->n_calls, 0);
+	FM_PB(Migration) *m = NULL;
+	assert_code(fm_coordinator_get(l->c, "m-000000000000", &m, &e), e, FM_E_NOT_FOUND);
+	assert_true(e.hint[0]);
+}
+
+static void test_second_migration(void **state)
+{
+	struct lab *l = *state;
+	FM_PB(Migration) **list = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64], second[64];
+	size_t n = 0;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_BLOCK });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "alpha Execute", 1);
+	assert_code(lab_try_migrate(l, "web", "beta", second, &e), e, FM_E_ALREADY_EXISTS);
+	assert_true(fm_coordinator_is_moving(l->c, "web"));
+	assert_false(fm_coordinator_is_moving(l->c, "other"));
+	assert_ok(fm_coordinator_list(l->c, true, 0, &list, &n, &e), e);
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0]->id, id);
+	assert_int_equal(list[0]->state, FLEXIMIGRATE__V1__STATE__EXECUTION);
+	assert_string_equal(list[0]->step, "switch-over"); /* from the worker, not from the record */
+	fm_pb_free(list[0]);
+	free(list);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+}
+
+static void test_dry_run(void **state)
+{
+	struct lab *l = *state;
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	FM_PB(Migration) *m = NULL;
+	FM_PB(Migration) **list = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	size_t n = 1;
+	lab_start(l);
+	req.container = "web";
+	req.to = "beta";
+	req.dry_run = true;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	assert_string_equal(m->id, "");
+	assert_string_equal(m->source, "alpha");
+	assert_non_null(m->plan);
+	assert_int_equal(m->plan->strategy, FLEXIMIGRATE__V1__STRATEGY__POST_COPY);
+	assert_true(m->plan->predicted_downtime_ms > 0);
+	assert_true(m->plan->n_steps > 0);
+	fm_pb_free(m);
+	m = NULL;
+	l->t->blockers[0] = "first";
+	l->t->blockers[1] = "second";
+	l->t->blockers[2] = "third";
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_FAILED_PRECONDITION);
+	assert_non_null(strstr(e.message, "first"));
+	assert_non_null(strstr(e.hint, "second; third"));
+	l->t->blockers[0] = NULL;
+	req.to = "alpha";
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT);
+	req.to = "nowhere";
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_NOT_FOUND);
+	req.to = "beta";
+	req.container = "nobody";
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_NOT_FOUND);
+	req.container = "web";
+	l->t->deny = true;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_FAILED_PRECONDITION);
+	assert_null(m);
+	e = FM_ERROR_INIT;
+	assert_ok(fm_coordinator_list(l->c, false, 0, &list, &n, &e), e);
+	assert_int_equal(n, 0);
+	free(list);
+	lab_assert_calls(l, "Prepare", "");
+}
+
+static void test_limit_of_active(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	char name[16], id[64];
+	unsigned n = 0;
+	l->max_concurrent = 1;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_INSPECT, .action = TWIN_BLOCK });
+	lab_start(l);
+	lab_migrate(l, id);
+	twin_await(l->t, "alpha Inspect", 1);
+	for (n = 1; n < 1000; n++) {
+		(void)snprintf(name, sizeof(name), "c%u", n);
+		e = FM_ERROR_INIT;
+		if (lab_try_migrate(l, name, "beta", id, &e) < 0)
+			break;
+	}
+	assert_int_equal(e.code, FM_E_RESOURCE_EXHAUSTED);
+	assert_int_equal(n, 64);
+	twin_lift_all(l->t);
+	fm_pb_free(lab_finish(l, id)); /* the last one that was taken */
+}
+
+/* ---------------------------------------------------------------- events */
+
+static void test_events(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Event) *event = NULL;
+	uint64_t seq = 0;
+	int last_state = 0;
+	unsigned n = 0;
+	char id[64];
+	lab_start(l);
+	lab_migrate(l, id);
+	fm_pb_free(lab_finish(l, id));
+	for (;; n++) {
+		assert_ok(fm_coordinator_next_event(l->c, id, seq, 0, &event, &e), e);
+		if (!event)
+			break;
+		assert_int_equal(event->seq, seq + 1);
+		assert_true(event->at_unix_ms > 0);
+		assert_true((int)event->state >= last_state); /* success goes upwards */
+		assert_true(fm_str_startswith(event->line, event->level));
+		assert_non_null(strstr(event->line, event->component));
+		seq = event->seq;
+		last_state = event->state;
+		fm_pb_free(event);
+	}
+	assert_true(n >= 19);
+	assert_int_equal(last_state, COMPLETED);
+	/* nothing comes any more; the wait ends */
+	assert_ok(fm_coordinator_next_event(l->c, id, seq, 10, &event, &e), e);
+	assert_null(event);
+	assert_false(fm_coordinator_is_active(l->c, id));
+}
+
+/* ---------------------------------------------------------------- the store is full */
+
+static void test_store_full(void **state)
+{
+	/* The transition that fails, what it leads to. A rollback tries again until there is room. */
+	static const struct {
+		int nth, times;
+		const char *path, *where;
+		bool completed;
+	} v[] = {
+		{ 1, 1, "1F", "alpha", false },
+		{ 2, 1, "1N 2F 8N", "alpha", false },
+		{ 3, 1, "1N 2N 3F 8N", "alpha", false },
+		{ 3, 2, "1N 2N 3F 8N", "alpha", false },
+		{ 4, 1, "1N 2N 3N 4F 8N", "alpha", false }, /* carried back */
+		{ 5, 1, "1N 2N 3N 4N 5F 8N", "alpha", false },
+		{ 6, 2, "1N 2N 3N 4N 5N 6N", "beta", true },
+	};
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		void *fresh = NULL;
+		char id[64];
+		assert_int_equal(lab_setup(&fresh), 0);
+		struct lab *f = fresh;
+		atomic_store(&f->full->fail_times, v[i].times);
+		atomic_store(&f->full->fail_transition, v[i].nth);
+		lab_start(f);
+		lab_migrate(f, id);
+		lab_assert_end(f, id, v[i].completed ? COMPLETED : FAILED, v[i].path, v[i].where);
+		assert_int_equal(lab_teardown(&fresh), 0);
+	}
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+	lab_start(l);
+	atomic_store(&l->full->fail_create, 1);
+	assert_code(lab_try_migrate(l, "web", "beta", id, &e), e, FM_E_RESOURCE_EXHAUSTED);
+	assert_false(fm_coordinator_is_moving(l->c, "web"));
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_success),
+		T(test_success_cold_without_network),
+		T(test_completed_needs_both_releases),
+		T(test_pending_failures),
+		T(test_policies),
+		T(test_policy_concurrency),
+		T(test_planning_failures),
+		T(test_preparation_failures),
+		T(test_destination_gone_in_preparation),
+		T(test_abort_fails),
+		T(test_execute_fails),
+		T(test_execute_undone_by_source),
+		T(test_execute_unanswered_prepared),
+		T(test_execute_unanswered_aborted),
+		T(test_execute_unanswered_frozen),
+		T(test_execute_unanswered_committed),
+		T(test_execute_unanswered_unknown),
+		T(test_destination_dead_after_commit),
+		T(test_destination_never_ran),
+		T(test_no_source_without_proof),
+		T(test_commit_quicker_than_abort),
+		T(test_health_check_fails),
+		T(test_health_check_recovers),
+		T(test_latency_over_limit),
+		T(test_path_from_source_fails),
+		T(test_verify_fails),
+		T(test_destination_dies_in_verification),
+		T(test_carry_back_fails),
+		T(test_carry_back_dies_at_home),
+		T(test_carry_back_second_attempt),
+		T(test_fault_points),
+		T(test_cancel_planning),
+		T(test_cancel_preparing_destination),
+		T(test_cancel_preparing_source),
+		T(test_cancel_executing),
+		T(test_cancel_pending),
+		T(test_cancel_after_commit),
+		T(test_cancel_while_rolling_back),
+		T(test_cancel_too_late),
+		T(test_deadline),
+		T(test_refused_requests),
+		T(test_second_migration),
+		T(test_dry_run),
+		T(test_limit_of_active),
+		T(test_events),
+		T(test_store_full),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
