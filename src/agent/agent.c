@@ -25,6 +25,8 @@
 
 #define REPORT_TIMEOUT_MS 5000
 #define LIST_EVERY_MS     5000
+/* A folder that changed this shortly before the look may have been looked at half-way: the runtime makes an instance's folder first and fills it later. */
+#define LIST_SETTLED_MS 2000
 
 struct agent {
 	struct fm_agent_options o;
@@ -45,6 +47,7 @@ struct agent {
 	size_t n_listed;
 	uint64_t listed_ms;
 	struct timespec runtime_changed;
+	bool listed_settled;
 };
 
 static void forget_containers(struct agent *a)
@@ -70,7 +73,7 @@ static size_t count_folders(const char *path)
 static bool containers_are_fresh(const struct agent *a)
 {
 	struct stat st;
-	if (fm_now_ms() > a->listed_ms + LIST_EVERY_MS || stat(a->host.runtime_root, &st) < 0 ||
+	if (!a->listed_settled || fm_now_ms() > a->listed_ms + LIST_EVERY_MS || stat(a->host.runtime_root, &st) < 0 ||
 	    st.st_mtim.tv_sec != a->runtime_changed.tv_sec || st.st_mtim.tv_nsec != a->runtime_changed.tv_nsec ||
 	    count_folders(a->host.runtime_root) != a->n_listed)
 		return false;
@@ -91,6 +94,7 @@ static int refresh_containers(struct agent *a, struct fm_error *err)
 	if (fm_instances_list(&a->host, &a->listed, &a->n_listed, err) < 0)
 		return -1;
 	a->runtime_changed = st.st_mtim;
+	a->listed_settled = fm_realtime_ms() > (uint64_t)st.st_mtim.tv_sec * 1000 + LIST_SETTLED_MS;
 	a->listed_ms = fm_now_ms();
 	return 0;
 }

@@ -25,7 +25,7 @@
 #include "basic/id.h"
 #include "basic/str.h"
 
-#define REMOVE_MAX_DEPTH 64 /* = descriptors open at once */
+#define REMOVE_MAX_DEPTH  64 /* = descriptors open at once */
 #define REMOVE_MAX_PASSES 16 /* over one directory, when readdir missed entries or somebody adds new ones */
 
 int fm_read_full(int fd, void *buf, size_t n, struct fm_error *err)
@@ -58,7 +58,8 @@ int fm_write_full(int fd, const void *buf, size_t n, struct fm_error *err)
 		if (put < 0 && errno == EINTR)
 			continue;
 		if (put < 0 && errno == EAGAIN)
-			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "writing: nothing was taken in time after %zu of %zu bytes", done, n);
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "writing: nothing was taken in time after %zu of %zu bytes", done,
+			                    n);
 		if (put < 0)
 			return fm_error_errno(err, errno, "writing %zu bytes", n);
 		done += (size_t)put;
@@ -103,7 +104,8 @@ int fm_read_file_at(int dirfd, const char *path, size_t max_bytes, char **ret_da
 			return fm_error_errno(err, errno, "reading %s", path);
 		len += (size_t)got;
 		if (len > max_bytes)
-			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "reading %s: larger than the limit of %zu bytes", path, max_bytes);
+			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "reading %s: larger than the limit of %zu bytes", path,
+			                    max_bytes);
 		if (got == 0)
 			break;
 	}
@@ -236,7 +238,7 @@ struct removal {
 	const char *path; /* for messages */
 	int top_fd;       /* the tree's root */
 	dev_t dev;
-	uint64_t moved;   /* directories moved up to the root so far */
+	uint64_t moved; /* directories moved up to the root so far */
 	struct fm_error *err;
 };
 
@@ -395,6 +397,40 @@ int fm_remove_tree(const char *path, struct fm_error *err)
 		return -1;
 	if (rmdir(copy) < 0 && errno != ENOENT)
 		return fm_error_errno(err, errno, "removing %s", path);
+	return 0;
+}
+
+#define TREE_DEPTH_MAX 256
+
+static int add_tree_bytes(int dirfd_, const char *name, dev_t dev, unsigned depth, uint64_t *sum)
+{
+	_fm_closedir_ DIR *d = NULL;
+	int fd = openat(dirfd_, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || !(d = fdopendir(fd))) {
+		if (fd >= 0)
+			(void)close(fd);
+		return -1;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
+		struct stat st;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		if (S_ISREG(st.st_mode))
+			*sum += (uint64_t)st.st_blocks * 512;
+		else if (S_ISDIR(st.st_mode) && st.st_dev == dev && depth < TREE_DEPTH_MAX)
+			(void)add_tree_bytes(dirfd(d), e->d_name, dev, depth + 1, sum); /* what vanishes meanwhile does not count */
+	}
+	return 0;
+}
+
+int fm_tree_bytes(const char *path, uint64_t *ret, struct fm_error *err)
+{
+	struct stat st;
+	uint64_t sum = 0;
+	if (lstat(path, &st) < 0 || add_tree_bytes(AT_FDCWD, path, st.st_dev, 0, &sum) < 0)
+		return fm_error_errno(err, errno, "cannot measure %s", path);
+	*ret = sum;
 	return 0;
 }
 

@@ -40,6 +40,8 @@ int fm_mkdir_p(const char *path, mode_t mode, struct fm_error *err);
  * path is success. A path that is no directory is unlinked. Deep trees are no danger to the stack.
  */
 int fm_remove_tree(const char *path, struct fm_error *err);
+/* Disk space (st_blocks) of all regular files below path, not crossing mount points or following symbolic links; hard links count each. */
+int fm_tree_bytes(const char *path, uint64_t *ret, struct fm_error *err);
 bool fm_path_exists(const char *path);
 
 int fm_set_nonblocking(int fd, bool on, struct fm_error *err);

@@ -87,7 +87,7 @@ int fm_verb_container_run(int argc, char **argv)
 		{ "address", FM_OPT_STRING, &o.address, "IP/LEN", "its address; without it there is no network endpoint", NULL },
 		{ "mac", FM_OPT_STRING, &o.mac, "MAC", "its MAC address (default: made from the name)", NULL },
 		{ "gateway", FM_OPT_STRING, &o.gateway, "IP", "default route", NULL },
-		{ "bridge", FM_OPT_STRING, &o.bridge, "NAME", "bridge to plug into (default: the host's)", NULL },
+		{ "bridge", FM_OPT_STRING, &o.bridge, "NAME", "bridge to plug into, where the agent has none of its own", NULL },
 		{ "health", FM_OPT_STRING, &o.health, "PROBE", "tcp:PORT or http:PORT/PATH, asked after a migration", NULL },
 		{ "health-attempts", FM_OPT_UINT, &o.health_attempts, "N", "before it counts as failed (default 3)", NULL },
 		{ "health-timeout", FM_OPT_DURATION, &o.health_timeout_ms, "TIME", "of one attempt (default 1s)", NULL },

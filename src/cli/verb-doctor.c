@@ -71,7 +71,7 @@ static int print_findings(const FM_PB(DoctorResponse) * r, const struct fm_clien
 	if (fm_client_wants_json(o))
 		fm_print_json(&r->base);
 	else
-		printf(bad ? "%u to mend.\n" : "All is well.\n", bad);
+		printf(bad ? "%u problem(s) found.\n" : "All is well.\n", bad);
 	return bad ? 1 : 0;
 }
 

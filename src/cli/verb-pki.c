@@ -20,8 +20,8 @@ int fm_verb_pki_init(int argc, char **argv)
 		{ 0 },
 	};
 	const struct fm_command_line cl = {
-		.usage = "fleximigrate pki init [--dir DIR]",
-		.summary = "Make a development certificate authority, and certificates for the manager and for clients.",
+		.usage = "fleximigrate pki init [--dir DIR] [--days N]",
+		.summary = "Make a development certificate authority, and a certificate 'client' for the command line.",
 		.options = table
 	};
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
@@ -47,7 +47,7 @@ int fm_verb_pki_issue(int argc, char **argv)
 		{ "days", FM_OPT_UINT, &days, "N", "validity (default 825)", NULL },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "fleximigrate pki issue NAME [ADDRESS]... [--dir DIR]",
+	const struct fm_command_line cl = { .usage = "fleximigrate pki issue NAME [ADDRESS]... [--dir DIR] [--days N]",
 		                            .summary = "Issue a certificate for a host or the manager, valid for its addresses.",
 		                            .options = table,
 		                            .min_args = 1,

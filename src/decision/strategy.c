@@ -81,8 +81,8 @@ int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy re
 	}
 	(void)fm_format_bytes(w->memory_bytes, size, sizeof(size));
 	if (requested != FM_STRATEGY_AUTO) {
-		(void)snprintf(c.explanation, sizeof(c.explanation), "Asked for by the user (%s of memory in %u processes).", size,
-		               w->processes);
+		(void)snprintf(c.explanation, sizeof(c.explanation), "Asked for by the user (%s of memory in %u process%s).", size,
+		               w->processes, w->processes == 1 ? "" : "es");
 	} else if (!w->nested) {
 		c.strategy = FM_STRATEGY_COLD;
 		(void)snprintf(c.explanation, sizeof(c.explanation),

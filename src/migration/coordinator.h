@@ -3,7 +3,7 @@
  * coordinator.h - the Migration Manager's heart: takes requests, runs each migration through the state machine on a worker thread, recovers after a restart.
  *
  * All outside things come as parameters: the store, the agents (agent-api.h), the fleet (what hosts and containers exist), the log. Every transition goes through
- * one function (transition.c): table check -> store transaction -> log line -> event. Nothing else sets a state. The phases are in phase-*.c, undoing in rollback.c, restart in recover.c.
+ * one function (transition.c): table check -> store transaction -> log line -> event. Nothing else sets a state. The phases are in phase-*.c, undoing in rollback.c, restart in coordinator.c (take_up).
  *
  * Where the decision about ownership lives: the manager durably authorises the switch-over (state EXECUTION in the store with the epoch) before it calls Execute. From then on the
  * source agent's journal decides (COMMITTED or not), because the manager may die inside the freeze and the freeze must not wait for it. After any doubt the coordinator asks

@@ -193,6 +193,19 @@ int fm_instances_find(struct fm_host *h, const char *name, const char *skip, str
 	return fm_error_hint(err, "'fleximigrate container ls --host %s' shows what is there", h->name);
 }
 
+bool fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap)
+{
+	_fm_free_ struct fm_instance *v = NULL;
+	_fm_free_ char *suffix = fm_xasprintf(".%s", migration_id);
+	size_t n = 0;
+	if (h->runtime->ops->list(h->runtime, &v, &n, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (fm_str_endswith(v[i].id, suffix))
+			return fm_snprintf(ret, cap, NULL, "%s", v[i].id) == 0;
+	return false;
+}
+
 int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
 {
 	_fm_free_ struct fm_instance *v = NULL;
@@ -488,6 +501,33 @@ static void add_tree(FM_PB(InspectResponse) * r, const struct fm_local *l, pid_t
 			fm_pb_add_string(&r->blockers, &r->n_blockers, *b);
 }
 
+static bool volumes_are_shared(const FM_PB(Container) * c)
+{
+	for (size_t i = 0; i < c->n_labels; i++)
+		if (fm_streq(c->labels[i]->key, "fleximigrate.volumes") && fm_streq(c->labels[i]->value, "shared"))
+			return true;
+	return false;
+}
+
+/* How much of a root filesystem has to travel, and what would not: writable volumes, unless the same storage is there on every host. */
+static void add_storage(struct fm_host *h, const struct fm_local *l, FM_PB(InspectResponse) * r)
+{
+	_fm_free_ char *config = NULL;
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
+	if (fm_bundle_read(l->container->bundle, &config, &info, NULL) < 0)
+		return;
+	(void)fm_tree_bytes(info.rootfs, &r->rootfs_bytes, NULL);
+	for (char **v = info.volumes; v && *v && !volumes_are_shared(l->container); v++) {
+		_fm_free_ char *ours = fm_xasprintf("%s/", l->dir);
+		if (l->dir[0] && fm_str_startswith(*v, ours))
+			continue; /* the nest's control folder */
+		_fm_free_ char *b = fm_xasprintf("it has the writable volume %s, whose contents do not travel in this version (label "
+		                                 "fleximigrate.volumes=shared says that every host has the same)",
+		                                 *v);
+		fm_pb_add_string(&r->blockers, &r->n_blockers, b);
+	}
+}
+
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err)
 {
 	struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
@@ -503,6 +543,7 @@ int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectRespo
 		add_tree(r, &l, l.container->pid);
 	if (l.pid1 > 0)
 		add_listeners(r, l.pid1);
+	add_storage(h, &l, r);
 	if (h->criu_problem.code != FM_OK)
 		fm_pb_add_string(&r->blockers, &r->n_blockers, h->criu_problem.message);
 	if (l.config) {

@@ -23,6 +23,7 @@
 #define RUNNING_TIMEOUT_MS  30000
 #define CRIU_END_TIMEOUT_MS 30000
 #define RECONNECT_PAUSE_MS  200
+#define FREEZE_PATIENCE_MS  5000 /* clients wait for a destination that fell silent: no longer than they would for a lost packet or two */
 
 /* ---------------------------------------------------------------- prepare */
 
@@ -234,6 +235,7 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 ||
 	    fm_journal_decide(m->journal, FM_DECISION_FROZEN, false, err) < 0)
 		return -1;
+	fm_stream_set_patience(m->control, FREEZE_PATIENCE_MS);
 	if (m->local.nested && fm_nest_hold(m->local.control_dir, 1, err) < 0)
 		return -1;
 	m->held = true;

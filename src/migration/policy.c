@@ -17,7 +17,7 @@ static int placement(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_
 	const FM_PB(Container) *c = m->facts->container;
 	for (size_t i = 0; i < c->n_labels; i++)
 		if (fm_streq(c->labels[i]->key, "fleximigrate.migrate") && fm_streq(c->labels[i]->value, "deny")) {
-			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "Label fleximigrate.migrate=deny keeps it on '%s'",
+			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "label fleximigrate.migrate=deny keeps it on '%s'",
 			                   m->pb->source);
 			return fm_error_hint(err, "run the container without that label to let it move");
 		}
@@ -28,7 +28,7 @@ static int readiness(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_
 {
 	if (!dst->criu_problem[0])
 		return 0;
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "Host '%s' cannot restore: %s", dst->name, dst->criu_problem);
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' cannot restore: %s", dst->name, dst->criu_problem);
 	return fm_error_hint(err, "run 'fleximigrate doctor' on '%s'", dst->name);
 }
 
@@ -37,11 +37,11 @@ static int capacity(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_e
 	char need[32], have[32];
 	uint64_t memory = m->facts->container->memory_bytes + m->facts->container->memory_bytes / 10;
 	if (memory > dst->memory_available_bytes)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "It needs %s of memory, '%s' has %s available",
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "it needs %s of memory, '%s' has %s available",
 		                    fm_format_bytes(memory, need, sizeof(need)), dst->name,
 		                    fm_format_bytes(dst->memory_available_bytes, have, sizeof(have)));
 	if (m->facts->rootfs_bytes > dst->disk_available_bytes)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "Its root filesystem needs %s, '%s' has %s of disk available",
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "its root filesystem needs %s, '%s' has %s of disk available",
 		                    fm_format_bytes(m->facts->rootfs_bytes, need, sizeof(need)), dst->name,
 		                    fm_format_bytes(dst->disk_available_bytes, have, sizeof(have)));
 	return 0;

@@ -2,7 +2,7 @@
 /*
  * restore-gate.h - the runtime's own restore of an ordinary container, stopped at CRIU's post-restore until the commit.
  *
- * The runtime runs CRIU; CRIU runs our action script (a few lines of shell, written into the images folder), which says "restored" into one named pipe and waits for "go" from the other. No "go" (or our
+ * The runtime runs CRIU; CRIU runs our action script (a few lines of shell, written into the instance's folder), which says "restored" into one named pipe and waits for "go" from the other. No "go" (or our
  * death: end of file) makes CRIU kill what it restored, before its first instruction.
  */
 #ifndef FM_MIGRATION_RESTORE_GATE_H

@@ -233,8 +233,11 @@ int fm_call_cancellable(struct fm_migration *m, const char *host, enum fm_agent_
 	struct fm_agent_api *a = &m->c->o.agents;
 	if (m->deadline_ms && fm_deadline_left_ms(m->deadline_ms) < timeout_ms)
 		timeout_ms = fm_deadline_left_ms(m->deadline_ms) + 1; /* 0 would not be a limit */
-	if (a->call(a->userdata, host, method, request, timeout_ms, m->cancel.fd, &resp, err) < 0)
-		return err->code == FM_E_CANCELLED || err->code == FM_E_DEADLINE_EXCEEDED ? fm_check_cancelled(m, err), -1 : -1;
+	if (a->call(a->userdata, host, method, request, timeout_ms, m->cancel.fd, &resp, err) < 0) {
+		if (err->code == FM_E_CANCELLED || err->code == FM_E_DEADLINE_EXCEEDED)
+			(void)fm_check_cancelled(m, err); /* says whose wish it was */
+		return -1;
+	}
 	*(ProtobufCMessage **)ret_response = resp;
 	return 0;
 }

@@ -15,6 +15,8 @@
 #include "basic/str.h"
 #include "rpc/agent-client.h"
 
+#define WAKE_TIMEOUT_MS 5000
+
 struct entry {
 	char *host, *address;
 	struct fm_rpc_client *client;
@@ -136,6 +138,22 @@ static struct entry *get_entry(struct fm_agent_clients *c, const char *host, str
 	return e;
 }
 
+/* A connection that died with an earlier agent or behind a cut link is often noticed by the first call on it only. That call must not be one that cannot be repeated: this one
+ * can. Whatever it meets, the real call reports. */
+static void wake(struct entry *e, int cancel_fd)
+{
+	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
+	for (int attempt = 0; attempt < 2; attempt++) {
+		struct fm_error ignored = FM_ERROR_INIT;
+		ProtobufCMessage *resp = NULL;
+		int r = fm_rpc_client_call(e->client, &fm_agent_methods[FM_AGENT_INFO], &req.base, WAKE_TIMEOUT_MS, cancel_fd, &resp, &ignored);
+		if (resp)
+			protobuf_c_message_free_unpacked(resp, NULL);
+		if (r == 0 || ignored.code != FM_E_UNAVAILABLE)
+			return;
+	}
+}
+
 static int call_agent(void *userdata, const char *host, enum fm_agent_method method, const ProtobufCMessage *request, int timeout_ms,
                       int cancel_fd, ProtobufCMessage **ret, struct fm_error *err)
 {
@@ -148,6 +166,8 @@ static int call_agent(void *userdata, const char *host, enum fm_agent_method met
 	e = get_entry(c, host, err);
 	if (!e)
 		return fm_error_prefix(err, "host %s", host);
+	if (method == FM_AGENT_RUN_CONTAINER || method == FM_AGENT_PREPARE_DESTINATION || method == FM_AGENT_PREPARE_SOURCE)
+		wake(e, cancel_fd);
 	r = fm_rpc_client_call(e->client, &fm_agent_methods[method], request, timeout_ms, cancel_fd, ret, err);
 	entry_unref(c, e);
 	if (r == 0)

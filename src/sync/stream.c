@@ -564,6 +564,15 @@ static void set_dead_peer_time(struct fm_stream *s, enum fm_stream_role role)
 	(void)setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
+void fm_stream_set_patience(struct fm_stream *s, unsigned ms)
+{
+	/* Probes of an idle connection begin early enough to be decided within the time. */
+	int idle_s = ms >= 3000 ? (int)(ms / 3000) : 1, interval_s = 1;
+	(void)setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	(void)setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	(void)setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 static int start_tls(struct fm_stream *s, const struct fm_stream_tls *files, bool server, const char *host, struct wait *w,
                      struct fm_error *err)
 {

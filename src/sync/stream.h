@@ -67,6 +67,9 @@ int fm_stream_from_fd(int fd, struct fm_stream **ret, struct fm_error *err);
 void fm_stream_free(struct fm_stream *s);
 /* Wake any thread blocked in this stream with UNAVAILABLE (shutdown of the socket). Safe from any thread. */
 void fm_stream_shutdown(struct fm_stream *s);
+/* How long a silent peer is believed to be alive from now on. A stream starts with 10 s for pages and 120 s for control, where the receiver may be busy with its disk; in a freeze a
+ * service waits for it, so less is right. Another peer than a TCP one has no such time. */
+void fm_stream_set_patience(struct fm_stream *s, unsigned ms);
 
 struct fm_frame_header {
 	uint16_t type, flags;

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "basic/clock.h"
 #include "basic/str.h"
 #include "loop/pool.h"
 #include "migration/agent-api.h"
@@ -57,7 +58,7 @@ struct twin_rule {
 	enum twin_action action;
 	enum fm_code code;
 	unsigned times; /* 0 = always */
-	bool lifted;
+	bool spent, lifted;
 };
 
 /* What Execute does */
@@ -402,28 +403,31 @@ static struct twin_rule *twin_find_rule(struct twin *t, const char *host, enum f
 {
 	for (size_t i = 0; i < t->n_rules; i++) {
 		struct twin_rule *r = &t->rules[i];
-		if (r->lifted || r->method != method || (r->host && strcmp(r->host, host) != 0))
+		if (r->spent || r->lifted || r->method != method || (r->host && strcmp(r->host, host) != 0))
 			continue;
 		if (r->times && --r->times == 0)
-			r->lifted = true;
+			r->spent = true;
 		return r;
 	}
 	return NULL;
 }
 
-/* Returns true when it was cancelled. */
-static bool twin_wait_lifted(struct twin *t, const struct twin_rule *r, int cancel_fd)
+/* FM_OK: lifted */
+static enum fm_code twin_wait_lifted(struct twin *t, const struct twin_rule *r, int cancel_fd, int timeout_ms)
 {
-	bool cancelled = false;
+	uint64_t until = fm_now_ms() + (uint64_t)timeout_ms;
 	for (;;) {
 		struct pollfd p[2] = { { .fd = cancel_fd, .events = POLLIN }, { .fd = t->lift.fd, .events = POLLIN } };
 		pthread_mutex_lock(&t->lock);
 		bool lifted = r->lifted;
 		pthread_mutex_unlock(&t->lock);
-		if (lifted || cancelled)
-			return cancelled;
-		(void)poll(p, 2, -1);
-		cancelled = p[0].revents != 0;
+		if (lifted)
+			return FM_OK;
+		(void)poll(p, 2, fm_deadline_left_ms(until));
+		if (p[0].revents)
+			return FM_E_CANCELLED;
+		if (!fm_deadline_left_ms(until))
+			return FM_E_DEADLINE_EXCEEDED;
 	}
 }
 
@@ -453,8 +457,9 @@ static int twin_call(void *userdata, const char *host, enum fm_agent_method meth
 	}
 	pthread_cond_broadcast(&t->changed);
 	pthread_mutex_unlock(&t->lock);
-	if (r && action == TWIN_BLOCK && twin_wait_lifted(t, r, cancel_fd))
-		return fm_error_set(err, FM_E_CANCELLED, "host %s: cancelled", host);
+	enum fm_code ended = r && action == TWIN_BLOCK ? twin_wait_lifted(t, r, cancel_fd, timeout_ms) : FM_OK;
+	if (ended != FM_OK)
+		return fm_error_set(err, ended, "host %s: the call ended", host);
 	if (r && action == TWIN_FAIL)
 		return fm_error_set(err, code, "host %s: %s was told to fail", host, twin_method_names[method]);
 	pthread_mutex_lock(&t->lock);

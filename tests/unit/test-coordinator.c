@@ -523,12 +523,36 @@ static void test_commit_quicker_than_abort(void **state)
 {
 	struct lab *l = *state;
 	char id[64];
-	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_INTERNAL });
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_FAIL, .code = FM_E_INTERNAL, .times = 1 });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_ABORT, .action = TWIN_BLOCK });
 	lab_start(l);
 	lab_migrate(l, id);
+	twin_await(l->t, "alpha Abort", 1);
+	pthread_mutex_lock(&l->t->lock);
+	twin_switch_over(l->t, twin_mover(l->t, "alpha", id), twin_mover(l->t, "beta", id), TWIN_SUCCEEDS);
+	pthread_mutex_unlock(&l->t->lock);
+	twin_lift_all(l->t);
 	lab_assert_end(l, id, FAILED, "1N 2N 3N 4F 8N", "alpha"); /* carried back, with all writes */
 	assert_true(lab_has_line(l, id, "INFO * carrying its state back *"));
-	assert_true(twin_count(l->t, "alpha PrepareDestination") == 1);
+	lab_assert_calls(l, "PrepareDestination", "beta PrepareDestination, alpha PrepareDestination");
+	assert_int_equal(twin_count(l->t, "beta Abort"), 0);
+}
+
+/* Whatever error the call ends with: a source that has committed has committed. */
+static void test_execute_any_error_after_commit(void **state)
+{
+	static const enum fm_code codes[] = { FM_E_INTERNAL, FM_E_UNKNOWN, FM_E_RESOURCE_EXHAUSTED, FM_E_CANCELLED };
+	for (size_t i = 0; i < FM_ARRAY_SIZE(codes); i++) {
+		void *fresh = NULL;
+		char id[64];
+		assert_int_equal(lab_setup(&fresh), 0);
+		struct lab *f = fresh;
+		twin_rule_add(f->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = codes[i] });
+		lab_start(f);
+		lab_migrate(f, id);
+		lab_assert_end(f, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+		assert_int_equal(lab_teardown(&fresh), 0);
+	}
 }
 
 /* ---------------------------------------------------------------- scenario 6 */
@@ -855,19 +879,17 @@ static void test_deadline(void **state)
 	char id[64];
 	req.container = "web";
 	req.to = "beta";
-	req.max_total_ms = 50;
+	req.max_total_ms = 300;
+	/* nothing is ever lifted: the limit ends it, wherever it is by then */
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_BLOCK });
 	lab_start(l);
 	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
 	(void)snprintf(id, sizeof(id), "%s", m->id);
 	fm_pb_free(m);
-	twin_await(l->t, "beta PrepareDestination", 1);
-	uint64_t until = fm_now_ms() + 60;
-	while (fm_deadline_left_ms(until))
-		fm_pause_ms(5); /* the outside condition is the clock */
-	twin_lift_all(l->t);
-	lab_assert_end(l, id, FAILED, "1N 2N 3F 8N", "alpha");
-	m = lab_get(l, id);
+	m = lab_finish(l, id);
+	assert_int_equal(m->state, FAILED);
+	assert_string_equal(twin_where(l->t, "web"), "alpha");
+	assert_int_equal(twin_leftovers(l->t), 0);
 	assert_int_equal(m->error_code, FM_E_DEADLINE_EXCEEDED);
 	assert_non_null(strstr(m->error_message, "--max-total-time"));
 	fm_pb_free(m);
@@ -1108,6 +1130,7 @@ int main(void)
 		T(test_destination_never_ran),
 		T(test_no_source_without_proof),
 		T(test_commit_quicker_than_abort),
+		T(test_execute_any_error_after_commit),
 		T(test_health_check_fails),
 		T(test_health_check_recovers),
 		T(test_latency_over_limit),

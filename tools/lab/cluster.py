@@ -307,15 +307,20 @@ class Cluster:
         """Random values of 1 KiB: nothing to compress or share."""
         chunk_keys = 4096
         total = megabytes * 1024 * 1024 // 1280  # 1 KiB of value and what Redis adds to it
-        process = self.lab.popen(MANAGER_HOST, ["redis-cli", "-h", ip, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for first in range(0, total, chunk_keys):
-            data = os.urandom(1024 * min(chunk_keys, total - first))
-            process.stdin.write(b"".join(b"*3\r\n$3\r\nSET\r\n$%d\r\nkey:%d\r\n$1024\r\n%b\r\n" % (len(b"key:%d" % key), key, data[(key - first) * 1024:(key - first + 1) * 1024])
-                                         for key in range(first, min(first + chunk_keys, total))))
-        process.stdin.close()
-        if process.wait(300) != 0:
-            raise ClusterError(f"loading Redis failed: {process.stderr.read().decode()}")
-        process.stderr.close()
+process = self.lab.popen(MANAGER_HOST, ["redis-cli", "-h", ip, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            for first in range(0, total, chunk_keys):
+                data = os.urandom(1024 * min(chunk_keys, total - first))
+                process.stdin.write(b"".join(b"*3\r\n$3\r\nSET\r\n$%d\r\nkey:%d\r\n$1024\r\n%b\r\n" % (len(b"key:%d" % key), key, data[(key - first) * 1024:(key - first + 1) * 1024])
+                                             for key in range(first, min(first + chunk_keys, total))))
+            process.stdin.close()
+            if process.wait(300) != 0:
+                raise ClusterError(f"loading Redis failed: {process.stderr.read().decode()}")
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stderr.close()
         return total
 
     def redis_digest(self, ip):
