@@ -55,29 +55,59 @@ static bool is_lazy(const struct pager *p, pid_t ns_pid, uint64_t addr)
 	return false;
 }
 
+static void serve_events(struct pager *p, size_t task);
+
+/* One page. While the task changes its mappings the kernel says EAGAIN until we have read of it; EEXIST: there already, but somebody may still wait. */
 static void fill(struct pager *p, size_t task, uint64_t addr)
 {
-	static __thread unsigned char page[4096];
+	unsigned char page[4096] = { 0 };
 	struct iovec local = { page, sizeof(page) }, remote = { (void *)(uintptr_t)addr, sizeof(page) };
 	struct uffdio_copy copy = { .dst = addr, .src = (uintptr_t)page, .len = sizeof(page) };
+	struct uffdio_range range = { .start = addr, .len = sizeof(page) };
 
-	memset(page, 0, sizeof(page));
 	if (is_lazy(p, p->tasks[task].ns_pid, addr) && process_vm_readv(p->tasks[task].source, &local, 1, &remote, 1, 0) != sizeof(page))
 		abort();
-	/* EEXIST: there already; ENOENT and ESRCH: unmapped or ended meanwhile */
-	if (ioctl(p->tasks[task].uffd, UFFDIO_COPY, &copy) == 0)
-		p->pages++;
+	while (ioctl(p->tasks[task].uffd, UFFDIO_COPY, &copy) < 0) {
+		if (errno != EAGAIN) {
+			ioctl(p->tasks[task].uffd, UFFDIO_WAKE, &range);
+			return;
+		}
+		serve_events(p, task);
+	}
+	p->pages++;
 }
 
-static void serve_fault(struct pager *p, size_t task)
+/* What the task has given up must not come back. */
+static void forget(struct pager *p, pid_t ns_pid, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0, n = p->n_ranges; i < n; i++) {
+		struct fm_lazy_range *r = &p->ranges[i], rest = *r;
+		uint64_t r_end = r->vaddr + r->n_pages * 4096;
+
+		if (r->ns_pid != ns_pid || r_end <= start || r->vaddr >= end)
+			continue;
+		r->n_pages = r->vaddr < start ? (start - r->vaddr) / 4096 : 0;
+		if (r_end <= end)
+			continue;
+		rest.vaddr = end;
+		rest.n_pages = (r_end - end) / 4096;
+		p->ranges = reallocarray(p->ranges, p->n_ranges + 1, sizeof(*r));
+		p->ranges[p->n_ranges++] = rest;
+	}
+}
+
+static void serve_events(struct pager *p, size_t task)
 {
 	struct uffd_msg m;
 
-	while (read(p->tasks[task].uffd, &m, sizeof(m)) == sizeof(m))
+	while (read(p->tasks[task].uffd, &m, sizeof(m)) == sizeof(m)) {
 		if (m.event == UFFD_EVENT_PAGEFAULT) {
 			p->faults++;
 			fill(p, task, m.arg.pagefault.address & ~4095ull);
+		} else if (m.event == UFFD_EVENT_REMOVE || m.event == UFFD_EVENT_UNMAP) {
+			forget(p, p->tasks[task].ns_pid, m.arg.remove.start, m.arg.remove.end);
 		}
+	}
 }
 
 /* CRIU's side of the socket: per task an int32 pid, and its userfaultfd; at the end the word "RSTF". */
@@ -118,7 +148,7 @@ static void *pager_thread(void *arg)
 			break;
 		for (size_t i = 0; i < n; i++)
 			if (fds[2 + i].revents & POLLIN)
-				serve_fault(p, i);
+				serve_events(p, i);
 		if (fds[1].revents && sock < 0)
 			sock = accept(p->listener, NULL, NULL);
 		else if (fds[1].revents && !serve_criu(p, sock)) {
@@ -148,6 +178,7 @@ static void pager_finish(struct pager *p)
 	assert_int_equal(write(p->stop, &(uint64_t){ 1 }, 8), 8);
 	pthread_join(p->thread, NULL);
 	for (size_t t = 0; t < p->n_tasks; t++) {
+		/* The list may change under us. */
 		for (size_t i = 0; i < p->n_ranges; i++)
 			for (uint64_t k = 0; p->ranges[i].ns_pid == p->tasks[t].ns_pid && k < p->ranges[i].n_pages; k++)
 				fill(p, t, p->ranges[i].vaddr + k * 4096);
@@ -718,6 +749,7 @@ static void redis_command(int fd, const char *text, const char *want)
 	char buf[256];
 
 	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+	assert_int_equal(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 60000), 1);
 	ssize_t n = recv(fd, buf, sizeof(buf) - 1, 0);
 	assert_true(n > 0);
 	buf[n] = '\0';
@@ -755,6 +787,7 @@ static void redis_digest(int fd, char digest[64])
 	ssize_t n;
 
 	assert_int_equal(send(fd, "DEBUG DIGEST\r\n", 14, MSG_NOSIGNAL), 14);
+	assert_int_equal(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 60000), 1);
 	n = recv(fd, digest, 63, 0);
 	assert_true(n > 0);
 	digest[n] = '\0';

@@ -307,7 +307,7 @@ class Cluster:
         """Random values of 1 KiB: nothing to compress or share."""
         chunk_keys = 4096
         total = megabytes * 1024 * 1024 // 1280  # 1 KiB of value and what Redis adds to it
-process = self.lab.popen(MANAGER_HOST, ["redis-cli", "-h", ip, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = self.lab.popen(MANAGER_HOST, ["redis-cli", "-h", ip, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             for first in range(0, total, chunk_keys):
                 data = os.urandom(1024 * min(chunk_keys, total - first))
