@@ -129,7 +129,7 @@ int fm_options_parse(const struct fm_command_line *cl, int argc, char **argv, st
 	}
 	if (a.n < cl->min_args || (cl->max_args >= 0 && a.n > cl->max_args)) {
 		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, a.n < cl->min_args ? "an argument is missing" : "unexpected argument '%s'",
-		                   a.n ? a.v[a.n - 1] : "");
+		                   a.n > cl->max_args && cl->max_args >= 0 ? a.v[cl->max_args] : "");
 		return bad(cl, err);
 	}
 	*ret = a;

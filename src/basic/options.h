@@ -48,7 +48,7 @@ struct fm_arguments {
 };
 void fm_arguments_done(struct fm_arguments *a);
 
-/* argv[0] is the verb and skipped. 0 parsed, 1 help printed, -1 error (INVALID_ARGUMENT; the hint names --help). */
+/* argv[0] is the verb and skipped. 0 parsed, 1 help printed, -1 error (INVALID_ARGUMENT, or OUT_OF_RANGE for a number that is too large; the hint names --help). */
 int fm_options_parse(const struct fm_command_line *cl, int argc, char **argv, struct fm_arguments *ret, struct fm_error *err);
 void fm_options_print_help(const struct fm_command_line *cl);
 

@@ -35,4 +35,8 @@ int fm_proc_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err);
  */
 int fm_proc_wait_gone(const struct fm_proc_id *id, int timeout_ms, struct fm_error *err);
 
+/* The calling thread before everything ordinary on this host (nice -15), or as usual again. For the few threads that work inside a freeze or that faulting tasks wait
+ * for: a host that is being drained is a busy host. Threads and processes that the thread makes meanwhile inherit it. */
+void fm_thread_hurry(bool on);
+
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* common.c - what the client verbs share: connection, errors and exit codes, tables. */
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,9 @@ int fm_client_call(const struct fm_client_options *o, enum fm_manager_method met
 	ProtobufCMessage *resp = NULL;
 	if (fm_client_connect(o, &c, err) < 0)
 		return -1;
-	int rc = fm_rpc_client_call(c, &fm_manager_methods[method], request, o->timeout_ms ? (int)o->timeout_ms : DEFAULT_TIMEOUT_MS, -1,
-	                            &resp, err);
+	uint64_t timeout_ms = o->timeout_ms ? o->timeout_ms : DEFAULT_TIMEOUT_MS;
+	int rc = fm_rpc_client_call(c, &fm_manager_methods[method], request, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX, -1, &resp,
+	                            err);
 	fm_rpc_client_free(c);
 	if (rc == 0)
 		*(ProtobufCMessage **)ret = resp;
@@ -138,9 +140,12 @@ struct fm_table *fm_table_new(const char *const *headers)
 void fm_table_row(struct fm_table *t, ...)
 {
 	va_list ap;
+	const char *cell = "";
 	va_start(ap, t);
-	for (size_t i = 0; i < t->n_columns; i++)
-		add_cell(t, i, va_arg(ap, const char *));
+	for (size_t i = 0; i < t->n_columns; i++) {
+		cell = cell ? va_arg(ap, const char *) : NULL; /* a short row is filled with empty cells */
+		add_cell(t, i, cell);
+	}
 	va_end(ap);
 	t->n_rows++;
 }

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "basic/cleanup.h"
+#include "basic/str.h"
 #include "cli/cli.h"
 
 static json_t *message_to_json(const ProtobufCMessage *m);
@@ -16,12 +17,42 @@ static json_t *enum_to_json(const ProtobufCEnumDescriptor *d, int value)
 	return v ? json_string(v->name) : json_integer(value);
 }
 
+/* Text that is not valid UTF-8 does not fit into JSON: what cannot be shown becomes '?'. */
+static json_t *text_to_json(const char *text)
+{
+	json_t *j = json_string(text ? text : "");
+	if (j)
+		return j;
+	_fm_free_ char *copy = fm_xstrdup(text);
+	fm_str_sanitize(copy);
+	return json_string(copy);
+}
+
+static json_t *bytes_to_json(const ProtobufCBinaryData *b)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	_fm_buf_ struct fm_buf out = FM_BUF_INIT;
+	fm_buf_add(&out, "", 0);
+	for (size_t i = 0; i < b->len; i += 3) {
+		size_t n = b->len - i < 3 ? b->len - i : 3;
+		uint32_t v = (uint32_t)b->data[i] << 16 | (n > 1 ? (uint32_t)b->data[i + 1] << 8 : 0) | (n > 2 ? b->data[i + 2] : 0);
+		char quad[4] = { digits[v >> 18], digits[v >> 12 & 63], n > 1 ? digits[v >> 6 & 63] : '=', n > 2 ? digits[v & 63] : '=' };
+		fm_buf_add(&out, quad, 4);
+	}
+	return json_string(out.data ? out.data : "");
+}
+
+static json_t *unsigned_to_json(uint64_t v)
+{
+	return v <= INT64_MAX ? json_integer((json_int_t)v) : json_real((double)v);
+}
+
 /* One value of a field at p. */
 static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *p)
 {
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_STRING:
-		return json_string(*(const char *const *)p ? *(const char *const *)p : "");
+		return text_to_json(*(const char *const *)p);
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return message_to_json(*(const ProtobufCMessage *const *)p);
 	case PROTOBUF_C_TYPE_ENUM:
@@ -29,7 +60,9 @@ static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *p)
 	case PROTOBUF_C_TYPE_BOOL:
 		return json_boolean(*(const protobuf_c_boolean *)p);
 	case PROTOBUF_C_TYPE_UINT64:
-		return json_integer((json_int_t) * (const uint64_t *)p);
+		return unsigned_to_json(*(const uint64_t *)p);
+	case PROTOBUF_C_TYPE_BYTES:
+		return bytes_to_json(p);
 	case PROTOBUF_C_TYPE_INT64:
 		return json_integer((json_int_t) * (const int64_t *)p);
 	case PROTOBUF_C_TYPE_UINT32:
@@ -37,7 +70,7 @@ static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *p)
 	case PROTOBUF_C_TYPE_INT32:
 		return json_integer((json_int_t) * (const int32_t *)p);
 	default:
-		return json_null(); /* bytes never reach a person */
+		return json_null(); /* the contract has no other types */
 	}
 }
 
@@ -47,6 +80,8 @@ static size_t element_size(const ProtobufCFieldDescriptor *f)
 	case PROTOBUF_C_TYPE_STRING:
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return sizeof(void *);
+	case PROTOBUF_C_TYPE_BYTES:
+		return sizeof(ProtobufCBinaryData);
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_INT64:
 		return 8;
@@ -76,10 +111,8 @@ static json_t *message_to_json(const ProtobufCMessage *m)
 	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
 		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
 		json_t *v = f->label == PROTOBUF_C_LABEL_REPEATED ? repeated_to_json(f, base) : value_to_json(f, base + f->offset);
-		if (v && f->type != PROTOBUF_C_TYPE_BYTES)
+		if (v)
 			json_object_set_new(o, f->name, v);
-		else
-			json_decref(v);
 	}
 	return o;
 }

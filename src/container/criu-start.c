@@ -35,6 +35,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -57,6 +58,7 @@
 #define MAX_PROGRAM_BYTES (64u << 20)
 #define PID_TRIES 64 /* pids tried above avoid_pid */
 #define START_TIMEOUT_MS 10000
+#define CRIU_NICE (-15)
 
 static const struct namespace { const char *name; int flag; } namespaces[] = {
 	/* in this order: mnt last, because it takes /proc away */
@@ -405,6 +407,8 @@ static _Noreturn void run_criu(const struct plan *p)
 	if (p->images >= 0 && fchdir(p->images) < 0)
 		fail(p, STEP_FOLDER, 0);
 	reset_signals();
+	/* Everything waits for us while the tree is frozen. What we restore gets its own niceness back from the images. */
+	(void)setpriority(PRIO_PROCESS, 0, CRIU_NICE);
 	(void)execveat(p->loader, "", p->argv, p->env, AT_EMPTY_PATH);
 	fail(p, STEP_EXEC, 0);
 }

@@ -158,6 +158,7 @@ static const char *advice(const char *errors)
 {
 	static const struct { const char *sign, *hint; } known[] = {
 		{ "tee: Operation not permitted", "raise the limit on memory in pipes: sysctl fs.pipe-user-pages-soft=0" },
+		{ "Can't get rlimit", "CRIU needs CAP_SYS_RESOURCE here to save processes of other users than root" },
 		{ "In-flight connection", "a client was waiting to be accepted at this moment; try again" },
 		{ "link-remap", "a process has a file open whose name is gone while the file has others; close it" },
 		{ "ghost file", "a process has a large deleted file open; close it" },

@@ -3,13 +3,14 @@
  * criu.h - one `criu swrk` inside a parent's namespaces, driven step by step over CRIU's RPC (protobuf over an inherited SOCK_SEQPACKET).
  *
  * CRIU is executed from a prefix (bin/criu, lib/, lib/ld.so) through its own loader with descriptors, `ld.so --library-path /proc/self/fd/L /proc/self/fd/B swrk N`,
- * so that nothing has to be mounted into the parent. The images folder is passed as a descriptor too (/proc/self/fd/I): it need not be visible in the parent.
+ * so that nothing has to be mounted into the parent, and nothing that the parent contains is loaded or executed (criu-start.c: the parent is not trusted). The images folder is passed as a descriptor too (/proc/self/fd/I): it need not be visible in the parent.
  *
  * Dump protocol (why there is no page server): with lazy pages CRIU walks and pins the memory, writes the metadata, and then notifies `post-dump` while
  * every task is still stopped by ptrace. fm_criu_dump_begin returns at this point. The caller stops the tree with SIGSTOP (fm_tree_stop) and then calls
  * fm_criu_dump_end, which answers the notification with a refusal: CRIU undoes everything (TCP repair off, parasite cured, detach) and leaves the tasks "alive", i.e. in the pending SIGSTOP.
  * The page server of stock CRIU, which kills the source whenever anybody connects and closes, is never started; pages are read from the stopped tree by
- * process_vm_readv. If CRIU or we die before the SIGSTOP, the tree simply runs on, still the owner; after it, it stays stopped until somebody decides.
+ * process_vm_readv. If CRIU or we die before the SIGSTOP, the tree simply runs on, still the owner; after it, it stays stopped until somebody decides. Sending the images may begin
+ * before dump_end. Processes that were stopped (SIGSTOP, SIGTSTP) before the dump are continued by fm_tree_continue as well.
  *
  * Restore protocol: fm_criu_restore_begin returns at `post-restore`: sockets exist in repair mode, no task has run an instruction. fm_criu_restore_commit lets it
  * go on (repair off, resume); fm_criu_restore_abort refuses: CRIU kills what it made, nothing was sent on any connection.
@@ -42,7 +43,8 @@ struct fm_criu_start_opts {
 };
 /* Starts it and makes it load its kernel data (feature check, keep_open), so that the freeze pays nothing for that. */
 int fm_criu_start(const struct fm_criu_install *inst, const struct fm_criu_start_opts *o, struct fm_criu **ret, struct fm_error *err);
-/* Kills it if it still runs (never call between dump_begin and dump_end unless the tree may run on). NULL-safe. */
+/* Ends it if it still runs: between dump_begin and dump_end the tree goes on (unless it was stopped), between restore_begin and commit what was restored is killed. Blocks until it has
+ * ended (up to 10 s, then it is killed). Removes what CRIU leaves in the images folder that is no image. NULL-safe. */
 void fm_criu_free(struct fm_criu *c);
 pid_t fm_criu_pid(const struct fm_criu *c);
 
@@ -64,6 +66,7 @@ int fm_criu_restore_abort(struct fm_criu *c, int timeout_ms, struct fm_error *er
 
 /* ---- the tree: stop, continue, blockers */
 
+/* All of them refuse a root whose tree contains init or this program: INVALID_ARGUMENT. */
 /* SIGSTOP to every task of the tree at root (host pid), until no new child appears; safe while ptrace holds them. */
 int fm_tree_stop(pid_t root, struct fm_error *err);
 /* Wait until every process of the tree is stopped (T) and no longer traced. */

@@ -208,7 +208,7 @@ static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 	size_t n = 0;
 	if (fm_store_migration_list(c->o.store, true, 0, &v, &n, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = n; i-- > 0;) { /* the oldest first, as they were asked for */
 		struct fm_migration *m = migration_new(c);
 		m->pb = fleximigrate__v1__migration__unpack(NULL, v[i].detail_len, v[i].detail);
 		if (!m->pb) {

@@ -7,6 +7,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
+#include "basic/id.h"
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "migration/pb.h"
@@ -130,6 +131,13 @@ static int check_report(const FM_PB(ReportRequest) * r, struct fm_error *err)
 	return 0;
 }
 
+/* The store's keys are short; an instance's name need not be. */
+static char *store_key(const FM_PB(Container) * c)
+{
+	const char *name = c->instance[0] ? c->instance : c->name;
+	return strlen(name) <= FM_MAX_NAME ? fm_xstrdup(name) : fm_xasprintf("%016llx", (unsigned long long)fm_hash_str(name));
+}
+
 static void persist_containers(struct fm_fleet *f, const FM_PB(ReportRequest) * r)
 {
 	size_t n = r->n_containers;
@@ -141,14 +149,16 @@ static void persist_containers(struct fm_fleet *f, const FM_PB(ReportRequest) * 
 		if (!b)
 			abort();
 		lens[i] = protobuf_c_message_pack(&r->containers[i]->base, b);
-		names[i] = r->containers[i]->instance[0] ? r->containers[i]->instance : r->containers[i]->name;
+		names[i] = store_key(r->containers[i]);
 		blobs[i] = b;
 	}
 	if (names && blobs && lens)
 		(void)fm_store_containers_put(f->store, r->host->name, n, names, blobs, lens,
 		                              NULL); /* a cache: the next report is a second away */
-	for (size_t i = 0; blobs && i < n; i++)
+	for (size_t i = 0; names && blobs && i < n; i++) {
+		free((void *)names[i]);
 		free((void *)blobs[i]);
+	}
 	free(names);
 	free(blobs);
 	free(lens);
@@ -284,16 +294,28 @@ int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size
 
 /* ---------------------------------------------------------------- corrections */
 
+/* Any record of it: right after a switch-over the last reports can be "outgoing" from the one host and still "incoming" from the other. */
+static const FM_PB(Container) * any(struct fm_fleet *f, const char *name)
+{
+	for (size_t i = 0; i < f->n_containers; i++)
+		if (fm_streq(f->containers[i]->name, name))
+			return f->containers[i];
+	return NULL;
+}
+
 void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host)
 {
 	pthread_mutex_lock(&f->lock);
 	const FM_PB(Container) *c = best(f, name);
+	c = c ? c : any(f, name);
 	FM_PB(Container) *moved = c ? fm_pb_copy(c) : NULL;
 	if (moved) {
 		_fm_free_ char *from = fm_xstrdup(c->host);
 		if (!fm_streq(from, to_host))
 			drop_containers(f, from, name);
 		drop_containers(f, to_host, name);
+		if (!is_resident(moved))
+			fm_pb_set(&moved->status, "running");
 		fm_pb_set(&moved->host, to_host);
 		FM_PB_ADD(f->containers, f->n_containers, moved);
 	}

@@ -23,6 +23,7 @@ struct fm_journal {
 	char *dir;
 	char *path;
 	int fd;
+	off_t length; /* of whole records; -1: the file's end is not known to be whole, nothing more may be added */
 	json_t *head;
 	json_t *records; /* array of objects after the head */
 	json_t *notes;   /* object: key -> string */
@@ -45,17 +46,32 @@ static int sync_dir(const char *dir, struct fm_error *err)
 	return 0;
 }
 
+/* A record that failed must not be found by the next reader, nor be glued to the record after it. */
+static int take_back(struct fm_journal *j)
+{
+	if (ftruncate(j->fd, j->length) < 0)
+		j->length = -1;
+	return -1;
+}
+
 /* One line, one write: a torn line can only be the last one. */
 static int append(struct fm_journal *j, json_t *record, bool durable, struct fm_error *err)
 {
+	if (j->length < 0)
+		return fm_error_set(err, FM_E_DATA_LOSS, "journal %s could not be written before; the agent has to be restarted", j->path);
 	_fm_free_ char *text = json_dumps(record, JSON_COMPACT);
 	if (!text)
 		return fm_error_set(err, FM_E_INTERNAL, "cannot encode a journal record");
 	_fm_free_ char *line = fm_xasprintf("%s\n", text);
-	if (fm_write_full(j->fd, line, strlen(line), err) < 0)
-		return fm_error_prefix(err, "journal %s", j->path);
-	if (durable && fdatasync(j->fd) < 0)
-		return fm_error_errno(err, errno, "cannot make the journal %s durable", j->path);
+	if (fm_write_full(j->fd, line, strlen(line), err) < 0) {
+		(void)fm_error_prefix(err, "journal %s", j->path);
+		return take_back(j);
+	}
+	if (durable && fdatasync(j->fd) < 0) {
+		(void)fm_error_errno(err, errno, "cannot make the journal %s durable", j->path);
+		return take_back(j);
+	}
+	j->length += (off_t)strlen(line);
 	return 0;
 }
 
@@ -135,16 +151,18 @@ int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, 
 	if (!j)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	_fm_free_ char *text = NULL;
-	if (fm_read_file(path, FM_MAX_JOURNAL_BYTES, &text, NULL, err) < 0)
+	size_t n = 0, whole = 0; /* whole: bytes up to and including the last complete line */
+	if (fm_read_file(path, FM_MAX_JOURNAL_BYTES, &text, &n, err) < 0)
 		return -1;
-	size_t whole = 0; /* bytes up to and including the last complete line */
-	for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+	for (char *line = text, *end; (end = memchr(line, '\n', n - whole)); line = end + 1) {
 		json_error_t je;
+		/* The parser takes a NUL for the end of its text. */
+		bool text_only = !memchr(line, '\0', (size_t)(end - line));
 		json_t *record = json_loadb(line, (size_t)(end - line), JSON_REJECT_DUPLICATES, &je);
-		if (!json_is_object(record)) {
+		if (!json_is_object(record) || !text_only) {
 			json_decref(record);
 			return fm_error_set(err, FM_E_DATA_LOSS, "journal %s is damaged at byte %zu: %s", path, (size_t)(line - text),
-			                    je.text);
+			                    text_only ? je.text : "a NUL byte");
 		}
 		if (!j->head)
 			j->head = json_incref(record);
@@ -155,9 +173,12 @@ int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, 
 	}
 	if (!j->head)
 		return fm_error_set(err, FM_E_NOT_FOUND, "journal %s has no head: it was being created when the agent stopped", path);
+	if (!fm_streq(json_string_value(json_object_get(j->head, "k")), "head"))
+		return fm_error_set(err, FM_E_DATA_LOSS, "journal %s does not begin with a head", path);
 	j->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
 	if (j->fd < 0 || ftruncate(j->fd, (off_t)whole) < 0)
 		return fm_error_errno(err, errno, "cannot open the journal %s", path);
+	j->length = (off_t)whole;
 	*ret = FM_TAKE_PTR(j);
 	return 0;
 }
@@ -241,13 +262,14 @@ const char *fm_journal_get(struct fm_journal *j, const char *key)
 	return v;
 }
 
-/* An intent counts until a later "forget" of the same name. */
-static bool forgotten(json_t *records, size_t index, const char *what)
+/* An intent counts until a later "forget" of the same name (and argument, where that one has an argument). */
+static bool forgotten(json_t *records, size_t index, const char *what, const char *arg)
 {
 	for (size_t i = index + 1; i < json_array_size(records); i++) {
 		json_t *r = json_array_get(records, i);
 		if (fm_streq(json_string_value(json_object_get(r, "k")), "forget") &&
-		    fm_streq(json_string_value(json_object_get(r, "what")), what))
+		    fm_streq(json_string_value(json_object_get(r, "what")), what) &&
+		    (!json_object_get(r, "arg") || fm_streq(json_string_value(json_object_get(r, "arg")), arg)))
 			return true;
 	}
 	return false;
@@ -262,15 +284,16 @@ int fm_journal_undo(struct fm_journal *j, fm_journal_undo_fn fn, void *userdata,
 	for (size_t i = json_array_size(records); i-- > 0;) {
 		json_t *r = json_array_get(records, i);
 		const char *what = json_string_value(json_object_get(r, "what"));
-		if (!fm_streq(json_string_value(json_object_get(r, "k")), "intent") || !what || forgotten(records, i, what))
+		const char *arg = json_string_value(json_object_get(r, "arg"));
+		if (!fm_streq(json_string_value(json_object_get(r, "k")), "intent") || !what || forgotten(records, i, what, arg))
 			continue;
 		struct fm_error e = FM_ERROR_INIT;
-		if (fn(userdata, what, json_string_value(json_object_get(r, "arg")), &e) < 0) {
+		if (fn(userdata, what, arg, &e) < 0) {
 			if (rc == 0 && err)
 				*err = e;
 			rc = -1;
 		} else {
-			(void)fm_journal_forget(j, what, NULL);
+			(void)record(j, json_pack("{s:s, s:s, s:s}", "k", "forget", "what", what, "arg", arg ? arg : ""), false, NULL);
 		}
 	}
 	json_decref(records);

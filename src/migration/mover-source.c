@@ -368,7 +368,7 @@ static int hand_over(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
-int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
 	if (fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
 	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
@@ -380,6 +380,14 @@ int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 		return -1;
 	}
 	return hand_over(m, err);
+}
+
+int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	fm_thread_hurry(true);
+	int rc = give_away(m, deadline_ms, err);
+	fm_thread_hurry(false);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- undo, release, recovery */

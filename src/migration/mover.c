@@ -444,6 +444,19 @@ static int give_up(struct fm_mover *m, const struct fm_error *cause)
 	return -1;
 }
 
+/* Exclusively. An abort that was quicker than the preparation has finished the mover already. */
+static int begin_journal(struct fm_mover *m, const char *role, struct fm_error *err)
+{
+	struct fm_journal *j = NULL;
+	int rc = m->finished ? fm_error_set(err, FM_E_CANCELLED, "migration %s was aborted", m->id)
+	                     : fm_journal_create(m->h->journals_dir, m->id, role, journal_head(m), &j, err);
+	pthread_mutex_lock(&m->lock);
+	m->journal = j;
+	m->finished = rc < 0;
+	pthread_mutex_unlock(&m->lock);
+	return rc;
+}
+
 int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDestinationRequest) * req,
                                   FM_PB(PrepareDestinationResponse) * *ret, struct fm_error *err)
 {
@@ -468,11 +481,9 @@ int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDesti
 		return -1;
 	}
 	_fm_pb_ FM_PB(PrepareDestinationResponse) *resp = FM_PB_NEW(PrepareDestinationResponse, prepare_destination_response);
-	int rc = fm_journal_create(ms->h->journals_dir, m->id, "destination", journal_head(m), &m->journal, err);
 	begin_exclusive(m);
-	if (rc < 0)
-		m->finished = true;
-	else if ((rc = fm_destination_prepare(m, resp, err)) < 0)
+	int rc = begin_journal(m, "destination", err);
+	if (rc == 0 && (rc = fm_destination_prepare(m, resp, err)) < 0)
 		(void)give_up(m, err);
 	end_exclusive(m);
 	if (rc == 0)
@@ -499,11 +510,9 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
 		return -1;
 	}
 	_fm_pb_ FM_PB(PrepareSourceResponse) *resp = FM_PB_NEW(PrepareSourceResponse, prepare_source_response);
-	int rc = fm_journal_create(ms->h->journals_dir, m->id, "source", journal_head(m), &m->journal, err);
 	begin_exclusive(m);
-	if (rc < 0)
-		m->finished = true;
-	else if ((rc = fm_source_prepare(m, resp, err)) < 0)
+	int rc = begin_journal(m, "source", err);
+	if (rc == 0 && (rc = fm_source_prepare(m, resp, err)) < 0)
 		(void)give_up(m, err);
 	end_exclusive(m);
 	if (rc == 0)
@@ -701,7 +710,9 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 	pthread_mutex_unlock(&m->lock);
 	begin_exclusive(m);
 	int rc = 0;
-	if (!m->finished) {
+	if (!m->finished && !m->journal) {
+		m->finished = true; /* before its preparation has begun */
+	} else if (!m->finished) {
 		rc = m->destination ? fm_destination_abort(m, err) : fm_source_abort(m, req->destination_is_dead, err);
 		if (rc == 0)
 			rc = finish(m, err);

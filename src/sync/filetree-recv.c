@@ -192,22 +192,17 @@ static int open_beneath(int dirfd, const char *path, uint64_t flags)
 }
 
 /* What a failed open_beneath means: the tree is not as the sender believes, or it wants out of it. */
-static int beneath_error(int e, const char *path, struct fm_error *err)
+static void beneath_error(int e, const char *path, struct fm_error *err)
 {
-	switch (e) {
-	case ENOENT:
-	case ENOTDIR:
-	case ELOOP:
-	case EXDEV:
+	if (e == ENOENT || e == ENOTDIR || e == ELOOP || e == EXDEV) {
 		(void)fm_error_errno(err, e, "'%s' does not lead to a folder of the tree", path);
 		if (err)
 			err->code = FM_E_DATA_LOSS;
-		return -1;
-	case ENOSYS:
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                    "this kernel has no openat2 (Linux 5.6), files cannot be received safely");
-	default:
-		return fm_error_errno(err, e, "cannot open folder '%s'", path);
+	} else if (e == ENOSYS) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                   "this kernel has no openat2 (Linux 5.6), files cannot be received safely");
+	} else {
+		(void)fm_error_errno(err, e, "cannot open folder '%s'", path);
 	}
 }
 
@@ -230,8 +225,10 @@ static int locate(struct receiver *r, unsigned slot, const char *path, int *ret_
 		s->path[len] = 0;
 		s->len = len;
 		s->fd = open_beneath(r->root_fd, s->path, O_PATH | O_DIRECTORY);
-		if (s->fd < 0)
-			return beneath_error(errno, s->path, err);
+		if (s->fd < 0) {
+			beneath_error(errno, s->path, err);
+			return -1;
+		}
 	}
 	*ret_dirfd = s->fd;
 	*ret_name = slash + 1;
@@ -271,7 +268,7 @@ static int remove_tree(struct receiver *r, int dirfd, const char *name, unsigned
 	_fm_closedir_ DIR *dir = fdopendir(fd);
 	if (!dir)
 		return fm_error_errno(err, errno, "cannot remove '%s'", name);
-	fd = -1;                             /* dir's */
+	(void)FM_TAKE_FD(fd);                /* dir's */
 	for (unsigned round = 0;; round++) { /* removing while reading may skip names on some filesystems */
 		if (remove_content(r, dir, depth, err) < 0)
 			return -1;
@@ -431,8 +428,10 @@ static int open_folder(struct receiver *r, const struct entry *e, bool create, i
 		}
 	}
 	int fd = open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY);
-	if (fd < 0 && errno != EXDEV)
-		return beneath_error(errno, e->path, err);
+	if (fd < 0 && errno != EXDEV) {
+		beneath_error(errno, e->path, err);
+		return -1;
+	}
 	*ret_fd = fd;
 	return 0;
 }

@@ -574,7 +574,7 @@ static int visit_folder(struct walk *w, int dirfd, const char *name, uint32_t pa
 	_fm_closedir_ DIR *dir = fdopendir(fd);
 	if (!dir)
 		return fm_error_errno(err, errno, "'%s': cannot read the folder", shown(w));
-	fd = -1; /* dir's */
+	(void)FM_TAKE_FD(fd); /* dir's */
 	if (previous != FM_MANIFEST_NONE && !S_ISDIR(w->previous->entries[previous].mode))
 		previous = FM_MANIFEST_NONE;
 	return walk_folder(w, dir, entry, previous, depth, err);
@@ -709,7 +709,7 @@ static int run_pass(struct walk *w, const char *root, unsigned pass, struct fm_e
 	_fm_closedir_ DIR *dir = fdopendir(fd);
 	if (!dir)
 		return fm_error_errno(err, errno, "cannot read folder '%s'", root);
-	fd = -1; /* dir's */
+	(void)FM_TAKE_FD(fd); /* dir's */
 	if (walk_folder(w, dir, entry, previous, 0, err) < 0)
 		return fm_error_prefix(err, "sending the files of '%s'", root);
 	if (send_deletions(w, err) < 0 || send_folder_ends(w, err) < 0)

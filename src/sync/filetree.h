@@ -2,9 +2,14 @@
 /*
  * filetree.h - a root filesystem or volume over a control stream: once in full while the container runs, then only what changed.
  *
- * Carried: regular files, folders, symbolic links, fifos, device nodes, sockets are skipped; hard links (by inode), mode, owner, mtime (ns), xattrs (user.*, security.capability), sparse regions.
- * A manifest remembers (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid) of the last pass; the next pass sends what differs and deletes what went away.
- * Other filesystems mounted below the root are not entered (st_dev). Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS); "..", absolute paths and NULs are refused.
+ * Carried: regular files, folders, symbolic links, fifos, device nodes (sockets are skipped: whoever listens makes them anew); hard links within the tree, mode with set-id bits, owner, mtime (ns), sparse
+ * regions, extended attributes user.*, security.capability and access control lists. Not: atime, ctime, trusted.* and the security modules' labels, which belong to the host.
+ * A manifest remembers (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid) of the last pass; the next pass sends what differs and deletes what went away. What changed less than two seconds before it was
+ * looked at is sent again with the next pass, because the kernel's stamps are too coarse to show whether it changed again: after a burst of writes one more pass outside the freeze makes the one inside short.
+ * Other filesystems mounted below the root are not entered, nor is anything else that is a mount point (also of one file): the folder is made, what is in it is neither sent nor deleted.
+ * Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV); "..", absolute paths and NULs are refused. Files are made anew, never written over.
+ * Limits: 4 Mi entries, paths of 4095 bytes, 256 levels, 64 KiB of attributes a file; beyond is RESOURCE_EXHAUSTED at the sender, DATA_LOSS at the receiver.
+ * Not noticed: a change of a file on tmpfs that is made only through a shared mapping (tmpfs has no write-back that would stamp it).
  */
 #ifndef FM_SYNC_FILETREE_H
 #define FM_SYNC_FILETREE_H
@@ -16,10 +21,13 @@ void fm_manifest_free(struct fm_manifest *m);
 size_t fm_manifest_entries(const struct fm_manifest *m);
 
 /* One pass over root. previous NULL = everything. Sends FILE_* frames and FILES_END{a=pass}; does not wait for FILES_OK. exclude: strv of paths relative to root, may be NULL.
- * A file that changes while it is read is sent as read and will differ from its manifest entry, so the next pass sends it again. */
+ * A file that changes while it is read is sent as read and will differ from its manifest entry, so the next pass sends it again. A file that vanishes is left out.
+ * ret NULL = the last pass, for a frozen tree: no manifest is kept, and nothing waits for the disk. With ret, dirty pages of what is sent are written back first, so that stores through mappings show.
+ * timeout_ms: longest time without progress. When the receiver gave up, *err is its reason. */
 int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                      struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
-/* Receive one pass into root (must exist) until FILES_END, apply, fsync the filesystem when durable is set, answer FILES_OK. */
+/* Receive one pass into root (must exist) until FILES_END, apply, fsync the filesystem when durable is set, answer FILES_OK. max_bytes: of entries and data in this pass (holes are free).
+ * After a failure the tree is neither the old nor the new one: receive everything again or throw it away. */
 int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd,
                      struct fm_error *err);
 

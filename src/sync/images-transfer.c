@@ -100,7 +100,7 @@ int fm_images_send(struct fm_stream *s, int images_dirfd, uint64_t *ret_bytes, i
 	_fm_closedir_ DIR *dir = fdopendir(fd);
 	if (!dir)
 		return fm_error_errno(err, errno, "cannot read the folder of the checkpoint");
-	fd = -1; /* dir's */
+	(void)FM_TAKE_FD(fd); /* dir's */
 
 	for (;;) {
 		uint64_t size = 0;

@@ -35,6 +35,7 @@ struct fm_pager_request {
 	uint32_t task;
 	uint32_t n_pages, got;
 	uint64_t page, vaddr;
+	uint64_t sent_us;
 	bool background;
 };
 
@@ -81,6 +82,7 @@ struct fm_pager {
 	size_t n_waiting, cap_waiting;
 	uint64_t background_pages;    /* under way */
 	uint64_t window, window_max;
+	uint64_t quickest_us;         /* answer to the background on this stream */
 	bool look_again;              /* there may be something for the background to ask */
 	struct { uint32_t task; uint64_t page; } cursor; /* where the background goes on */
 	struct { uint32_t task, left; uint64_t page; } ahead; /* to ask right after a fault's page */

@@ -150,16 +150,20 @@ static int check_range(const struct fm_pager_range *r, const struct fm_pager_ran
 	return 0;
 }
 
+/* FNV-1a */
+static uint64_t mix(uint64_t h, uint64_t value)
+{
+	for (unsigned shift = 0; shift < 64; shift += 8)
+		h = (h ^ (value >> shift & 0xff)) * 0x100000001b3ull;
+	return h;
+}
+
 static uint64_t fingerprint(const struct fm_pager_range *v, size_t n)
 {
 	uint64_t h = 0xcbf29ce484222325ull;
 
-	for (size_t i = 0; i < n; i++) {
-		uint64_t part[3] = { (uint64_t)v[i].ns_pid, v[i].vaddr, v[i].n_pages };
-		const uint8_t *b = (const uint8_t *)part;
-		for (size_t j = 0; j < sizeof(part); j++)
-			h = (h ^ b[j]) * 0x100000001b3ull;
-	}
+	for (size_t i = 0; i < n; i++)
+		h = mix(mix(mix(h, (uint64_t)v[i].ns_pid), v[i].vaddr), v[i].n_pages);
 	return h;
 }
 
@@ -268,7 +272,7 @@ static void free_space(struct fm_pager_space *s, const struct fm_pager_task *tas
 /* Takes s. */
 static int insert_space(struct fm_pager_table *t, struct fm_pager_space *s, struct fm_error *err)
 {
-	struct fm_pager_space **more = realloc(t->spaces, (t->n_spaces + 1) * sizeof(*t->spaces));
+	struct fm_pager_space **more = reallocarray(t->spaces, t->n_spaces + 1, sizeof(struct fm_pager_space *));
 	if (!more) {
 		free_space(s, &t->tasks[s->task]);
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for an address space");
@@ -427,12 +431,11 @@ void fm_table_drop(struct fm_pager_table *t, struct fm_pager_space *s)
 	while (*link != s)
 		link = &(*link)->next;
 	*link = s->next;
+	size_t left = 0;
 	for (size_t i = 0; i < t->n_spaces; i++)
-		if (t->spaces[i] == s) {
-			memmove(&t->spaces[i], &t->spaces[i + 1], (t->n_spaces - i - 1) * sizeof(*t->spaces));
-			t->n_spaces--;
-			break;
-		}
+		if (t->spaces[i] != s)
+			t->spaces[left++] = t->spaces[i];
+	t->n_spaces = left;
 	if (!s->forked)
 		task->state = FM_TASK_GONE;
 	if (own_extents(s)) {
@@ -473,7 +476,7 @@ static int restore_extents(struct fm_pager_table *t, struct fm_pager_space *s, c
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: %llu extents", (unsigned long long)slot->n_extents);
 	if (fm_pager_state_map(t->state, slot->extents_offset, bytes, &saved, err) < 0)
 		return -1;
-	struct fm_pager_extent *a = malloc(bytes ? bytes : 1), *p = malloc(bytes ? bytes : 1);
+	struct fm_pager_extent *a = calloc(slot->n_extents + 1, sizeof(*a)), *p = calloc(slot->n_extents + 1, sizeof(*p));
 	s->saved = saved;
 	s->by_addr = a;
 	s->by_page = p;
@@ -657,10 +660,8 @@ static bool touches(const struct fm_pager_space *s, uint64_t start, uint64_t len
 
 static void append(struct fm_pager_extent *v, size_t *n, struct fm_pager_extent e)
 {
-	struct fm_pager_extent *last = *n ? &v[*n - 1] : NULL;
-
-	if (last && extent_end(last) == e.addr && last->page + last->n_pages == e.page)
-		last->n_pages += e.n_pages;
+	if (*n && extent_end(&v[*n - 1]) == e.addr && v[*n - 1].page + v[*n - 1].n_pages == e.page)
+		v[*n - 1].n_pages += e.n_pages;
 	else
 		v[(*n)++] = e;
 }

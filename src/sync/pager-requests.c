@@ -3,8 +3,9 @@
  * pager-requests.c - the pager and the source: what is asked, and what comes back.
  *
  * Asking (the fault thread): first every page that a task waits for, one page a request, followed by a small one for the pages behind it; then the background, in order of addresses from
- * wherever the last fault was, as far as the window allows. The source answers in order, so what the background has under way is what a fault waits behind: each
- * fault halves the window, each answer to the background lets it grow by what came. With no faults it is the caller's window, with many it is WINDOW_MIN.
+ * wherever the last fault was, as far as the window allows. The source answers in order, so what the background has under way is what a fault waits behind. Each fault halves the window;
+ * each answer to the background lets it grow by what came, up to the caller's size, as long as it did not take QUEUE_US longer than the quickest one: more under way
+ * would not make a slow network faster, only the first fault after a quiet time slower.
  *
  * Receiving (its own thread, one for each stream): an answer must be the next piece of a request that was sent on this stream, or the source is not what it should be and nothing of
  * the answer is used. It goes to every space that lacks the pages, in pieces, with the lock given back between them. A page that could not be put into place (the kernel was changing the address
@@ -16,6 +17,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "basic/limits.h"
 #include "sync/pager-internal.h"
 #include "sync/stream-internal.h"
@@ -25,6 +27,7 @@
 #define CHANGING_US 200   /* between two looks whether the kernel has finished changing an address space */
 #define CHANGING_TRIES 100
 #define DAMAGED_MAX 3
+#define QUEUE_US 20000
 
 /* what to ask next; with the lock */
 
@@ -101,6 +104,7 @@ static int remember(struct fm_pager *p, struct fm_pager_request *r, struct fm_er
 		p->cap_requests = cap;
 	}
 	r->vaddr = fm_task_address(task, r->page);
+	r->sent_us = fm_now_us();
 	p->requests[p->n_requests++] = *r;
 	fm_task_set_asked(task, r->page, r->n_pages, true);
 	if (r->background)
@@ -228,6 +232,22 @@ static int put_everywhere(struct fm_pager *p, uint32_t task, uint64_t first, uin
 	}
 }
 
+static void adapt_window(struct fm_pager *p, const struct fm_pager_request *q)
+{
+	uint64_t us = fm_now_us() - q->sent_us;
+
+	if (!p->quickest_us || us < p->quickest_us)
+		p->quickest_us = us;
+	if (us - p->quickest_us > QUEUE_US)
+		p->window -= p->window / 8;
+	else
+		p->window += q->n_pages;
+	if (p->window < FM_PAGER_WINDOW_MIN)
+		p->window = FM_PAGER_WINDOW_MIN;
+	if (p->window > p->window_max)
+		p->window = p->window_max;
+}
+
 static void settle(struct fm_pager *p, size_t i, uint32_t n)
 {
 	struct fm_pager_request *q = &p->requests[i];
@@ -238,13 +258,14 @@ static void settle(struct fm_pager *p, size_t i, uint32_t n)
 	fm_task_set_asked(task, first, n, false);
 	if (fm_task_next_wanted(task, first, first + n, n, &page, &left))
 		p->look_again = true;
-	if (q->background) {
+	if (q->background)
 		p->background_pages -= n;
-		p->window = p->window + n < p->window_max ? p->window + n : p->window_max;
-	}
 	q->got += n;
-	if (q->got == q->n_pages)
+	if (q->got == q->n_pages) {
+		if (q->background)
+			adapt_window(p, q);
 		memmove(q, q + 1, (--p->n_requests - i) * sizeof(*q));
+	}
 	p->damaged = 0;
 	fm_pager_kick(p);
 }

@@ -28,10 +28,12 @@
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
+#include "basic/proc.h"
 #include "sync/pager-internal.h"
 
 #define WINDOW_DEFAULT 2048u
 #define WINDOW_MAX 65536u
+#define WINDOW_START 256u
 #define DONE_SEND_MS 5000
 #define EVENTS 32
 
@@ -273,6 +275,7 @@ static void *fault_thread(void *pager)
 	struct fm_pager *p = pager;
 	struct fm_error e = FM_ERROR_INIT;
 
+	fm_thread_hurry(true);
 	if (run(p, &e) < 0)
 		fatal(p, &e);
 	return NULL;
@@ -319,7 +322,7 @@ static int pager_new(const struct fm_pager_opts *o, struct fm_pager **ret, struc
 		p->window_max = FM_PAGER_WINDOW_MIN;
 	if (p->window_max > WINDOW_MAX)
 		p->window_max = WINDOW_MAX;
-	p->window = p->window_max;
+	p->window = p->window_max < WINDOW_START ? p->window_max : WINDOW_START;
 	p->look_again = true;
 	pthread_mutex_init(&p->turn, NULL);
 	pthread_mutex_init(&p->lock, NULL);
@@ -459,6 +462,7 @@ static int use_stream(struct fm_pager *p, struct fm_stream *s, struct fm_error *
 	p->stream_error = FM_ERROR_INIT;
 	p->receiving = true;
 	p->look_again = true;
+	p->quickest_us = 0;
 	int r = start_thread(&p->receiver_thread, fm_pager_receive, p, err);
 	p->receiver_started = r == 0;
 	if (r < 0) {

@@ -38,6 +38,7 @@
 #define DIRECT_READ_BYTES   4096u /* from here on a payload's rest is read past the buffer */
 #define ERROR_PAYLOAD_BYTES 2048u
 #define SECRET_BYTES        128u /* longest token or migration id */
+#define EXPLAIN_FRAMES      8u   /* empty frames in front of an ERROR */
 #define SEND_ERROR_MS       1000
 
 /* How long a silent peer is believed to be alive. Pages: waiting tasks are blocked, so soon. Control: the receiver may be busy with its disk. */
@@ -502,7 +503,11 @@ int fm_stream_explain(struct fm_stream *s, struct fm_error *err)
 	struct fm_error e = FM_ERROR_INIT;
 	bool from_peer = false;
 
-	if (err && err->code == FM_E_UNAVAILABLE && receive(s, &h, NULL, 0, &w, &from_peer, &e) < 0 && from_peer)
+	if (!err || err->code != FM_E_UNAVAILABLE)
+		return -1;
+	for (unsigned i = 0; i < EXPLAIN_FRAMES && receive(s, &h, NULL, 0, &w, &from_peer, &e) == 0; i++)
+		; /* an answer to something earlier, FILES_OK for instance */
+	if (from_peer)
 		*err = e;
 	return -1;
 }
@@ -630,7 +635,7 @@ int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, cons
 	_fm_cleanup_(fm_stream_freep) struct fm_stream *s = NULL;
 	if (stream_new(fd, &s, err) < 0)
 		return -1;
-	fd = -1; /* the stream's now */
+	(void)FM_TAKE_FD(fd); /* the stream's now */
 	if (tls && start_tls(s, tls, false, host, &w, err) < 0)
 		return fm_error_prefix(err, "connecting to %s", address);
 	set_dead_peer_time(s, role);
@@ -697,7 +702,7 @@ int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *
 	_fm_cleanup_(fm_stream_freep) struct fm_stream *s = NULL;
 	if (stream_new(fd, &s, err) < 0)
 		return -1;
-	fd = -1; /* the stream's now */
+	(void)FM_TAKE_FD(fd); /* the stream's now */
 	if (tls && start_tls(s, tls, true, NULL, &w, err) < 0)
 		return fm_error_prefix(err, "a connecting host");
 	if (fm_stream_expect(s, FM_FRAME_HELLO, &h, hello, sizeof(hello), fm_deadline_left_ms(w.deadline_ms), -1, err) < 0)
@@ -725,7 +730,7 @@ int fm_stream_from_fd(int fd_owned, struct fm_stream **ret, struct fm_error *err
 
 	if (stream_new(fd, ret, err) < 0)
 		return -1;
-	fd = -1; /* the stream's now */
+	(void)FM_TAKE_FD(fd); /* the stream's now */
 	return 0;
 }
 

@@ -2,10 +2,12 @@
 """What the end-to-end tests share: options, containers with a client that watches them, and the checks after each migration."""
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -98,6 +100,41 @@ class Resident:
         self.cluster.cli("container", "rm", "--force", self.name, check=False)
 
 
+@contextlib.contextmanager
+def agent_with(cluster, host, options=(), fault=None):
+    """The host's agent restarted with other options; afterwards as it was. Later options win."""
+    agent = cluster.agents[host]
+    agent.stop()
+    usual = agent.argv
+    agent.argv = [*usual, *options]
+    agent.start({"FLEXIMIGRATE_FAULT": fault} if fault else None)
+    cluster.wait_online()
+    try:
+        yield
+    finally:
+        agent.stop()
+        agent.argv = usual
+        agent.start()
+        cluster.wait_online()
+
+
+@contextlib.contextmanager
+def small_disk(cluster, host, options):
+    """That host's state is on a disk (a tmpfs with these mount options) of its own with hardly any room."""
+    folder = cluster.path("state", host)
+    cluster.agents[host].stop()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "fleximigrate-lab", folder], check=True)
+    cluster.agents[host].start()
+    cluster.wait_online()
+    try:
+        yield folder
+    finally:
+        cluster.agents[host].stop()
+        subprocess.run(["umount", folder], check=True)
+        cluster.agents[host].start()
+        cluster.wait_online()
+
+
 def no_leftovers(cluster):
     left = cluster.leftovers()
     expect(not left, lambda: f"left over: {left}")
@@ -145,5 +182,5 @@ def conclude(tap, name):
     return tap.end()
 
 
-__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "arguments", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
-           "no_leftovers", "system_leftovers", "unwind_on_signal"]
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+           "no_leftovers", "small_disk", "system_leftovers", "unwind_on_signal"]

@@ -105,13 +105,13 @@ static __attribute__((unused)) pid_t clone_process(uint64_t flags, pid_t want)
 /* argv as "a\0b\0c\0" */
 static __attribute__((unused)) pid_t spawn_inside(char *text, size_t n)
 {
-	char *argv[16] = { NULL };
+	char *argv[32] = { NULL };
 	int argc = 0;
 	pid_t pid = clone_process(0, ROOT_PID);
 
 	if (pid != 0)
 		return pid > 0 ? pid : -errno;
-	for (size_t i = 0; i < n && argc < 15; i += strlen(text + i) + 1)
+	for (size_t i = 0; i < n && argc < 31; i += strlen(text + i) + 1)
 		argv[argc++] = text + i;
 	signal(SIGCHLD, SIG_DFL);
 	setsid();

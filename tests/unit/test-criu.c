@@ -417,6 +417,46 @@ static void test_aborted_restore_leaves_nothing(void **state)
 	close(client);
 }
 
+/* The agent itself is killed, in the two moments in which it holds CRIU: the source's tree goes on, the destination's vanishes. */
+static void test_killed_agent(void **state)
+{
+	struct fixture *f = *state;
+
+	NEED(f);
+	parent_start(&f->a);
+	parent_start(&f->b);
+	pid_t root = start_victim(f, &f->a);
+	for (int restoring = 0; restoring < 2; restoring++) {
+		int status = 0;
+
+		if (restoring) {
+			dump_and_stop(f, &f->a, root, false);
+			transfer(f);
+		}
+		pid_t agent = fork();
+		if (agent == 0) {
+			struct fm_criu_start_opts so = { .ns_pid = restoring ? f->b.pid : f->a.pid, .avoid_pid = 1000, .images_dirfd = restoring ? f->incoming : f->images };
+			struct fm_criu_restore_opts r = restore_opts(false);
+			struct fm_criu_dump_opts d = dump_opts(true);
+			struct fm_criu *c = NULL;
+			pid_t copy = 0;
+
+			if (fm_criu_start(&f->install, &so, &c, NULL) < 0 || (restoring ? fm_criu_restore_begin(c, &r, &copy, NULL) : fm_criu_dump_begin(c, &d, NULL)) < 0)
+				_exit(1);
+			raise(SIGKILL);
+		}
+		assert_int_equal(waitpid(agent, &status, 0), agent);
+		assert_true(WIFSIGNALED(status));
+		if (restoring) {
+			assert_empty(&f->b);
+			OK(fm_tree_continue(root, &oops));
+		}
+		wait_progress(f);
+	}
+	OK(fm_tree_stop(root, &oops));
+	check_counters(f);
+}
+
 static void test_missing_pid(void **state)
 {
 	struct fixture *f = *state;
@@ -757,27 +797,29 @@ static void redis_command(int fd, const char *text, const char *want)
 		fail_msg("Redis answered %s", buf);
 }
 
+/* Values that no deduplication or compression makes smaller, 64 to a round trip. */
 static void redis_fill(int fd, int mib)
 {
 	unsigned char value[1024];
 	uint64_t x = 88172645463325252ull;
+	char reply[64 * 5];
 
-	for (int i = 0; i < mib * 1024; i++) {
+	for (int i = 0; i < mib * 16; i++) {
 		struct fm_buf b = FM_BUF_INIT;
-		char key[32], reply[5];
 
-		for (size_t k = 0; k < sizeof(value); k += 8) {
-			x ^= x << 13;
-			x ^= x >> 7;
-			x ^= x << 17;
-			memcpy(value + k, &x, 8);
+		for (int j = 0; j < 64; j++) {
+			for (size_t k = 0; k < sizeof(value); k += 8) {
+				x ^= x << 13;
+				x ^= x >> 7;
+				x ^= x << 17;
+				memcpy(value + k, &x, 8);
+			}
+			fm_buf_addf(&b, "*3\r\n$3\r\nSET\r\n$12\r\nkey:%08d\r\n$1024\r\n", 64 * i + j);
+			fm_buf_add(&b, value, sizeof(value));
+			fm_buf_add(&b, "\r\n", 2);
 		}
-		snprintf(key, sizeof(key), "key:%08d", i);
-		fm_buf_addf(&b, "*3\r\n$3\r\nSET\r\n$12\r\n%s\r\n$1024\r\n", key);
-		fm_buf_add(&b, value, sizeof(value));
-		fm_buf_add(&b, "\r\n", 2);
 		assert_int_equal(send(fd, b.data, b.len, MSG_NOSIGNAL), (ssize_t)b.len);
-		assert_int_equal(recv(fd, reply, 5, MSG_WAITALL), 5);
+		assert_int_equal(recv(fd, reply, sizeof(reply), MSG_WAITALL), sizeof(reply));
 		fm_buf_done(&b);
 	}
 }
@@ -793,10 +835,22 @@ static void redis_digest(int fd, char digest[64])
 	digest[n] = '\0';
 }
 
+static bool have_capability(int number)
+{
+	_fm_free_ char *status = NULL;
+	char *line;
+
+	if (fm_read_file("/proc/self/status", 65536, &status, NULL, NULL) < 0 || !(line = strstr(status, "\nCapEff:\t")))
+		return false;
+	return strtoull(line + strlen("\nCapEff:\t"), NULL, 16) >> number & 1;
+}
+
 static void redis_move(struct fixture *f, int mib)
 {
-	char *const argv[] = { (char *)"redis-server", (char *)"--save", (char *)"", (char *)"--protected-mode", (char *)"no", (char *)"--port", (char *)"7000", (char *)"--dir", (char *)"/tmp",
-			       (char *)"--enable-debug-command", (char *)"yes", NULL };
+	/* Without any capability, and where CRIU has CAP_SYS_RESOURCE (it reads the limits of others' processes), not as root either. */
+	const char *uid = have_capability(24) ? "--reuid=65534" : "--reuid=0";
+	char *const argv[] = { (char *)"setpriv", (char *)uid, (char *)"--clear-groups", (char *)"--bounding-set=-all", (char *)"--no-new-privs", (char *)"redis-server", (char *)"--save", (char *)"",
+			       (char *)"--protected-mode", (char *)"no", (char *)"--port", (char *)"7000", (char *)"--dir", (char *)"/tmp", (char *)"--enable-debug-command", (char *)"yes", NULL };
 	char before[64], after[64];
 	struct fm_criu_dump_opts d = dump_opts(true);
 	struct fm_criu_restore_opts r = restore_opts(true);
@@ -846,7 +900,7 @@ static void test_redis(void **state)
 	struct fixture *f = *state;
 
 	NEED(f);
-	if (!usable("redis-server")) {
+	if (!usable("redis-server") || !usable("setpriv")) {
 		print_message("skipped: no redis-server\n");
 		skip();
 	}
@@ -867,6 +921,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_move_there_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move_lazily_there_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_aborted_restore_leaves_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_killed_agent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_missing_pid, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deadline_and_cancel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_criu, setup, teardown),

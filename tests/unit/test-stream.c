@@ -302,6 +302,7 @@ static void test_explain(void **state)
 
 	pair(&a, &b);
 	fm_error_set(&e, FM_E_RESOURCE_EXHAUSTED, "the disk is full");
+	assert_ok(fm_stream_send(b, FM_FRAME_FILES_OK, 1, 0, NULL, 0, WAIT_MS, &err)); /* an answer that nobody has read yet */
 	fm_stream_send_error(b, &e);
 	fm_stream_free(b);
 	assert_code(FM_E_UNAVAILABLE, fm_stream_send(a, FM_FRAME_FILE_DATA, 0, 0, p, FM_MAX_FRAME_BYTES, WAIT_MS, &err));
