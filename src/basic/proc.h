@@ -11,7 +11,10 @@
 
 #include "basic/error.h"
 
-struct fm_proc_id { pid_t pid; uint64_t start_ticks; }; /* start_ticks: field 22 of /proc/PID/stat */
+struct fm_proc_id {
+	pid_t pid;
+	uint64_t start_ticks;
+}; /* start_ticks: field 22 of /proc/PID/stat */
 
 int fm_proc_identify(pid_t pid, struct fm_proc_id *ret, struct fm_error *err);
 /*

@@ -54,13 +54,18 @@
 #define CLONE_NEWTIME 0x00000080
 #endif
 
-#define KDAT_NAME ".criu.kdat" /* leading dot: never sent as an image */
+#define KDAT_NAME         ".criu.kdat" /* leading dot: never sent as an image */
 #define MAX_PROGRAM_BYTES (64u << 20)
-#define PID_TRIES 64 /* pids tried above avoid_pid */
-#define START_TIMEOUT_MS 10000
-#define CRIU_NICE (-15)
+#define PID_TRIES         64 /* pids tried above avoid_pid */
+#define START_TIMEOUT_MS  10000
+#define CRIU_NICE         (-15)
 
-static const struct namespace { const char *name; int flag; } namespaces[] = {
+static const struct namespace
+{
+	const char *name;
+	int flag;
+}
+namespaces[] = {
 	/* in this order: mnt last, because it takes /proc away */
 	{ "cgroup", CLONE_NEWCGROUP }, { "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS }, { "net", CLONE_NEWNET },
 	{ "time", CLONE_NEWTIME },     { "pid", CLONE_NEWPID }, { "mnt", CLONE_NEWNS },
@@ -69,7 +74,9 @@ static const struct namespace { const char *name; int flag; } namespaces[] = {
 
 /* Where a child failed, sent through the status pipe. */
 enum step { STEP_CLONED = 1, STEP_SETNS, STEP_CLONE, STEP_PROC, STEP_DESCRIPTORS, STEP_FOLDER, STEP_EXEC };
-struct report { int step, value, sys_errno; };
+struct report {
+	int step, value, sys_errno;
+};
 
 /* Everything the children need, prepared before the fork. Descriptors are CLOEXEC and above all numbers used in the child. */
 struct plan {
@@ -83,7 +90,8 @@ struct plan {
 
 static void plan_done(struct plan *p)
 {
-	int *fds[] = { &p->loader, &p->program, &p->libs, &p->images, &p->socket, &p->null, &p->log, &p->last_pid_file, &p->status_w, &p->go_r };
+	int *fds[] = { &p->loader, &p->program, &p->libs,          &p->images,   &p->socket,
+		       &p->null,   &p->log,     &p->last_pid_file, &p->status_w, &p->go_r };
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(fds); i++)
 		fm_closep(fds[i]);
@@ -104,7 +112,8 @@ static int blank_preload(char *data, size_t len, struct fm_error *err)
 		found = true;
 	}
 	if (!found)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "CRIU's loader is not the C library's known one: it does not contain \"%s\"", name);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "CRIU's loader is not the C library's known one: it does not contain \"%s\"", name);
 	return 0;
 }
 
@@ -128,7 +137,8 @@ static int redirect_kernel_cache(char *data, size_t len, struct fm_error *err)
 	return 0;
 }
 
-static int sealed_copy(const char *prefix, const char *name, int (*change)(char *, size_t, struct fm_error *), int *ret_fd, struct fm_error *err)
+static int sealed_copy(const char *prefix, const char *name, int (*change)(char *, size_t, struct fm_error *), int *ret_fd,
+                       struct fm_error *err)
 {
 	_fm_free_ char *path = fm_xasprintf("%s/%s", prefix, name);
 	_fm_free_ char *data = NULL;
@@ -172,7 +182,8 @@ static int open_program(const char *prefix, struct plan *p, struct fm_error *err
 {
 	_fm_free_ char *libs = fm_xasprintf("%s/lib", prefix);
 
-	if (sealed_copy(prefix, "lib/ld.so", blank_preload, &p->loader, err) < 0 || sealed_copy(prefix, "bin/criu", redirect_kernel_cache, &p->program, err) < 0)
+	if (sealed_copy(prefix, "lib/ld.so", blank_preload, &p->loader, err) < 0 ||
+	    sealed_copy(prefix, "bin/criu", redirect_kernel_cache, &p->program, err) < 0)
 		return -1;
 	p->libs = open(libs, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (p->libs < 0)
@@ -196,7 +207,8 @@ static int open_namespaces(int proc_dir, pid_t pid, struct plan *p, struct fm_er
 	if (fstatat(proc_dir, "ns/user", &theirs, 0) < 0 || stat("/proc/self/ns/user", &ours) < 0)
 		return fm_error_errno(err, errno, "cannot look at the user namespace of process %d", (int)pid);
 	if (theirs.st_ino != ours.st_ino) {
-		fm_error_set(err, FM_E_FAILED_PRECONDITION, "process %d is in a user namespace of its own, which is not supported", (int)pid);
+		fm_error_set(err, FM_E_FAILED_PRECONDITION, "process %d is in a user namespace of its own, which is not supported",
+		             (int)pid);
 		return fm_error_hint(err, "remove the user namespace from linux.namespaces of the container's config.json");
 	}
 	for (size_t i = 0; i < N_NAMESPACES; i++) {
@@ -217,7 +229,9 @@ static int open_namespaces(int proc_dir, pid_t pid, struct plan *p, struct fm_er
 }
 
 /* Fields of a mountinfo line: 4 root, 5 mount point, after " - " type, source, options. */
-struct cgroup_mount { const char *root, *point, *type, *options; };
+struct cgroup_mount {
+	const char *root, *point, *type, *options;
+};
 
 static bool split_mount_line(char *line, struct cgroup_mount *ret)
 {
@@ -308,7 +322,8 @@ static int join_cgroups(int proc_dir, pid_t pid, struct fm_error *err)
 	_fm_free_ char *cgroups = NULL, *mountinfo = NULL;
 	char pid_text[16], *save = NULL;
 
-	if (fm_read_file_at(proc_dir, "cgroup", 1u << 20, &cgroups, NULL, err) < 0 || fm_read_file("/proc/self/mountinfo", 16u << 20, &mountinfo, NULL, err) < 0)
+	if (fm_read_file_at(proc_dir, "cgroup", 1u << 20, &cgroups, NULL, err) < 0 ||
+	    fm_read_file("/proc/self/mountinfo", 16u << 20, &mountinfo, NULL, err) < 0)
 		return fm_error_prefix(err, "reading the container's cgroups");
 	snprintf(pid_text, sizeof(pid_text), "%d", (int)pid);
 	for (char *line = strtok_r(cgroups, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -452,11 +467,13 @@ static int explain(const struct report *r, pid_t ns_pid, struct fm_error *err)
 {
 	switch (r->step) {
 	case STEP_SETNS:
-		return fm_error_errno(err, r->sys_errno, "cannot enter the %s namespace of process %d", namespaces[r->value].name, (int)ns_pid);
+		return fm_error_errno(err, r->sys_errno, "cannot enter the %s namespace of process %d", namespaces[r->value].name,
+		                      (int)ns_pid);
 	case STEP_CLONE:
 		return fm_error_errno(err, r->sys_errno, "cannot start a process in the pid namespace of process %d", (int)ns_pid);
 	case STEP_PROC:
-		fm_error_set(err, FM_E_FAILED_PRECONDITION, "the container of process %d has no /proc of its own, without which CRIU cannot work", (int)ns_pid);
+		fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		             "the container of process %d has no /proc of its own, without which CRIU cannot work", (int)ns_pid);
 		return fm_error_hint(err, "mount proc at /proc in the container's config.json");
 	case STEP_FOLDER:
 		return fm_error_errno(err, r->sys_errno, "cannot enter the images folder");
@@ -524,7 +541,8 @@ static int fork_into(struct plan *p, int status_r, pid_t ns_pid, uint64_t deadli
 }
 
 /* Second half: into the cgroups, then exec. */
-static int let_go(int proc_dir, const struct fm_criu_start_opts *o, pid_t pid, int go_w, int status_r, uint64_t deadline, struct fm_error *err)
+static int let_go(int proc_dir, const struct fm_criu_start_opts *o, pid_t pid, int go_w, int status_r, uint64_t deadline,
+                  struct fm_error *err)
 {
 	struct report r = { 0 };
 	int got;
@@ -587,11 +605,33 @@ void fm_criu_remove_litter(int images_dirfd)
 
 int fm_criu_spawn(const char *prefix, const struct fm_criu_start_opts *o, struct fm_criu_process *ret, struct fm_error *err)
 {
-	static const char *const argv[] = { "criu", "--inhibit-cache", "--library-path", "/proc/self/fd/5", "--argv0", "criu", "/proc/self/fd/6",
-					    "--no-default-config", "--libdir", "/proc/self/task", "--address", "refused", "swrk", "3", NULL };
+	static const char *const argv[] = { "criu",
+		                            "--inhibit-cache",
+		                            "--library-path",
+		                            "/proc/self/fd/5",
+		                            "--argv0",
+		                            "criu",
+		                            "/proc/self/fd/6",
+		                            "--no-default-config",
+		                            "--libdir",
+		                            "/proc/self/task",
+		                            "--address",
+		                            "refused",
+		                            "swrk",
+		                            "3",
+		                            NULL };
 	static const char *const env[] = { "PATH=/dev/null", "GNUTLS_NO_IMPLICIT_INIT=1", NULL };
-	_fm_cleanup_(plan_done) struct plan p = { .loader = -1, .program = -1, .libs = -1, .images = -1, .socket = -1, .null = -1, .log = -1,
-						  .ns = { [0 ... N_NAMESPACES - 1] = -1 }, .last_pid_file = -1, .status_w = -1, .go_r = -1 };
+	_fm_cleanup_(plan_done) struct plan p = { .loader = -1,
+		                                  .program = -1,
+		                                  .libs = -1,
+		                                  .images = -1,
+		                                  .socket = -1,
+		                                  .null = -1,
+		                                  .log = -1,
+		                                  .ns = { [0 ... N_NAMESPACES - 1] = -1 },
+		                                  .last_pid_file = -1,
+		                                  .status_w = -1,
+		                                  .go_r = -1 };
 	_fm_close_ int proc_dir = -1, socket_fd = -1, status_r = -1, go_w = -1;
 	uint64_t deadline = fm_now_ms() + START_TIMEOUT_MS;
 	int sv[2], status[2], go[2];

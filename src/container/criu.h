@@ -15,6 +15,8 @@
  * Restore protocol: fm_criu_restore_begin returns at `post-restore`: sockets exist in repair mode, no task has run an instruction. fm_criu_restore_commit lets it
  * go on (repair off, resume); fm_criu_restore_abort refuses: CRIU kills what it made, nothing was sent on any connection.
  *
+ * CRIU is our child inside the parent's pid namespace, and the kernel lets that namespace (so also `runc delete`) end only when we have reaped it: free the handle before the parent is removed.
+ *
  * A handle belongs to one thread. Every wait has a deadline and a cancel_fd (-1 = none).
  */
 #ifndef FM_CONTAINER_CRIU_H

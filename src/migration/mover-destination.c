@@ -66,6 +66,7 @@ static int stand_parent(struct fm_mover *m, struct fm_error *err)
 	fm_mover_step(m, "parent");
 	if (fm_bringup_instance(m->h, m->journal, &b, &m->local, err) < 0)
 		return fm_error_phase(err, "parent");
+	fm_mover_publish(m);
 	if (m->local.nested && start_criu(m, err) < 0)
 		return -1;
 	if (m->lazy && fm_pages_start(m, err) < 0)
@@ -490,6 +491,7 @@ int fm_destination_recover(struct fm_mover *m, struct fm_error *err)
 		*err = e;
 		return -1;
 	}
+	fm_mover_publish(m);
 	if (d == FM_DECISION_RELEASED)
 		return fm_destination_release(m, err);
 	if (d != FM_DECISION_COMMITTED)

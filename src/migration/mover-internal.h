@@ -50,7 +50,8 @@ struct fm_mover {
 	uint64_t frozen_us;
 	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
-	bool alive_hint; /* destination: the restored tree was seen */
+	bool alive_hint;      /* destination: the restored tree was seen */
+	struct fm_local view; /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
 	bool executing;
 	bool finished; /* released or aborted: only status is answered */
 	unsigned users;
@@ -93,6 +94,8 @@ struct fm_mover {
 /* ---- mover.c */
 int fm_mover_alloc(struct fm_host *h, const char *id, bool destination, struct fm_mover **ret, struct fm_error *err);
 void fm_mover_destroy(struct fm_mover *m);
+/* local is complete: let Status see it. */
+void fm_mover_publish(struct fm_mover *m);
 void fm_mover_step(struct fm_mover *m, const char *step);
 void fm_mover_phase(struct fm_mover *m, const char *name, uint64_t us);
 int fm_mover_fail(struct fm_mover *m, const struct fm_error *e); /* remembers the first failure; returns -1 */

@@ -43,6 +43,7 @@ static int find_container(struct fm_mover *m, struct fm_error *err)
 	if (m->lazy && !m->local.nested)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
 		                    "container '%s' is an ordinary one: it can only be moved with strategy cold", m->container);
+	fm_mover_publish(m);
 	return fm_journal_note(m->journal, "instance", m->instance, err);
 }
 
@@ -497,6 +498,7 @@ int fm_source_recover(struct fm_mover *m, struct fm_error *err)
 			return -1;
 		}
 		m->root = fm_local_app_pid(&m->local);
+		fm_mover_publish(m);
 		if (m->local.container)
 			(void)take_endpoint(m, NULL);
 	}

@@ -64,6 +64,15 @@ void fm_mover_drop_streams(struct fm_mover *m)
 	fm_stream_free(gone[1]);
 }
 
+void fm_mover_publish(struct fm_mover *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->view = m->local;
+	m->view.container = NULL;
+	m->view.config = NULL;
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* Lets go of every resource of the process; what is outside stays as the journal says. */
 static void drop_resources(struct fm_mover *m)
 {
@@ -77,6 +86,7 @@ static void drop_resources(struct fm_mover *m)
 	fm_endpoint_free(m->endpoint);
 	m->endpoint = NULL;
 	fm_local_done(&m->local);
+	fm_mover_publish(m);
 	if (m->images_fd >= 0)
 		(void)close(m->images_fd);
 	if (m->listen_fd >= 0)
@@ -531,14 +541,18 @@ static void fill_error(FM_PB(MoverStatus) * s, const struct fm_error *e)
 	fm_pb_set(&s->error_phase, e->phase);
 }
 
-/* A finished mover has no resources left: liveness is only asked of one that is under way. */
+/* Asked while other threads work on the mover: by what was published, which is nothing before the instance stands and after it was let go. */
 static bool tree_alive(struct fm_mover *m)
 {
-	if (m->finished)
+	pthread_mutex_lock(&m->lock);
+	struct fm_local view = m->view;
+	bool finished = m->finished;
+	pthread_mutex_unlock(&m->lock);
+	if (finished)
 		return false;
-	if (m->destination)
+	if (m->destination && !view.nested)
 		return fm_destination_tree_alive(m);
-	return m->local.container && fm_local_app_pid(&m->local) > 0;
+	return view.pid1 > 0 && fm_local_app_pid(&view) > 0;
 }
 
 static FM_PB(MoverStatus) * status_of(struct fm_mover *m)

@@ -48,13 +48,13 @@ static struct fm_pager_opts pager_opts(struct fm_mover *m)
 void fm_pages_refresh(struct fm_mover *m)
 {
 	struct fm_pager_stats st;
-	if (!m->pager)
-		return;
-	fm_pager_stats(m->pager, &st);
 	pthread_mutex_lock(&m->lock);
-	m->pages_total = st.pages_total;
-	m->pages_done = st.pages_done;
-	pthread_cond_broadcast(&m->changed);
+	if (m->pager) {
+		fm_pager_stats(m->pager, &st);
+		m->pages_total = st.pages_total;
+		m->pages_done = st.pages_done;
+		pthread_cond_broadcast(&m->changed);
+	}
 	pthread_mutex_unlock(&m->lock);
 }
 

@@ -2,10 +2,11 @@
 /*
  * pager-criu.c - CRIU's side of the pager: the socket "lazy-pages.socket" in the images folder.
  *
- * What comes, on the one connection that `criu restore --lazy-pages` makes: for each task an int32, its pid in the tree's namespace, and then one byte with the task's userfaultfd;
- * a negative pid stands for a zombie, without a descriptor; at the end the word 0x52535446 (no pid can be that large). Nothing is answered, so CRIU cannot be held up here. What makes
- * the descriptors safe in time is that we neither read a message from one nor put a page into place before its duplicate is kept, and that
- * fm_pager_wait_kept tells our caller when all are, before he lets CRIU run the tasks.
+ * What comes, on the one connection that `criu restore --lazy-pages` makes: for each task an int32, its pid in the tree's namespace, and
+ * then one byte with the task's userfaultfd; a negative pid stands for a zombie, without a descriptor; at the end the word 0x52535446 (no
+ * pid can be that large). Nothing is answered, so CRIU cannot be held up here. What makes the descriptors safe in time is that we neither
+ * read a message from one nor put a page into place before its duplicate is kept, and that fm_pager_wait_kept tells our caller when all
+ * are, before he lets CRIU run the tasks.
  *
  * The tasks hand their descriptors over *before* they map and register their memory. So pages are put in unasked only after the last word.
  */

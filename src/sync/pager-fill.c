@@ -2,16 +2,20 @@
 /*
  * pager-fill.c - the pager and the kernel: messages of the userfaultfds, and putting pages into place.
  *
- * Why the lock lies around read(2) *and* what follows from it: a process that removes, unmaps, moves or forks waits until its message is read, and UFFDIO_COPY fails with
- * EAGAIN as long as it waits. So the table is behind the kernel only between read and the change of the table; as no page is put into place in between, an old page
- * can never appear where the application has removed it, or at an address that now means something else. The same makes a fork exact: the child has the pages that
- * were done in the table when its message was read, no other.
+ * Why the lock lies around read(2) *and* what follows from it: a process that removes, unmaps, moves or forks waits until its message is
+ * read, and UFFDIO_COPY fails with EAGAIN as long as it waits. So the table is behind the kernel only between read and the change of the
+ * table; as no page is put into place in between, an old page can never appear where the application has removed it, or at an address that
+ * now means something else. The same makes a fork exact: the child has the pages that were done in the table when its message was read, no
+ * other.
  *
- * ENOENT from UFFDIO_COPY means that no registered mapping covers all of the piece: it spans two mappings (then smaller pieces go in), or the page's mapping is gone, or it is just
- * being moved and its message is not there yet. The second try tells the last two apart: the kernel looks for changes under way *first*, so an ENOENT after an ENOENT, with no message
- * read in between, means that nothing was under way at the first. Before CRIU has said that the restore is finished, mappings may still be to come, and a page that does not fit is left alone.
+ * ENOENT from UFFDIO_COPY means that no registered mapping covers all of the piece: it spans two mappings (then smaller pieces go in), or
+ * the page's mapping is gone, or it is just being moved and its message is not there yet. The second try tells the last two apart: the
+ * kernel looks for changes under way *first*, so an ENOENT after an ENOENT, with no message read in between, means that nothing was under
+ * way at the first. Before CRIU has said that the restore is finished, mappings may still be to come, and a page that does not fit is left
+ * alone.
  *
- * Known limit: MADV_WIPEONFORK memory that is still missing at a fork should be zeros in the child; the kernel does not tell, and the images' ranges do not either.
+ * Known limit: MADV_WIPEONFORK memory that is still missing at a fork should be zeros in the child; the kernel does not tell, and the
+ * images' ranges do not either.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -69,7 +73,10 @@ int fm_pager_prepare_uffd(int fd, struct fm_error *err)
 	return 0;
 }
 
-/* The kernel takes no range beyond the end of the address space, and where that is depends on the machine and the process: the largest power of two it takes. */
+/*
+ * The kernel takes no range beyond the end of the address space, and where that is depends on the machine and the process: the largest
+ * power of two it takes.
+ */
 void fm_pager_wake_all(const struct fm_pager_space *s)
 {
 	const uint64_t start = 64u << 10; /* vm.mmap_min_addr; nobody maps below */
@@ -234,8 +241,8 @@ static int respond(struct fm_pager *p, struct fm_pager_space *s, const struct uf
 }
 
 /*
- * Number of messages read and handled, -1 fatal. Only what must not be lost in a crash is done within the event: faults are reported again. After a failure the event stays open in the
- * state file, because something was not written down.
+ * Number of messages read and handled, -1 fatal. Only what must not be lost in a crash is done within the event: faults are reported again.
+ * After a failure the event stays open in the state file, because something was not written down.
  */
 static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_error *err)
 {

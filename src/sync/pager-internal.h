@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pager-internal.h - the pager's object, shared by its files: pager.c (threads, requests, window, public functions), pager-fill.c (what the kernel says and is told), pager-criu.c
- * (CRIU's socket). Not for others.
+ * pager-internal.h - the pager's object, shared by its files: pager.c (threads, requests, window, public functions), pager-fill.c (what the
+ * kernel says and is told), pager-criu.c (CRIU's socket). Not for others.
  */
 #ifndef FM_SYNC_PAGER_INTERNAL_H
 #define FM_SYNC_PAGER_INTERNAL_H
@@ -58,7 +58,10 @@ struct fm_pager {
 	bool fault_started, receiver_started;
 	atomic_bool quit; /* freed, or fatal: the threads end */
 
-	/* Before `lock` everybody takes `turn` and gives it back when he has the lock: so the two threads alternate, and a fault never waits for more than one piece of copying. */
+	/*
+	 * Before `lock` everybody takes `turn` and gives it back when he has the lock: so the two threads alternate, and a fault never
+	 * waits for more than one piece of copying.
+	 */
 	pthread_mutex_t turn, lock;
 	pthread_cond_t changed;
 	pthread_mutex_t control; /* set_stream, free */

@@ -2,14 +2,15 @@
 /*
  * pager-ranges.c - see pager-ranges.h.
  *
- * One bitmap for each space, by number of the page in the source, so that an answer of the source is matched against every space that still lacks the page, wherever it has it
- * now, and so that a move in memory changes extents only and never the bitmap.
+ * One bitmap for each space, by number of the page in the source, so that an answer of the source is matched against every space that still
+ * lacks the page, wherever it has it now, and so that a move in memory changes extents only and never the bitmap.
  *
- * Removing needs no change of extents: the pages are done, and a fault on a page that is done gets zeros. Only a move splits extents; it also cuts what stale
- * extents lie where it goes (of memory that was unmapped before). Neighbours are joined again, so that the extents of a space can never be more than its mappings and the images'
- * ranges together, however long the application plays with mremap.
+ * Removing needs no change of extents: the pages are done, and a fault on a page that is done gets zeros. Only a move splits extents; it
+ * also cuts what stale extents lie where it goes (of memory that was unmapped before). Neighbours are joined again, so that the extents of
+ * a space can never be more than its mappings and the images' ranges together, however long the application plays with mremap.
  *
- * The asked pages are a bitmap of the task, not of the space: an answer serves all spaces. It is not in the state file: a successor asks again.
+ * The asked pages are a bitmap of the task, not of the space: an answer serves all spaces. It is not in the state file: a successor asks
+ * again.
  */
 #include "sync/pager-ranges.h"
 

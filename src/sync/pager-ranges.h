@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pager-ranges.h - the pager's table: which pages of which task are lazy, where each address space has them now, which are done, which are asked for. Internal to the pager.
+ * pager-ranges.h - the pager's table: which pages of which task are lazy, where each address space has them now, which are done, which are
+ * asked for. Internal to the pager.
  *
- * A *task* is one of the images' processes; its lazy pages are numbered 0..n_pages-1 in order of their address in the source. A page is asked for by task and number, that
- * is by the only address the source knows. A *space* is an address space with a userfaultfd: the restored task, or one that forked off since. Its extents say
- * where it has which pages, its bitmap says which of them are *done*: filled, or removed or unmapped by the application. Done is for ever: what was removed reads as zeros.
- * Every page of a space that is not done lies in exactly one of its extents.
+ * A *task* is one of the images' processes; its lazy pages are numbered 0..n_pages-1 in order of their address in the source. A page is
+ * asked for by task and number, that is by the only address the source knows. A *space* is an address space with a userfaultfd: the
+ * restored task, or one that forked off since. Its extents say where it has which pages, its bitmap says which of them are *done*: filled,
+ * or removed or unmapped by the application. Done is for ever: what was removed reads as zeros. Every page of a space that is not done lies
+ * in exactly one of its extents.
  *
  * No system calls but for the state file, no lock: the pager's.
  */
@@ -66,14 +68,19 @@ struct fm_pager_table {
 	struct fm_pager_state *state;
 };
 
-/* The ranges may come in any order; overlapping, unaligned or too many (2^32 pages) are DATA_LOSS. create starts a new state file, open takes up an old one: its spaces are
- * there, without descriptors. */
+/*
+ * The ranges may come in any order; overlapping, unaligned or too many (2^32 pages) are DATA_LOSS. create starts a new state file, open
+ * takes up an old one: its spaces are there, without descriptors.
+ */
 int fm_table_create(int dirfd, const struct fm_pager_range *v, size_t n, struct fm_pager_table **ret, struct fm_error *err);
 int fm_table_open(int dirfd, const struct fm_pager_range *v, size_t n, struct fm_pager_table **ret, struct fm_error *err);
 /* Closes the descriptors of the spaces. */
 void fm_table_free(struct fm_pager_table *t);
 
-/* A restored task's space; fd is owned from now on, also on failure. A process of which the images list nothing gets a task without pages. A second one for a process is refused. */
+/*
+ * A restored task's space; fd is owned from now on, also on failure. A process of which the images list nothing gets a task without pages.
+ * A second one for a process is refused.
+ */
 int fm_table_add(struct fm_pager_table *t, pid_t pid, int fd, struct fm_pager_space **ret, struct fm_error *err);
 /* A copy of parent as it is now: for the child. fd likewise. */
 int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, int fd, struct fm_pager_space **ret, struct fm_error *err);

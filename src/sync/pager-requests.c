@@ -2,15 +2,17 @@
 /*
  * pager-requests.c - the pager and the source: what is asked, and what comes back.
  *
- * Asking (the fault thread): first every page that a task waits for, one page a request, followed by a small one for the pages behind it; then the background, in order of addresses from
- * wherever the last fault was, as far as the window allows. The source answers in order, so what the background has under way is what a fault waits behind. Each fault halves the window;
- * each answer to the background lets it grow by what came, up to the caller's size, as long as it did not take QUEUE_US longer than the quickest one: more under way
- * would not make a slow network faster, only the first fault after a quiet time slower.
+ * Asking (the fault thread): first every page that a task waits for, one page a request, followed by a small one for the pages behind it;
+ * then the background, in order of addresses from wherever the last fault was, as far as the window allows. The source answers in order, so
+ * what the background has under way is what a fault waits behind. Each fault halves the window; each answer to the background lets it grow
+ * by what came, up to the caller's size, as long as it did not take QUEUE_US longer than the quickest one: more under way would not make a
+ * slow network faster, only the first fault after a quiet time slower.
  *
- * Receiving (its own thread, one for each stream): an answer must be the next piece of a request that was sent on this stream, or the source is not what it should be and nothing of
- * the answer is used. It goes to every space that lacks the pages, in pieces, with the lock given back between them. A page that could not be put into place (the kernel was changing the address
- * space for too long, a child came to life meanwhile) is simply still missing, and no longer asked for: it will be asked for again. So every exception ends in the
- * normal way, and so does a broken stream: what was asked there is not asked any more, the next stream starts from the bitmaps.
+ * Receiving (its own thread, one for each stream): an answer must be the next piece of a request that was sent on this stream, or the
+ * source is not what it should be and nothing of the answer is used. It goes to every space that lacks the pages, in pieces, with the lock
+ * given back between them. A page that could not be put into place (the kernel was changing the address space for too long, a child came to
+ * life meanwhile) is simply still missing, and no longer asked for: it will be asked for again. So every exception ends in the normal way,
+ * and so does a broken stream: what was asked there is not asked any more, the next stream starts from the bitmaps.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,7 +29,7 @@
 #define CHANGING_US 200   /* between two looks whether the kernel has finished changing an address space */
 #define CHANGING_TRIES 100
 #define DAMAGED_MAX 3
-#define QUEUE_US 20000
+#define QUEUE_US 10000
 
 /* what to ask next; with the lock */
 
@@ -192,7 +194,10 @@ static int put_piece(struct fm_pager *p, uint64_t key, uint64_t *page, uint64_t 
 	return r;
 }
 
-/* There is no way to be told when the kernel has finished changing an address space: it takes microseconds after the message is read, or as long as an munmap takes. */
+/*
+ * There is no way to be told when the kernel has finished changing an address space: it takes microseconds after the message is read, or as
+ * long as an munmap takes.
+ */
 static void wait_changing(int fd)
 {
 	struct pollfd f = { .fd = fd, .events = POLLIN };

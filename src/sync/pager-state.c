@@ -2,8 +2,9 @@
 /*
  * pager-state.c - see pager-state.h.
  *
- * Layout: one page of header, the table of slots, then areas in multiples of a page. Areas are never moved, so each has a mapping of its own and pointers stay valid while
- * the file grows. Which parts are free is only known in memory: after a crash the holes are lost, which costs nothing that matters.
+ * Layout: one page of header, the table of slots, then areas in multiples of a page. Areas are never moved, so each has a mapping of its
+ * own and pointers stay valid while the file grows. Which parts are free is only known in memory: after a crash the holes are lost, which
+ * costs nothing that matters.
  */
 #include "sync/pager-state.h"
 
@@ -154,7 +155,9 @@ void fm_pager_state_free(struct fm_pager_state *st)
 	free(st);
 }
 
-/* What lies between the two must not be moved out by the compiler: only the order of the stores matters, the reader comes after our death. */
+/*
+ * What lies between the two must not be moved out by the compiler: only the order of the stores matters, the reader comes after our death.
+ */
 void fm_pager_state_begin_event(struct fm_pager_state *st)
 {
 	atomic_store_explicit(&st->header->in_event, 1, memory_order_seq_cst);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pager-state.h - the pager's memory of itself ("pager.state" in the images folder): what a successor must know after a crash. Internal to the pager.
+ * pager-state.h - the pager's memory of itself ("pager.state" in the images folder): what a successor must know after a crash. Internal to
+ * the pager.
  *
- * The file is mapped shared: a store is safe as soon as it is made (from the death of the process, not of the host; the tasks do not survive that either). One slot for
- * each address space with a userfaultfd, and areas (bitmaps, extents) that the slots point to. All space is allocated before it is mapped, so that a full tmpfs is an
- * error and not a SIGBUS.
+ * The file is mapped shared: a store is safe as soon as it is made (from the death of the process, not of the host; the tasks do not
+ * survive that either). One slot for each address space with a userfaultfd, and areas (bitmaps, extents) that the slots point to. All space
+ * is allocated before it is mapped, so that a full tmpfs is an error and not a SIGBUS.
  *
- * No lock: the pager's. Who changes what an event of the kernel means does it between begin_event and end_event: a message that was read and not yet written down is lost
- * in a crash, and cannot be asked for again; open() then refuses with DATA_LOSS.
+ * No lock: the pager's. Who changes what an event of the kernel means does it between begin_event and end_event: a message that was read
+ * and not yet written down is lost in a crash, and cannot be asked for again; open() then refuses with DATA_LOSS.
  */
 #ifndef FM_SYNC_PAGER_STATE_H
 #define FM_SYNC_PAGER_STATE_H
@@ -36,7 +37,9 @@ struct fm_state_slot {
 
 struct fm_pager_state;
 
-/* fingerprint: of the ranges that the indices in the file refer to. create replaces an old file (which stays valid for who has it mapped). */
+/*
+ * fingerprint: of the ranges that the indices in the file refer to. create replaces an old file (which stays valid for who has it mapped).
+ */
 int fm_pager_state_create(int dirfd, uint64_t fingerprint, struct fm_pager_state **ret, struct fm_error *err);
 /* NOT_FOUND, or DATA_LOSS when it is damaged, belongs to other ranges, or was in an event. */
 int fm_pager_state_open(int dirfd, uint64_t fingerprint, struct fm_pager_state **ret, struct fm_error *err);

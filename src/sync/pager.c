@@ -2,20 +2,22 @@
 /*
  * pager.c - see pager.h. Here: the object, the fault thread, the end, and the public functions.
  *
- * Two threads. The *fault thread* lives from new to done: it waits on one epoll for CRIU's socket, the userfaultfds and a kick, and after each round does what there is to do:
- * hands children's descriptors over for keeping, drops spaces that need nothing any more, sends requests, looks whether all is done. The *receiver* lives as long as a
- * stream: it puts the answers into place. All state is under one lock, which is held for one batch of messages or one piece of copying (some tens of us); sending, receiving and the
- * callbacks are outside.
+ * Two threads. The *fault thread* lives from new to done: it waits on one epoll for CRIU's socket, the userfaultfds and a kick, and after
+ * each round does what there is to do: hands children's descriptors over for keeping, drops spaces that need nothing any more, sends
+ * requests, looks whether all is done. The *receiver* lives as long as a stream: it puts the answers into place. All state is under one
+ * lock, which is held for one batch of messages or one piece of copying (some tens of us); sending, receiving and the callbacks are
+ * outside.
  *
- * Whose stream is it: given by set_stream, it is used by the receiver and, for one send at a time, by the fault thread. A failure on either side shuts it down, so both come out;
- * the receiver, as the last, reports it broken, and then nobody touches it.
+ * Whose stream is it: given by set_stream, it is used by the receiver and, for one send at a time, by the fault thread. A failure on either
+ * side shuts it down, so both come out; the receiver, as the last, reports it broken, and then nobody touches it.
  *
- * The end: no space lacks a page, and no request is without its answer (the source would otherwise wait for ever with an answer that nobody takes). The receiver is halted,
- * the guard drops its duplicates and we close ours: closing the last one makes all the memory ordinary again, also what no image lists. It is not unregistered range by range
- * before, because the ranges are pieces of mappings, which would be split in thousands. Until then each space stays, even with all its pages, because threads
- * may wait in untouched memory or in fork.
+ * The end: no space lacks a page, and no request is without its answer (the source would otherwise wait for ever with an answer that nobody
+ * takes). The receiver is halted, the guard drops its duplicates and we close ours: closing the last one makes all the memory ordinary
+ * again, also what no image lists. It is not unregistered range by range before, because the ranges are pieces of mappings, which would be
+ * split in thousands. Until then each space stays, even with all its pages, because threads may wait in untouched memory or in fork.
  *
- * After something fatal the threads end and the descriptors stay open until fm_pager_free: tasks that need a page block, none reads a wrong one.
+ * After something fatal the threads end and the descriptors stay open until fm_pager_free: tasks that need a page block, none reads a wrong
+ * one.
  */
 #include "sync/pager.h"
 
@@ -32,10 +34,10 @@
 #include "sync/pager-internal.h"
 
 #define WINDOW_DEFAULT 2048u
-#define WINDOW_MAX 65536u
-#define WINDOW_START 256u
-#define DONE_SEND_MS 5000
-#define EVENTS 32
+#define WINDOW_MAX     65536u
+#define WINDOW_START   256u
+#define DONE_SEND_MS   5000
+#define EVENTS         32
 
 FM_DEFINE_CLEANUP(struct fm_pager *, fm_pager_free);
 
@@ -113,7 +115,10 @@ static bool next_unkept(struct fm_pager *p, uint64_t *ret_key, int *ret_fd)
 	return found;
 }
 
-/* A child for which the guard has no place is served all the same. Only a crash would be its end, and recovery finds it in the state file and refuses. */
+/*
+ * A child for which the guard has no place is served all the same. Only a crash would be its end, and recovery finds it in the state file
+ * and refuses.
+ */
 static void keep_children(struct fm_pager *p)
 {
 	uint64_t key = 0;
@@ -173,7 +178,8 @@ static int drop_what_is_over(struct fm_pager *p, struct fm_error *err)
 
 static bool is_complete(struct fm_pager *p)
 {
-	return p->table && !p->quit && fm_pager_state_finished(p->table->state) && p->n_requests == 0 && fm_table_missing(p->table, true) == 0;
+	return p->table && !p->quit && fm_pager_state_finished(p->table->state) && p->n_requests == 0 &&
+	       fm_table_missing(p->table, true) == 0;
 }
 
 /* The stream to say good-bye on, or NULL */
@@ -309,8 +315,8 @@ static int open_descriptors(struct fm_pager *p, struct fm_error *err)
 static int pager_new(const struct fm_pager_opts *o, struct fm_pager **ret, struct fm_error *err)
 {
 	if (sysconf(_SC_PAGESIZE) != (long)FM_PAGE_BYTES)
-		return fm_error_set(err, FM_E_UNIMPLEMENTED, "this host has pages of %ld bytes; filling memory on demand needs %u", sysconf(_SC_PAGESIZE),
-				    FM_PAGE_BYTES);
+		return fm_error_set(err, FM_E_UNIMPLEMENTED, "this host has pages of %ld bytes; filling memory on demand needs %u",
+		                    sysconf(_SC_PAGESIZE), FM_PAGE_BYTES);
 	struct fm_pager *p = calloc(1, sizeof(*p));
 	if (!p)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a pager");
@@ -377,8 +383,9 @@ static int resume_spaces(struct fm_pager *p, struct fm_error *err)
 	for (size_t i = 0; i < p->table->n_spaces;) {
 		struct fm_pager_space *s = p->table->spaces[i];
 		if (s->fd < 0 && s->missing)
-			return fm_error_set(err, FM_E_DATA_LOSS, "a userfaultfd of process %d was not kept: %llu pages that it lacked then read as zeros now",
-					    (int)p->table->tasks[s->task].pid, (unsigned long long)s->missing);
+			return fm_error_set(err, FM_E_DATA_LOSS,
+			                    "a userfaultfd of process %d was not kept: %llu pages that it lacked then read as zeros now",
+			                    (int)p->table->tasks[s->task].pid, (unsigned long long)s->missing);
 		if (s->fd < 0) {
 			fm_table_drop(p->table, s);
 			continue;
@@ -408,7 +415,8 @@ static int load_old_table(struct fm_pager *p, struct fm_error *err)
 	return fm_error_prefix(err, "taking over the filling of memory after a crash");
 }
 
-int fm_pager_recover(const struct fm_pager_opts *o, const int *fds, const uint64_t *keys, size_t n, struct fm_pager **ret, struct fm_error *err)
+int fm_pager_recover(const struct fm_pager_opts *o, const int *fds, const uint64_t *keys, size_t n, struct fm_pager **ret,
+                     struct fm_error *err)
 {
 	_fm_cleanup_(fm_pager_freep) struct fm_pager *p = NULL;
 	int r = pager_new(o, &p, err);

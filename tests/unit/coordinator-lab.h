@@ -197,10 +197,6 @@ static inline void lab_stop(struct lab *l)
 	l->c = NULL;
 }
 
-static inline void lab_setup_coordinator(struct lab *l)
-{
-	lab_start(l);
-}
 
 static inline int lab_setup(void **state)
 {
@@ -375,6 +371,50 @@ static inline void lab_assert_calls(struct lab *l, const char *part, const char 
 {
 	_fm_free_ char *got = twin_calls_like(l->t, part);
 	assert_string_equal(got, want);
+}
+
+/* Scenario 1 of docs/LIFECYCLE.md */
+__attribute__((unused)) static const char *const success_lines[] = {
+	"INFO \\[MigrationManager\\]: Received migration request * Initial State: PENDING.",
+	"INFO \\[MigrationManager\\]: Evaluating policies for migration request '*'.",
+	"INFO \\[MigrationManager\\]: Policy check passed. Transitioning: PENDING -> PLANNING.",
+	"INFO \\[DecisionEngine\\]: Analyzing workload and resources for 'web'. Optimal strategy: *",
+	"INFO \\[ResourceAllocator\\]: Allocating resources on destination 'beta'.",
+	"INFO \\[MigrationManager\\]: Migration plan generated for 'web'. Transitioning: PLANNING -> PREPARATION.",
+	"INFO \\[ContainerManager\\]: Preparing * on 'beta'.",
+	"INFO \\[NetworkManager\\]: *",
+	"INFO \\[StateSynchronizer\\]: Initiating checkpoint process for 'web'.",
+	"INFO \\[MigrationManager\\]: Preparation phase complete for 'web'. Transitioning: PREPARATION -> EXECUTION.",
+	"INFO \\[StateSynchronizer\\]: Starting * state transfer (Checkpoint ID: ckpt-1) for 'web' to 'beta'.",
+	"INFO \\[StateSynchronizer\\]: * state transfer complete. Total data transferred: 64.0 MB.",
+	"INFO \\[ContainerManager\\]: Restoring container 'web' state on 'beta' from checkpoint 'ckpt-1'.",
+	"INFO \\[MigrationManager\\]: State transfer and restoration complete for 'web'. Transitioning: EXECUTION -> VERIFICATION.",
+	"INFO \\[ResourceMonitor\\]: Performing post-migration checks for 'web' on 'beta'.",
+	"INFO \\[NetworkManager\\]: Verifying network connectivity *",
+	"INFO \\[MigrationManager\\]: * Verification passed for 'web'. Transitioning: VERIFICATION -> COMPLETED.",
+	"INFO \\[MigrationManager\\]: Finalizing migration '*'. Cleaning up source resources on 'alpha'.",
+	"INFO \\[MigrationManager\\]: Migration of container 'web' to 'beta' completed successfully. Final State: COMPLETED.",
+	NULL,
+};
+
+static inline void assert_transitions(struct lab *l, const char *id, const char *want)
+{
+	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
+	struct fm_store_transition *v = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = lab_get(l, id);
+	size_t n = 0;
+	assert_ok(fm_store_transition_list(l->store, id, &v, &n, &e), e);
+	assert_int_equal(n, m->n_transitions);
+	for (size_t i = 0; i < n; i++) {
+		fm_buf_addf(&b, "%s%d>%d%s%s", i ? " " : "", v[i].from, v[i].to, v[i].label[0] ? ":" : "", v[i].label);
+		assert_int_equal(v[i].from, m->transitions[i]->from);
+		assert_int_equal(v[i].to, m->transitions[i]->to);
+		assert_string_equal(v[i].label, m->transitions[i]->label);
+	}
+	assert_string_equal(b.data, want);
+	fm_store_transitions_free(v, n);
+	fm_pb_free(m);
 }
 
 #define COMPLETED FLEXIMIGRATE__V1__STATE__COMPLETED

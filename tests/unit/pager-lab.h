@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pager-lab.h - the laboratory of test-pager.c: a folder, a guard that keeps descriptors, victims (processes that do what CRIU's restorer does: register memory, hand the userfaultfd
- * over, run), and a source that answers with contents known from pid and address, as badly as the test wants.
+ * pager-lab.h - the laboratory of test-pager.c: a folder, a guard that keeps descriptors, victims (processes that do what CRIU's restorer
+ * does: register memory, hand the userfaultfd over, run), and a source that answers with contents known from pid and address, as badly as
+ * the test wants.
  *
  * Nothing waits for a time: threads and processes tell each other by eventfd and socket. Deadlines only end a test that hangs.
  * Included by one program; all functions are its own.

@@ -98,6 +98,7 @@ static int teardown(void **state)
 	fm_stream_free(f->b);
 	close(f->from_fd);
 	close(f->to_fd);
+	(void)umount2(f->from, MNT_DETACH); /* a test that failed half way may have left an overlay on it */
 	int r = fm_remove_tree(f->dir, NULL);
 	free(f->dir);
 	free(f->from);

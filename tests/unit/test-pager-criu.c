@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test-pager-criu.c - the pager and the page source under real CRIU (criu-lab.h): two processes with random memory are dumped lazily, restored in another parent, and filled there
- * while they check, move, free and fork. FM_TEST_PAGER_MIB: memory of each (default 50).
+ * test-pager-criu.c - the pager and the page source under real CRIU (criu-lab.h): two processes with random memory are dumped lazily,
+ * restored in another parent, and filled there while they check, move, free and fork. FM_TEST_PAGER_MIB: memory of each (default 50).
  *
  * Needs root, python3, nsenter, and CRIU in FM_CRIU_PREFIX (environment) or the default prefix.
  */

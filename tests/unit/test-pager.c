@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test-pager.c - the pager against a real kernel (pager-lab.h): processes with userfaultfds registered as CRIU does, that read, write, remove, unmap, move and fork while they are
- * filled; sources that shuffle, cut and lie; crashes of the pager. FM_TEST_PAGER_MIB sets the size of the throughput test (default 128), FM_TEST_SEED
- * what the processes do.
+ * test-pager.c - the pager against a real kernel (pager-lab.h): processes with userfaultfds registered as CRIU does, that read, write,
+ * remove, unmap, move and fork while they are filled; sources that shuffle, cut and lie; crashes of the pager. FM_TEST_PAGER_MIB sets the
+ * size of the throughput test (default 128), FM_TEST_SEED what the processes do.
  *
  * Needs root.
  */
