@@ -200,7 +200,9 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 		return fm_error_phase(err, "files");
 	if (stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
-	if (fm_filetree_recv(m->control, m->rootfs, 0, FM_MOVER_IMAGES_MAX_BYTES, EXECUTE_WAIT_MS, m->stop.fd, err) < 0)
+	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
+	if (fm_filetree_recv(m->control, m->rootfs, 0, FM_MOVER_IMAGES_MAX_BYTES, EXECUTE_WAIT_MS, m->stop.fd, err) < 0 ||
+	    fm_filetree_recv(m->control, m->rootfs, 0, FM_MOVER_IMAGES_MAX_BYTES, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_step(m, "images");
 	if (fm_images_recv(m->control, m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, NULL, buf, &bytes, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
@@ -215,20 +217,30 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	return rc;
 }
 
+/* The source reads our error when it has sent what it is sending. Were nobody to take that, it would be stuck in it until the connection counts as dead. */
+static void drain(struct fm_mover *m, uint8_t *buf)
+{
+	struct fm_frame_header h;
+	while (fm_stream_recv(m->control, &h, buf, FM_MAX_FRAME_BYTES, -1, m->stop.fd, NULL) == 0)
+		;
+}
+
 static void *control_session(void *arg)
 {
 	struct fm_mover *m = arg;
 	struct fm_error err = FM_ERROR_INIT;
 	uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);
 	int rc = buf ? follow_source(m, buf, &err) : fm_error_set(&err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	free(buf);
 	if (rc < 0) {
 		(void)fm_mover_fail(m, &err);
 		fm_stream_send_error(m->control, &err);
 		/* Nothing ran: undo at once, the manager's Abort will find it done. */
 		if (fm_journal_decision(m->journal) != FM_DECISION_COMMITTED)
 			(void)fm_journal_decide(m->journal, FM_DECISION_ABORTED, false, NULL);
+		if (buf)
+			drain(m, buf);
 	}
+	free(buf);
 	return NULL;
 }
 

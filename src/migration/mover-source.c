@@ -81,16 +81,22 @@ static int source_rootfs(struct fm_mover *m, char **ret, struct fm_error *err)
 	return 0;
 }
 
-/* One pass over the root filesystem; the first while the container runs, the second inside the freeze sends what changed since. */
-static int send_files(struct fm_mover *m, unsigned pass, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err)
+/*
+ * The passes over the root filesystem: everything, while the container runs; what changed since, just before the freeze, because files that changed shortly before
+ * they were looked at are sent again and need not be so inside the freeze; what changed since then, inside it.
+ */
+enum pass { PASS_ALL = 1, PASS_WARM = 2, PASS_FROZEN = 3 };
+
+static int send_files(struct fm_mover *m, enum pass pass, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err)
 {
 	static const char *const exclude[] = { ".fleximigrate", "proc", "sys", "dev", NULL };
 	struct fm_manifest *now = NULL;
 	_fm_free_ char *rootfs = NULL;
 	if (source_rootfs(m, &rootfs, err) < 0)
 		return -1;
-	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, &now, ret_bytes, timeout_ms,
-	                     fm_mover_cancel_fd(m), err) < 0)
+	/* Without a manifest to make for a later pass, the last one need not wait for the disk. */
+	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, pass == PASS_FROZEN ? NULL : &now, ret_bytes,
+	                     timeout_ms, fm_mover_cancel_fd(m), err) < 0)
 		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
@@ -129,7 +135,7 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says PREPARED when its parent container stands on the received files. */
-	if (send_files(m, 1, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
+	if (send_files(m, PASS_ALL, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
 	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
 		(void)fm_error_prefix(err, "destination '%s'", m->peer);
 		return fm_error_phase(err, "files");
@@ -187,8 +193,13 @@ static void *serve_pages(void *arg)
 	struct fm_mover *m = arg;
 	bool connected = m->pages != NULL;
 	while (!fm_stop_requested(&m->stop)) {
-		if (connected && fm_page_source_serve(m->page_source, m->pages, m->stop.fd, NULL) == 0) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (connected && fm_page_source_serve(m->page_source, m->pages, m->stop.fd, &e) == 0) {
 			fm_mover_step(m, "pages complete");
+			break;
+		}
+		if (e.code != FM_OK && e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED) {
+			(void)fm_mover_fail(m, &e); /* the peer has been told; another connection would end the same way */
 			break;
 		}
 		connected = false;
@@ -306,7 +317,7 @@ static int transfer(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *e
 {
 	uint64_t bytes = 0, t = fm_now_us();
 	fm_mover_step(m, "transfer");
-	if (send_files(m, 2, fm_deadline_left_ms(deadline_ms), &bytes, err) < 0)
+	if (send_files(m, PASS_FROZEN, fm_deadline_left_ms(deadline_ms), &bytes, err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_phase(m, "files-delta", fm_now_us() - t);
 	t = fm_now_us();
@@ -369,10 +380,22 @@ static int hand_over(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
+static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	uint64_t bytes = 0, t = fm_now_us();
+	fm_mover_step(m, "files");
+	if (send_files(m, PASS_WARM, fm_deadline_left_ms(deadline_ms), &bytes, err) < 0 ||
+	    expect(m, FM_FRAME_FILES_OK, NULL, fm_deadline_left_ms(deadline_ms), err) < 0)
+		return fm_error_phase(err, "files");
+	fm_mover_phase(m, "files-warm", fm_now_us() - t);
+	return 0;
+}
+
 static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
-	if (fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
-	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
+	if (warm_files(m, deadline_ms, err) < 0 || fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 ||
+	    transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 ||
+	    commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);

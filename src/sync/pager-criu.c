@@ -153,8 +153,8 @@ static int restore_finished(struct fm_pager *p, struct fm_error *err)
 	fm_pager_unlock(p);
 	fm_pager_criu_close(p);
 	if (absent)
-		return fm_error_set(err, FM_E_DATA_LOSS, "CRIU has finished, but process %d, of which the images list lazy pages, has no userfaultfd",
-				    (int)absent);
+		return fm_error_set(err, FM_E_DATA_LOSS,
+				    "CRIU has finished, but process %d, of which the images list lazy pages, has no userfaultfd", (int)absent);
 	return 0;
 }
 

@@ -263,7 +263,7 @@ static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_er
 		return (int)n;
 	(void)fm_error_errno(err, e, "cannot read from a userfaultfd");
 	if (e == EMFILE || e == ENFILE)
-		(void)fm_error_hint(err, "a process forked and there is no descriptor left for its child: raise the limit of open files of the agent");
+		(void)fm_error_hint(err, "a process forked and there is no descriptor left for its child: raise the agent's limit of open files");
 	return -1;
 }
 
@@ -285,7 +285,8 @@ static int put_run(const struct fm_pager_space *s, const struct fm_pager_extent 
 	return data ? uffd_copy(s->fd, run->addr, data, n, ret_pages) : uffd_zero(s->fd, run->addr, n, ret_pages);
 }
 
-int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first, struct fm_error *err)
+int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first,
+		 struct fm_error *err)
 {
 	struct fm_pager_extent run;
 	uint64_t n = 0;

@@ -115,7 +115,8 @@ int fm_pager_criu_read(struct fm_pager *p, struct fm_error *err);
 void fm_pager_criu_close(struct fm_pager *p);
 
 /* pager-requests.c */
-int fm_pager_send_requests(struct fm_pager *p); /* all that may be sent now; the fault thread's, without the lock; -1: a failure that is dealt with */
+/* All that may be sent now; the fault thread's, without the lock; -1: a failure that is dealt with. */
+int fm_pager_send_requests(struct fm_pager *p);
 void *fm_pager_receive(void *pager);            /* the receiver's thread */
 
 /* pager-fill.c; with the lock */
@@ -132,6 +133,7 @@ void fm_pager_forget_waiting(struct fm_pager *p, uint64_t key);
  * Put pages [*page, end) that the space lacks into it, a piece at a time; data: contents of page `first`, NULL = zeros. *page moves on.
  * 1: call again (or *page == end: finished), 0: the kernel changes this address space just now, -1 fatal.
  */
-int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first, struct fm_error *err);
+int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first,
+		 struct fm_error *err);
 
 #endif

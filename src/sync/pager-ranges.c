@@ -141,10 +141,11 @@ static int check_range(const struct fm_pager_range *r, const struct fm_pager_ran
 {
 	if (r->ns_pid <= 0 || r->vaddr % FM_PAGE_BYTES || r->n_pages == 0 || r->vaddr >= MAX_ADDRESS ||
 	    r->n_pages > (MAX_ADDRESS - r->vaddr) / FM_PAGE_BYTES)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the images list an impossible range: process %d, %llu pages at %#llx", (int)r->ns_pid,
-				    (unsigned long long)r->n_pages, (unsigned long long)r->vaddr);
+		return fm_error_set(err, FM_E_DATA_LOSS, "the images list an impossible range: process %d, %llu pages at %#llx",
+				    (int)r->ns_pid, (unsigned long long)r->n_pages, (unsigned long long)r->vaddr);
 	if (before && before->ns_pid == r->ns_pid && r->vaddr - before->vaddr < before->n_pages * FM_PAGE_BYTES)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the images list page %#llx of process %d twice", (unsigned long long)r->vaddr, (int)r->ns_pid);
+		return fm_error_set(err, FM_E_DATA_LOSS, "the images list page %#llx of process %d twice", (unsigned long long)r->vaddr,
+				    (int)r->ns_pid);
 	*total += r->n_pages;
 	if (*total > MAX_TOTAL_PAGES)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the images list more than 2^32 lazy pages");
@@ -299,7 +300,8 @@ static int set_extents(struct fm_pager_table *t, struct fm_pager_space *s, const
 	void *saved = NULL;
 
 	if (n > MAX_EXTENTS)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "a process has cut its memory into more than %u pieces while it was being filled", MAX_EXTENTS);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED,
+				    "a process has cut its memory into more than %u pieces while it was being filled", MAX_EXTENTS);
 	_fm_free_ struct fm_pager_extent *a = malloc(bytes ? bytes : 1), *p = malloc(bytes ? bytes : 1);
 	if (!a || !p)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the ranges of an address space");
@@ -395,7 +397,8 @@ int fm_table_add(struct fm_pager_table *t, pid_t pid, int fd_owned, struct fm_pa
 	return 0;
 }
 
-int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, int fd_owned, struct fm_pager_space **ret, struct fm_error *err)
+int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, int fd_owned, struct fm_pager_space **ret,
+		  struct fm_error *err)
 {
 	_fm_close_ int fd = fd_owned;
 	struct fm_pager_space *s = new_space(t, parent->task, true, err);
@@ -474,7 +477,8 @@ static int restore_extents(struct fm_pager_table *t, struct fm_pager_space *s, c
 	void *saved = NULL;
 
 	if (slot->n_extents > MAX_EXTENTS)
-		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: %llu extents", (unsigned long long)slot->n_extents);
+		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: %llu extents",
+				    (unsigned long long)slot->n_extents);
 	if (fm_pager_state_map(t->state, slot->extents_offset, bytes, &saved, err) < 0)
 		return -1;
 	struct fm_pager_extent *a = calloc(slot->n_extents + 1, sizeof(*a)), *p = calloc(slot->n_extents + 1, sizeof(*p));
@@ -498,14 +502,17 @@ static int restore_extents(struct fm_pager_table *t, struct fm_pager_space *s, c
 static int restore_space(struct fm_pager_table *t, uint32_t i, const struct fm_state_slot *slot, struct fm_error *err)
 {
 	if (slot->task >= t->n_tasks)
-		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: it has a process %u of %zu", slot->task, t->n_tasks);
+		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: it has a process %u of %zu", slot->task,
+				    t->n_tasks);
 	const struct fm_pager_task *task = &t->tasks[slot->task];
 	struct fm_pager_space *s = calloc(1, sizeof(*s));
 	void *area = NULL;
 
 	if (!s)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for an address space");
-	*s = (struct fm_pager_space){ .key = slot->key, .fd = -1, .task = slot->task, .slot = i, .forked = slot->forked, .kept = slot->kept };
+	*s = (struct fm_pager_space){ .key = slot->key, .fd = -1, .task = slot->task, .slot = i };
+	s->forked = slot->forked;
+	s->kept = slot->kept;
 	use_task_extents(s, task);
 	if (fm_pager_state_map(t->state, slot->done_offset, bitmap_bytes(task->n_pages), &area, err) < 0) {
 		free_space(s, task);
@@ -538,7 +545,8 @@ static int restore_spaces(struct fm_pager_table *t, struct fm_error *err)
 		if (t->tasks[i].state != FM_TASK_AWAITED)
 			continue;
 		if (!fm_pager_state_finished(t->state))
-			return fm_error_set(err, FM_E_DATA_LOSS, "the pager died before process %d had handed over its userfaultfd", (int)t->tasks[i].pid);
+			return fm_error_set(err, FM_E_DATA_LOSS, "the pager died before process %d had handed over its userfaultfd",
+					    (int)t->tasks[i].pid);
 		t->tasks[i].state = FM_TASK_GONE; /* it ended, and was dropped */
 	}
 	return 0;

@@ -52,11 +52,11 @@ static bool urgent_request(struct fm_pager *p, struct fm_pager_request *ret)
 
 static bool ahead_request(struct fm_pager *p, struct fm_pager_request *ret)
 {
-	uint64_t page;
+	uint64_t page, from = p->ahead.page;
 	uint32_t n, left = p->ahead.left;
 
 	p->ahead.left = 0;
-	if (!left || !fm_task_next_wanted(&p->table->tasks[p->ahead.task], p->ahead.page, p->ahead.page + left, left, &page, &n) || page != p->ahead.page)
+	if (!left || !fm_task_next_wanted(&p->table->tasks[p->ahead.task], from, from + left, left, &page, &n) || page != from)
 		return false;
 	*ret = (struct fm_pager_request){ .task = p->ahead.task, .page = page, .n_pages = n, .background = true };
 	return true;
@@ -277,8 +277,8 @@ static void settle(struct fm_pager *p, size_t i, uint32_t n)
 
 static int refuse(const struct fm_frame_header *h, const char *why, struct fm_error *err)
 {
-	return fm_error_set(err, FM_E_DATA_LOSS, "the source sent %s: %s of process %llu at %#llx, %u bytes", why, fm_frame_to_string(h->type),
-			    (unsigned long long)h->a, (unsigned long long)h->b, h->length);
+	return fm_error_set(err, FM_E_DATA_LOSS, "the source sent %s: %s of process %llu at %#llx, %u bytes", why,
+			    fm_frame_to_string(h->type), (unsigned long long)h->a, (unsigned long long)h->b, h->length);
 }
 
 static int take_answer(struct fm_pager *p, const struct fm_frame_header *h, const uint8_t *payload, struct fm_error *err)

@@ -122,7 +122,8 @@ static int check_header(const struct header *h, uint64_t fingerprint, struct fm_
 	if (h->fingerprint != fingerprint)
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " does not belong to these images");
 	if (atomic_load(&h->in_event))
-		return fm_error_set(err, FM_E_DATA_LOSS, "the pager died while it took note of a change of the tasks' memory: what changed is unknown");
+		return fm_error_set(err, FM_E_DATA_LOSS,
+				    "the pager died while it took note of a change of the tasks' memory: what changed is unknown");
 	return 0;
 }
 
@@ -136,7 +137,8 @@ int fm_pager_state_open(int dirfd, uint64_t fingerprint, struct fm_pager_state *
 	if (st->fd < 0 || fstat(st->fd, &sb) < 0)
 		return fm_error_errno(err, errno, "cannot open " FM_PAGER_STATE_NAME);
 	if (!S_ISREG(sb.st_mode) || sb.st_size < (off_t)AREAS_OFFSET || sb.st_size > (off_t)MAX_BYTES || sb.st_size % (off_t)UNIT)
-		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " has an impossible size of %lld bytes", (long long)sb.st_size);
+		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " has an impossible size of %lld bytes",
+				    (long long)sb.st_size);
 	st->end = (uint64_t)sb.st_size;
 	if (map_tables(st, err) < 0 || check_header(st->header, fingerprint, err) < 0)
 		return -1;

@@ -79,8 +79,20 @@ static inline bool content_is(pid_t pid, uint64_t addr, const volatile uint8_t *
 
 /* ---- the lab */
 
-enum source_mode { SOURCE_GOOD, SOURCE_SHUFFLE, SOURCE_SILENT, SOURCE_WRONG_PID, SOURCE_WRONG_ADDRESS, SOURCE_TOO_MANY, SOURCE_TWICE, SOURCE_ODD_LENGTH, SOURCE_GONE_TOO_MANY,
-		   SOURCE_WRONG_TYPE, SOURCE_DAMAGED, SOURCE_REPORTS };
+enum source_mode {
+	SOURCE_GOOD,
+	SOURCE_SHUFFLE,
+	SOURCE_SILENT,
+	SOURCE_WRONG_PID,
+	SOURCE_WRONG_ADDRESS,
+	SOURCE_TOO_MANY,
+	SOURCE_TWICE,
+	SOURCE_ODD_LENGTH,
+	SOURCE_GONE_TOO_MANY,
+	SOURCE_WRONG_TYPE,
+	SOURCE_DAMAGED,
+	SOURCE_REPORTS,
+};
 
 struct source {
 	pthread_t thread;
@@ -443,8 +455,8 @@ struct victim_side {
 
 static inline int victim_uffd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API,
-				  .features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMOVE };
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP };
+	api.features |= UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMOVE;
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	VICTIM_CHECK(fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0);
 	return fd;

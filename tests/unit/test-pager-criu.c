@@ -245,7 +245,8 @@ static void finish(struct post *p)
 	assert_true(st.done);
 	assert_int_equal(st.pages_done, st.pages_total);
 	print_message("    %llu pages, %llu faults, p50 %llu us, p99 %llu us, %zu descriptors kept\n", (unsigned long long)st.pages_total,
-		      (unsigned long long)st.faults, (unsigned long long)st.fault_latency_p50_us, (unsigned long long)st.fault_latency_p99_us, p->guard.ever);
+		      (unsigned long long)st.faults, (unsigned long long)st.fault_latency_p50_us, (unsigned long long)st.fault_latency_p99_us,
+		      p->guard.ever);
 	assert_int_equal(p->guard.n, 0);
 	OK(fm_tree_kill(p->root, 10000, &oops));
 	ask(p, 'p');
