@@ -2,25 +2,33 @@
 /*
  * criu.c - the conversation with one `criu swrk`.
  *
- * The socket keeps message borders (SEQPACKET); CRIU is strictly request and answer, except that between the two it sends notifications and waits for each to be
+ * The socket keeps message borders (SEQPACKET); CRIU is strictly request and answer, except that between the two it sends
+ * notifications and waits for each to be
  * acknowledged. A notification is the only place where we can hold it, so dump and restore are split there:
  *
- *   NEW --dump_prepare--> pre-dump = DUMP_READY --dump_begin--> … query-ext-files (acknowledged) … post-dump = DUMPED --dump_end (refuses)--> answer, exit = ENDED
- *   NEW --restore_prepare--> RESTORE_READY --restore_begin--> … post-restore = RESTORED --commit (acknowledges)--> pre-resume, post-resume, answer, exit = ENDED
- *                                                                                       --abort (refuses)--> CRIU kills what it made, answer, exit = ENDED
+ *   NEW --dump_prepare--> pre-dump = DUMP_READY --dump_begin--> … query-ext-files (acknowledged) … post-dump = DUMPED --dump_end
+ *   (refuses)--> answer, exit = ENDED
+ *   NEW --restore_prepare--> RESTORE_READY --restore_begin--> … post-restore = RESTORED --commit (acknowledges)--> pre-resume,
+ *   post-resume, answer, exit = ENDED
+ *                                                                                       --abort (refuses)--> CRIU kills what it made,
+ *                                                                                       answer, exit = ENDED
  *
- * There is no notification between CRIU's own preparations (kernel features, options) and its reading of the images. So inventory.img, the first image that it opens, is a named
- * pipe for that while: CRIU waits in open(2). When it does, the name is removed; restore_begin writes the real file's bytes into the pipe.
+ * There is no notification between CRIU's own preparations (kernel features, options) and its reading of the images. So inventory.img,
+ * the first image that it opens, is a named
+ * pipe for that while: CRIU waits in open(2). When it does, the name is removed; restore_begin writes the real file's bytes into the
+ * pipe.
  *
- * A refused post-dump (criu/cr-dump.c, cr_dump_finish): TCP repair is turned off, links made for the dump are removed, then the lazy page server "fails" at the
- * address that is none (criu-start.c), then every thread gets its registers back and is let go as "alive". A SIGSTOP that was queued meanwhile is taken by the
+ * A refused post-dump (criu/cr-dump.c, cr_dump_finish): TCP repair is turned off, links made for the dump are removed, then the lazy
+ * page server "fails" at the
+ * address that is none (criu-start.c), then every thread gets its registers back and is let go as "alive". A SIGSTOP that was queued
+ * meanwhile is taken by the
  * kernel before the first instruction: nothing of the tree runs.
  *
- * Giving up (deadline, cancel, free) never kills a CRIU that holds tasks, as long as it answers at all: a killed tracer lets go of tasks in the middle of
- * its injected code. Instead our end of the socket is shut, which CRIU takes for a refusal at its next notification; only a CRIU that does not end within GIVE_UP_MS is killed.
+ * Giving up (deadline, cancel, free) never kills a CRIU that holds tasks, as long as it answers at all: a killed tracer lets go of
+ * tasks in the middle of
+ * its injected code. Instead our end of the socket is shut, which CRIU takes for a refusal at its next notification; only a CRIU that
+ * does not end within GIVE_UP_MS is killed.
  * The same happens by itself when our process dies. A restore that is given up is killed together with everything CRIU has made.
- *
- * Error lines: the first one in CRIU's log names the cause, the last ones where it gave up; both are shown.
  */
 #include "container/criu-internal.h"
 
@@ -29,20 +37,17 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
-#include "basic/limits.h"
 #include "basic/proc.h"
 #include "basic/str.h"
 #include "criu-rpc.pb-c.h"
 
 #define MAX_MESSAGE_BYTES (64u << 10)
-#define LOG_TAIL_BYTES (256u << 10)
 #define GIVE_UP_MS 10000
 #define WARM_UP_MS 10000
 #define GHOST_LIMIT_BYTES (64u << 20) /* a deleted file that is still open travels inside the images, up to this size */
@@ -73,118 +78,15 @@ static struct patience patience_ms(int timeout_ms, int cancel_fd)
 
 /* ---- CRIU's own words ---- */
 
-static bool is_cause(const char *line)
-{
-	static const char *const noise[] = { "rlimit: Can't setup RLIMIT", "Dumping FAILED", "Restoring FAILED", "One of more action scripts failed", "RPC client reported script error",
-					     "Can't send response: Broken pipe", "tun: Unable to create tun" };
-
-	if (!strstr(line, "Error ("))
-		return false;
-	for (size_t i = 0; i < FM_ARRAY_SIZE(noise); i++)
-		if (strstr(line, noise[i]))
-			return false;
-	return true;
-}
-
-/* The first and the last two "Error (…)" lines, "; " between, into buf; "" when there are none. Changes text. */
-static void pick_errors(char *text, char *buf, size_t cap)
-{
-	const char *first = NULL, *last[2] = { NULL, NULL };
-	size_t len = 0;
-	char *save = NULL;
-
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		if (!is_cause(line))
-			continue;
-		line = strstr(line, "Error (");
-		if (!first) {
-			first = line;
-			continue;
-		}
-		last[0] = last[1];
-		last[1] = line;
-	}
-	const char *const lines[] = { first, last[0], last[1] };
-	buf[0] = '\0';
-	for (size_t i = 0; i < FM_ARRAY_SIZE(lines) && len < cap; i++)
-		if (lines[i])
-			len += (size_t)snprintf(buf + len, cap - len, "%s%.180s", len ? "; " : "", lines[i]);
-}
-
-/* The head (where the cause is) and the tail of a file that may be long; NUL-terminated, malloc'ed, NULL when it cannot be read. */
-static char *read_log(int fd)
-{
-	struct stat st;
-	char *text;
-	size_t head, tail;
-	ssize_t n;
-
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0)
-		return NULL;
-	head = st.st_size > LOG_TAIL_BYTES ? LOG_TAIL_BYTES : (size_t)st.st_size;
-	tail = st.st_size > 2 * (off_t)LOG_TAIL_BYTES ? LOG_TAIL_BYTES : (size_t)st.st_size - head;
-	text = malloc(head + tail + 2);
-	if (!text)
-		return NULL;
-	n = pread(fd, text, head, 0);
-	head = n > 0 ? (size_t)n : 0;
-	text[head++] = '\n';
-	n = pread(fd, text + head, tail, st.st_size - (off_t)tail);
-	text[head + (n > 0 ? (size_t)n : 0)] = '\0';
-	for (char *p = text; p < text + head; p++)
-		if (*p == '\0')
-			*p = '?';
-	return text;
-}
-
-static void log_errors(struct fm_criu *c, const char *log_file, char *buf, size_t cap)
-{
-	_fm_close_ int fd = c->images_dirfd >= 0 && log_file ? openat(c->images_dirfd, log_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
-	_fm_free_ char *text = fd >= 0 ? read_log(fd) : NULL;
-
-	buf[0] = '\0';
-	if (text)
-		pick_errors(text, buf, cap);
-	if (buf[0] != '\0')
-		return;
-	/* Before the log is open, errors go to stderr; the loader has no other place. */
-	_fm_free_ char *early = read_log(c->process.stderr_fd);
-	if (early)
-		snprintf(buf, cap, "%.300s", early + strspn(early, "\n"));
-	buf[strcspn(buf, "\n")] = '\0';
-}
-
-static const char *advice(const char *errors)
-{
-	static const struct { const char *sign, *hint; } known[] = {
-		{ "tee: Operation not permitted", "raise the limit on memory in pipes: sysctl fs.pipe-user-pages-soft=0" },
-		{ "Can't get rlimit", "CRIU needs CAP_SYS_RESOURCE here to save processes of other users than root" },
-		{ "In-flight connection", "a client was waiting to be accepted at this moment; try again" },
-		{ "link-remap", "a process has a file open whose name is gone while the file has others; close it" },
-		{ "ghost file", "a process has a large deleted file open; close it" },
-		{ "Can't lookup mount", "a process has a file open from outside its container (often its stdin, stdout or stderr)" },
-		{ "external socket is used", "a process is connected to a Unix socket of somebody outside the tree" },
-		{ "SysVIPC shmem", "System V shared memory cannot be migrated; use POSIX or mmap shared memory" },
-		{ "multipathtcp", "start Go programs with GODEBUG=multipathtcp=0" },
-		{ "Unsupported proto", "a process uses a socket of a kind that CRIU cannot save" },
-		{ "lazy-pages.socket", "the fault server was not running" },
-	};
-
-	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)
-		if (strstr(errors, known[i].sign))
-			return known[i].hint;
-	return NULL;
-}
-
 /* An error with CRIU's words behind ours. */
 static int criu_error(struct fm_criu *c, enum fm_code code, const char *log_file, const char *what, struct fm_error *err)
 {
 	char errors[600];
 	const char *hint;
 
-	log_errors(c, log_file, errors, sizeof(errors));
+	fm_criu_log_errors(c->images_dirfd, log_file, c->process.stderr_fd, errors, sizeof(errors));
 	fm_error_set(err, code, "%s%s%s", what, errors[0] ? ": " : "", errors);
-	hint = advice(errors);
+	hint = fm_criu_log_advice(errors);
 	return hint ? fm_error_hint(err, "%s", hint) : -1;
 }
 
@@ -197,7 +99,8 @@ static int ended_unexpectedly(struct fm_criu *c, struct fm_error *err)
 	/* The socket closes a little before the exit status can be seen. */
 	(void)fm_wait_fd(c->process.pidfd, POLLIN, 1000, NULL);
 	if (waitid(P_PIDFD, (id_t)c->process.pidfd, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid != 0)
-		return fm_error_set(err, FM_E_UNAVAILABLE, "CRIU ended in the middle of its work (%s %d)", si.si_code == CLD_EXITED ? "exit status" : "killed by signal", si.si_status);
+		return fm_error_set(err, FM_E_UNAVAILABLE, "CRIU ended in the middle of its work (%s %d)",
+		                    si.si_code == CLD_EXITED ? "exit status" : "killed by signal", si.si_status);
 	return fm_error_set(err, FM_E_UNAVAILABLE, "CRIU closed its connection in the middle of its work");
 }
 
@@ -388,7 +291,8 @@ static int ask_version(struct fm_criu *c, int *ret, struct fm_error *err)
 	if (send_request(c, &r, err) < 0 || converse(c, NULL, &p, &answer, err) < 0)
 		return -1;
 	const FmCriuVersion *v = answer->success ? answer->version : NULL;
-	if (!v || v->major_number < 0 || v->major_number > 999 || v->minor_number < 0 || v->minor_number > 99 || v->sublevel < 0 || v->sublevel > 99)
+	if (!v || v->major_number < 0 || v->major_number > 999 || v->minor_number < 0 || v->minor_number > 99 || v->sublevel < 0 ||
+	    v->sublevel > 99)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "it does not tell its version");
 	*ret = v->major_number * 10000 + v->minor_number * 100 + (v->has_sublevel ? v->sublevel : 0);
 	return 0;
@@ -436,10 +340,13 @@ static int send_opts(struct fm_criu *c, FmCriuType type, FmCriuOpts *opts, struc
 static int check_ready(const struct fm_criu *c, enum criu_state want, bool lazy, struct fm_error *err)
 {
 	if (c->state != want || c->images_dirfd < 0)
-		return fm_error_set(err, FM_E_INTERNAL, "CRIU is asked for a step out of order (state %d, not %d)", (int)c->state, (int)want);
+		return fm_error_set(err, FM_E_INTERNAL, "CRIU is asked for a step out of order (state %d, not %d)", (int)c->state,
+		                    (int)want);
 	if (lazy && !c->lazy_pages) {
-		fm_error_set(err, FM_E_FAILED_PRECONDITION, "post-copy is not possible: the kernel or CRIU lacks non-cooperative userfaultfd");
-		return fm_error_hint(err, "use stop-and-copy, or check sysctl vm.unprivileged_userfaultfd and the kernel's configuration (CONFIG_USERFAULTFD)");
+		fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		             "post-copy is not possible: the kernel or CRIU lacks non-cooperative userfaultfd");
+		return fm_error_hint(err, "use stop-and-copy, or check sysctl vm.unprivileged_userfaultfd and the kernel's configuration "
+		                          "(CONFIG_USERFAULTFD)");
 	}
 	return 0;
 }
@@ -450,12 +357,12 @@ static int with_log(struct fm_criu *c, const char *log_file, const char *what, s
 	char errors[400];
 
 	fm_error_prefix(err, "%s", what);
-	log_errors(c, log_file, errors, sizeof(errors));
+	fm_criu_log_errors(c->images_dirfd, log_file, c->process.stderr_fd, errors, sizeof(errors));
 	if (err && errors[0]) {
 		struct fm_error ours = *err;
 		fm_error_set(err, ours.code, "%s: %s", ours.message, errors);
-		if (advice(errors))
-			fm_error_hint(err, "%s", advice(errors));
+		if (fm_criu_log_advice(errors))
+			fm_error_hint(err, "%s", fm_criu_log_advice(errors));
 	}
 	return -1;
 }
@@ -530,10 +437,11 @@ int fm_criu_install_probe(const char *prefix, int min_version, struct fm_criu_in
 			err->code = FM_E_FAILED_PRECONDITION;
 		return fm_error_hint(err, "run tools/setup/install-criu.sh --prefix %s", prefix);
 	}
-	snprintf(found.version_text, sizeof(found.version_text), "%d.%d.%d", found.version / 10000, found.version / 100 % 100, found.version % 100);
+	snprintf(found.version_text, sizeof(found.version_text), "%d.%d.%d", found.version / 10000, found.version / 100 % 100,
+	         found.version % 100);
 	if (found.version < min_version) {
-		fm_error_set(err, FM_E_FAILED_PRECONDITION, "CRIU %s in %s is too old: %d.%d.%d or newer is needed", found.version_text, prefix, min_version / 10000,
-			     min_version / 100 % 100, min_version % 100);
+		fm_error_set(err, FM_E_FAILED_PRECONDITION, "CRIU %s in %s is too old: %d.%d.%d or newer is needed", found.version_text,
+		             prefix, min_version / 10000, min_version / 100 % 100, min_version % 100);
 		return fm_error_hint(err, "run tools/setup/install-criu.sh --prefix %s", prefix);
 	}
 	*ret = found;
@@ -575,7 +483,8 @@ pid_t fm_criu_pid(const struct fm_criu *c)
 }
 
 /* Until `script`; anything else is a failure, after which this CRIU is done for. */
-static int reach(struct fm_criu *c, const char *script, const struct patience *p, const char *log_file, const char *what, FmCriuResponse **ret, struct fm_error *err)
+static int reach(struct fm_criu *c, const char *script, const struct patience *p, const char *log_file, const char *what,
+                 FmCriuResponse **ret, struct fm_error *err)
 {
 	_response_ FmCriuResponse *r = NULL;
 

@@ -2,8 +2,10 @@
 /*
  * images.c - pagemap-<pid>.img of CRIU.
  *
- * A file is two magic words, then records: u32 length, protobuf message, all little-endian as CRIU writes them on every machine we run on. The first record is the head (which
- * pages file), the others are entries: vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags = 4, nr_pages = 5 (where present, it counts instead of 2).
+ * A file is two magic words, then records: u32 length, protobuf message, all little-endian as CRIU writes them on every machine we run
+ * on. The first record is the head (which
+ * pages file), the others are entries: vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags = 4, nr_pages = 5 (where present, it
+ * counts instead of 2).
  * Decoded by hand: five varints do not need a library, there is nothing to allocate, and the input is hostile.
  *
  * The vector grows when its length is a power of two, so that no capacity has to be carried along.
@@ -125,8 +127,10 @@ static int append(struct fm_lazy_range **v, size_t *n, const struct fm_lazy_rang
 
 static int check_entry(const struct entry *e, uint64_t page_size, struct fm_error *err)
 {
-	if (e->n_pages == 0 || e->n_pages > MAX_TOTAL_PAGES || e->vaddr % page_size != 0 || e->vaddr >= MAX_ADDRESS || e->n_pages > (MAX_ADDRESS - e->vaddr) / page_size)
-		return fm_error_set(err, FM_E_DATA_LOSS, "pagemap has an impossible entry: 0x%llx, %llu pages", (unsigned long long)e->vaddr, (unsigned long long)e->n_pages);
+	if (e->n_pages == 0 || e->n_pages > MAX_TOTAL_PAGES || e->vaddr % page_size != 0 || e->vaddr >= MAX_ADDRESS ||
+	    e->n_pages > (MAX_ADDRESS - e->vaddr) / page_size)
+		return fm_error_set(err, FM_E_DATA_LOSS, "pagemap has an impossible entry: 0x%llx, %llu pages",
+		                    (unsigned long long)e->vaddr, (unsigned long long)e->n_pages);
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* images.h - the few CRIU image files we read: which pages are lazy. Input is hostile (it comes from another host): every length is checked; fuzzed. */
+/* images.h - the few CRIU image files we read: which pages are lazy. Input is hostile (it comes from another host): every length is
+ * checked; fuzzed. */
 #ifndef FM_CONTAINER_IMAGES_H
 #define FM_CONTAINER_IMAGES_H
 
@@ -11,7 +12,8 @@
 
 struct fm_lazy_range { pid_t ns_pid; uint64_t vaddr; uint64_t n_pages; };
 
-/* From every pagemap-<pid>.img of the folder, entries with PE_LAZY; sorted by (pid, vaddr). *ret malloc'ed; total pages limited to 2^32. */
+/* From every pagemap-<pid>.img of the folder, entries with PE_LAZY; sorted by (pid, vaddr). *ret malloc'ed; total pages limited to
+ * 2^32. */
 int fm_images_lazy_ranges(int images_dirfd, struct fm_lazy_range **ret, size_t *ret_n, struct fm_error *err);
 /* One file's bytes (for the fuzzer): appends to *v. */
 int fm_pagemap_parse(const void *data, size_t len, pid_t ns_pid, struct fm_lazy_range **v, size_t *n, struct fm_error *err);

@@ -2,7 +2,8 @@
 /*
  * tree-blockers.c - what CRIU would refuse, or what would stay behind, found in /proc without touching the tree.
  *
- * A snapshot of a running tree: good for a warning at planning time, no promise. Everything listed here was refused by CRIU 4.2 (files.c, sk-inet.c, namespaces.c, proc_parse.c) or
+ * A snapshot of a running tree: good for a warning at planning time, no promise. Everything listed here was refused by CRIU 4.2
+ * (files.c, sk-inet.c, namespaces.c, proc_parse.c) or
  * is lost silently because the parent's namespaces are not dumped (System V objects, processes outside the tree).
  * Sockets are looked at through pidfd_getfd: a duplicate for the time of two getsockopt calls.
  */
@@ -102,8 +103,8 @@ static void check_socket(struct search *s, const struct subject *p, int number)
 	socklen_t len = sizeof(int);
 	char text[96];
 
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return;
 	if (domain != AF_UNIX && domain != AF_INET && domain != AF_INET6 && domain != AF_NETLINK && domain != AF_PACKET) {
 		snprintf(text, sizeof(text), "uses a socket of family %d, which cannot be saved", domain);
@@ -113,8 +114,8 @@ static void check_socket(struct search *s, const struct subject *p, int number)
 		return;
 	if (protocol == IPPROTO_MPTCP) {
 		note(s, p, "uses multipath TCP, which cannot be saved (Go programs: set GODEBUG=multipathtcp=0)");
-	} else if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE && protocol != IPPROTO_ICMP &&
-		   protocol != IPPROTO_ICMPV6) {
+	} else if (protocol != IPPROTO_IP && protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE &&
+	           protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6) {
 		snprintf(text, sizeof(text), "uses a socket of protocol %d, which cannot be saved", protocol);
 		note(s, p, text);
 	}
@@ -152,7 +153,8 @@ static bool device_can_be_saved(dev_t dev)
 {
 	unsigned maj = major(dev), min = minor(dev);
 
-	return maj == MEM_MAJOR || maj == TTY_MAJOR || maj == TTYAUX_MAJOR || (maj >= UNIX98_PTY_FIRST && maj <= UNIX98_PTY_LAST) || (maj == MISC_MAJOR && (min == TUN_MINOR || min == 235));
+	return maj == MEM_MAJOR || maj == TTY_MAJOR || maj == TTYAUX_MAJOR || (maj >= UNIX98_PTY_FIRST && maj <= UNIX98_PTY_LAST) ||
+	       (maj == MISC_MAJOR && (min == TUN_MINOR || min == 235));
 }
 
 static void check_descriptor(struct search *s, const struct subject *p, int fd_dir, const char *name)
@@ -262,7 +264,8 @@ static bool in_pid_namespace(pid_t pid, const struct stat *ns)
 	return stat(path, &st) == 0 && st.st_ino == ns->st_ino;
 }
 
-/* Is it one of our own (a CRIU waiting in the parent), or a child of one? Follows parents, as long as they are in the parent's pid namespace, up to us. */
+/* Is it one of our own (a CRIU waiting in the parent), or a child of one? Follows parents, as long as they are in the parent's pid
+ * namespace, up to us. */
 static bool is_ours(pid_t pid, const struct stat *ns)
 {
 	for (int depth = 0; depth < 8 && in_pid_namespace(pid, ns); depth++) {
@@ -308,7 +311,8 @@ static void check_strangers(struct search *s)
 	}
 }
 
-/* Numbers of System V objects can only be asked for inside the IPC namespace. Exit status of the child: 1 memory, 2 semaphores, 4 queues. */
+/* Numbers of System V objects can only be asked for inside the IPC namespace. Exit status of the child: 1 memory, 2 semaphores, 4
+ * queues. */
 static void check_sysv(struct search *s)
 {
 	char path[64];

@@ -2,11 +2,14 @@
 /*
  * tree.c - a tree of processes as one thing: stop, continue, kill. (What CRIU cannot dump: tree-blockers.c.)
  *
- * A running tree cannot be listed exactly: while we read, it forks. So it is stopped in passes: list, send SIGSTOP to whoever has not got it yet, until a pass finds
- * nobody new and everybody found stands still. A process that stands still (stopped, or held by a tracer) cannot fork, hence the list is then complete. SIGSTOP to a task that ptrace holds is
+ * A running tree cannot be listed exactly: while we read, it forks. So it is stopped in passes: list, send SIGSTOP to whoever has not
+ * got it yet, until a pass finds
+ * nobody new and everybody found stands still. A process that stands still (stopped, or held by a tracer) cannot fork, hence the list
+ * is then complete. SIGSTOP to a task that ptrace holds is
  * queued, and taken before its next instruction.
  *
- * A wrong number must not stop the host: a root that is no single process, init, or an ancestor of ours (or us) is refused before the first signal.
+ * A wrong number must not stop the host: a root that is no single process, init, or an ancestor of ours (or us) is refused before the
+ * first signal.
  *
  * Killing stops first for the same reason, and kills children before parents, so that nobody is reparented out of the list.
  */
@@ -119,8 +122,8 @@ int fm_tree_stop(pid_t root, struct fm_error *err)
 		if (fm_deadline_left_ms(deadline) == 0) {
 			char comm[32];
 			comm_of(moving ? moving : root, comm, sizeof(comm));
-			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "process %d (%s) does not stop: state %c", (int)(moving ? moving : root), comm,
-					    fm_proc_state(moving ? moving : root) ?: '-');
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "process %d (%s) does not stop: state %c",
+			                    (int)(moving ? moving : root), comm, fm_proc_state(moving ? moving : root) ?: '-');
 		}
 		if (fresh == 0)
 			fm_pause_ms(POLL_MS);
@@ -182,7 +185,8 @@ int fm_tree_wait_stopped(pid_t root, int timeout_ms, struct fm_error *err)
 		if (fm_deadline_left_ms(deadline) == 0) {
 			char comm[32];
 			comm_of(running, comm, sizeof(comm));
-			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "process %d (%s) is not stopped: state %c", (int)running, comm, fm_proc_state(running) ?: '-');
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "process %d (%s) is not stopped: state %c", (int)running, comm,
+			                    fm_proc_state(running) ?: '-');
 		}
 		fm_pause_ms(POLL_MS);
 	}

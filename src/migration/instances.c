@@ -193,17 +193,18 @@ int fm_instances_find(struct fm_host *h, const char *name, const char *skip, str
 	return fm_error_hint(err, "'fleximigrate container ls --host %s' shows what is there", h->name);
 }
 
-bool fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap)
+int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap, struct fm_error *err)
 {
 	_fm_free_ struct fm_instance *v = NULL;
 	_fm_free_ char *suffix = fm_xasprintf(".%s", migration_id);
 	size_t n = 0;
-	if (h->runtime->ops->list(h->runtime, &v, &n, NULL) < 0)
-		return false;
+	if (h->runtime->ops->list(h->runtime, &v, &n, err) < 0)
+		return -1;
+	ret[0] = '\0';
 	for (size_t i = 0; i < n; i++)
 		if (fm_str_endswith(v[i].id, suffix))
-			return fm_snprintf(ret, cap, NULL, "%s", v[i].id) == 0;
-	return false;
+			return fm_snprintf(ret, cap, err, "%s", v[i].id);
+	return 0;
 }
 
 int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)

@@ -49,8 +49,9 @@ int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n
 /* By container name: the instance that is (or was last) the container here; NOT_FOUND. skip: instance to ignore, may be NULL. */
 int fm_instances_find(struct fm_host *h, const char *name, const char *skip, struct fm_local *ret, struct fm_error *err);
 int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *ret, struct fm_error *err);
-/* The instance that a migration of that id brought here, whatever became of its journal: true and its name when the runtime has one. */
-bool fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap);
+/* The instance that a migration of that id brought here, whatever became of its journal; ret[0] is NUL when the runtime has none. Fails when the runtime
+ * does not answer: unknown is not "none". */
+int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap, struct fm_error *err);
 /* Facts for the planner; blockers in plain words. */
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err);
 /* Take an instance away for good: runtime, endpoint, namespace, folder. Idempotent. */

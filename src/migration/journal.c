@@ -233,6 +233,23 @@ int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct
 	return record(j, r, durable, err);
 }
 
+int fm_journal_abort(struct fm_journal *j, struct fm_error *err)
+{
+	bool ran = fm_journal_ran(j);
+	struct fm_error e = FM_ERROR_INIT;
+	if (fm_journal_decide(j, FM_DECISION_ABORTED, ran, &e) == 0)
+		return 0;
+	pthread_mutex_lock(&j->lock);
+	/* Whoever reads an unfinished journal aborts. Only what is on the disk has to be known for certain. */
+	bool same = j->length >= 0 && j->decision != FM_DECISION_COMMITTED && j->decision != FM_DECISION_RELEASED;
+	if (same)
+		j->decision = FM_DECISION_ABORTED;
+	pthread_mutex_unlock(&j->lock);
+	if (!same && err)
+		*err = e;
+	return same ? 0 : -1;
+}
+
 enum fm_decision fm_journal_decision(struct fm_journal *j)
 {
 	pthread_mutex_lock(&j->lock);

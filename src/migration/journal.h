@@ -47,6 +47,8 @@ int fm_journal_forget(struct fm_journal *j, const char *what, struct fm_error *e
 int fm_journal_note(struct fm_journal *j, const char *key, const char *value, struct fm_error *err);
 /* COMMITTED, ABORTED and RELEASED are fsync'ed before it returns; the others only survive the process. */
 int fm_journal_decide(struct fm_journal *j, enum fm_decision d, bool ran, struct fm_error *err);
+/* Decide ABORTED. A journal without COMMITTED reads as aborted anyway: then a disk that is full is not in the way of undoing. */
+int fm_journal_abort(struct fm_journal *j, struct fm_error *err);
 
 enum fm_decision fm_journal_decision(struct fm_journal *j);
 bool fm_journal_ran(struct fm_journal *j);

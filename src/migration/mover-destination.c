@@ -236,7 +236,7 @@ static void *control_session(void *arg)
 		fm_stream_send_error(m->control, &err);
 		/* Nothing ran: undo at once, the manager's Abort will find it done. */
 		if (fm_journal_decision(m->journal) != FM_DECISION_COMMITTED)
-			(void)fm_journal_decide(m->journal, FM_DECISION_ABORTED, false, NULL);
+			(void)fm_journal_abort(m->journal, NULL);
 		if (buf)
 			drain(m, buf);
 	}
@@ -463,7 +463,7 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 
 int fm_destination_abort(struct fm_mover *m, struct fm_error *err)
 {
-	if (fm_journal_decide(m->journal, FM_DECISION_ABORTED, fm_journal_ran(m->journal), err) < 0)
+	if (fm_journal_abort(m->journal, err) < 0)
 		return -1;
 	if (m->endpoint)
 		(void)fm_endpoint_close(m->endpoint, NULL);

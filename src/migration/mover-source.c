@@ -473,7 +473,7 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 	if (d == FM_DECISION_RELEASED)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is finished on '%s'", m->id, m->h->name);
 	/* From here on a commit is impossible, whatever happens to us. */
-	if (fm_journal_decide(m->journal, FM_DECISION_ABORTED, false, err) < 0)
+	if (fm_journal_abort(m->journal, err) < 0)
 		return -1;
 	stop_page_server(m);
 	int rc = fm_mover_undo(m, err);

@@ -606,29 +606,30 @@ static void wait_change(struct fm_mover *m, uint64_t known, uint32_t wait_ms)
 /*
  * No journal: never heard of, concluded, or lost. A lost one must not pass for "nothing happened": an instance with the migration's name on it is a copy that may have served.
  */
-static FM_PB(MoverStatus) * status_without_journal(struct fm_movers *ms, const char *id)
+static int status_without_journal(struct fm_movers *ms, const char *id, FM_PB(MoverStatus) * *ret, struct fm_error *err)
 {
-	FM_PB(MoverStatus) *s = FM_PB_NEW(MoverStatus, mover_status);
 	struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
 	char instance[128];
+	if (fm_instances_of_migration(ms->h, id, instance, sizeof(instance), err) < 0)
+		return -1;
+	FM_PB(MoverStatus) *s = FM_PB_NEW(MoverStatus, mover_status);
 	fm_pb_set(&s->migration_id, id);
-	if (!fm_instances_of_migration(ms->h, id, instance, sizeof(instance)))
-		return s;
-	fm_pb_set(&s->role, "destination");
-	fm_pb_set(&s->step, "pages complete");
-	s->decision = FLEXIMIGRATE__V1__DECISION__COMMITTED;
-	s->ran = true;
-	s->alive = fm_instances_open(ms->h, instance, &l, NULL) == 0 && fm_local_app_pid(&l) > 0;
-	return s;
+	if (instance[0]) {
+		fm_pb_set(&s->role, "destination");
+		fm_pb_set(&s->step, "pages complete");
+		s->decision = FLEXIMIGRATE__V1__DECISION__COMMITTED;
+		s->ran = true;
+		s->alive = fm_instances_open(ms->h, instance, &l, NULL) == 0 && fm_local_app_pid(&l) > 0;
+	}
+	*ret = s;
+	return 0;
 }
 
 int fm_movers_status(struct fm_movers *ms, const FM_PB(StatusRequest) * req, FM_PB(MoverStatus) * *ret, struct fm_error *err)
 {
 	struct fm_mover *m = acquire(ms, req->migration_id);
-	if (!m) {
-		*ret = status_without_journal(ms, req->migration_id);
-		return 0;
-	}
+	if (!m)
+		return status_without_journal(ms, req->migration_id, ret, err);
 	if (req->wait_ms)
 		wait_change(m, req->known_pages_done, req->wait_ms < 10000 ? req->wait_ms : 10000);
 	*ret = status_of(m);
@@ -707,7 +708,9 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 	struct fm_mover *m = acquire(ms, req->migration_id);
 	if (!m) {
 		char instance[128];
-		if (fm_instances_of_migration(ms->h, req->migration_id, instance, sizeof(instance))) {
+		if (fm_instances_of_migration(ms->h, req->migration_id, instance, sizeof(instance), err) < 0)
+			return -1;
+		if (instance[0]) {
 			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
 			                   "host '%s' has no journal of migration %s, but the instance '%s' that it made", ms->h->name,
 			                   req->migration_id, instance);

@@ -28,7 +28,6 @@
 #include "basic/clock.h"
 #include "sync/pager-internal.h"
 
-#define MESSAGES 16
 #define READS_MAX 16       /* at a time: then the others' turn */
 #define PIECE_PAGES 64u    /* put into place without giving the lock away: some 30 us */
 
@@ -186,18 +185,23 @@ static int page_fault(struct fm_pager *p, struct fm_pager_space *s, uint64_t add
 	return zero_fault(s, addr, err);
 }
 
-/* A child that lacks nothing needs no pager: closing its descriptor makes its memory ordinary again. */
-static int forked(struct fm_pager *p, const struct fm_pager_space *parent, int fd_owned, struct fm_error *err)
+/*
+ * A child that lacks nothing needs no pager: closing its descriptor makes its memory ordinary again. For one that lacks pages that is the
+ * last thing that may happen, also when we cannot take it up.
+ */
+static int forked(struct fm_pager *p, const struct fm_pager_space *parent, int fd, struct fm_error *err)
 {
-	_fm_close_ int fd = fd_owned;
 	struct fm_pager_space *s;
 
-	if (fm_pager_prepare_uffd(fd, err) < 0)
-		return -1;
-	if (parent->missing == 0)
+	if (parent->missing == 0) {
+		(void)close(fd);
 		return 0;
-	if (fm_table_fork(p->table, parent, FM_TAKE_FD(fd), &s, err) < 0)
+	}
+	if (fm_table_fork(p->table, parent, &s, err) < 0) {
+		p->orphans[p->n_orphans++] = fd;
 		return fm_error_prefix(err, "a process forked while its memory was being filled");
+	}
+	s->fd = fd; /* its flags are the parent's */
 	p->look_again = true;
 	return fm_pager_watch(p, s->fd, s->key, err);
 }
@@ -246,15 +250,20 @@ static int respond(struct fm_pager *p, struct fm_pager_space *s, const struct uf
  */
 static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_error *err)
 {
-	struct uffd_msg m[MESSAGES];
+	struct uffd_msg m[FM_PAGER_MESSAGES];
 
 	fm_pager_state_begin_event(p->table->state);
 	ssize_t r = read(s->fd, m, sizeof(m));
 	int e = r < 0 ? errno : 0;
 	size_t n = r < 0 ? 0 : (size_t)r / sizeof(m[0]);
-	for (size_t i = 0; i < n; i++)
-		if (take_note(p, s, &m[i], err) < 0)
-			return -1;
+	for (size_t i = 0; i < n; i++) {
+		if (take_note(p, s, &m[i], err) == 0)
+			continue;
+		while (++i < n)
+			if (m[i].event == UFFD_EVENT_FORK)
+				p->orphans[p->n_orphans++] = (int)m[i].arg.fork.ufd;
+		return -1;
+	}
 	fm_pager_state_end_event(p->table->state);
 	for (size_t i = 0; i < n; i++)
 		if (respond(p, s, &m[i], err) < 0)
@@ -270,9 +279,9 @@ static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_er
 void fm_pager_read_events(struct fm_pager *p, struct fm_pager_space *s)
 {
 	struct fm_error e = FM_ERROR_INIT;
-	int n = MESSAGES;
+	int n = FM_PAGER_MESSAGES;
 
-	for (int i = 0; i < READS_MAX && n == MESSAGES && !s->dead; i++)
+	for (int i = 0; i < READS_MAX && n == (int)FM_PAGER_MESSAGES && !s->dead; i++)
 		n = read_batch(p, s, &e);
 	if (n < 0)
 		fm_pager_fatal(p, &e);

@@ -15,6 +15,8 @@
 
 #define FM_PAGER_LATENCY_BUCKETS 256
 #define FM_PAGER_WINDOW_MIN 64u /* pages */
+#define FM_PAGER_AHEAD_MAX 16u
+#define FM_PAGER_MESSAGES 16u   /* read at a time */
 
 enum fm_pager_stream_state {
 	FM_PAGES_NONE,    /* none given yet */
@@ -88,7 +90,11 @@ struct fm_pager {
 	uint64_t quickest_us;         /* answer to the background on this stream */
 	bool look_again;              /* there may be something for the background to ask */
 	struct { uint32_t task; uint64_t page; } cursor; /* where the background goes on */
-	struct { uint32_t task, left; uint64_t page; } ahead; /* to ask right after a fault's page */
+	struct fm_pager_ahead { uint32_t task; uint64_t page; } ahead[FM_PAGER_AHEAD_MAX]; /* to ask right after the pages of faults */
+	size_t n_ahead;
+
+	int orphans[FM_PAGER_MESSAGES]; /* descriptors of children that could not be taken up: open, so that the children block */
+	size_t n_orphans;
 
 	uint64_t faults, latency_max_us, latency_n;
 	uint32_t latency[FM_PAGER_LATENCY_BUCKETS];

@@ -397,10 +397,8 @@ int fm_table_add(struct fm_pager_table *t, pid_t pid, int fd_owned, struct fm_pa
 	return 0;
 }
 
-int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, int fd_owned, struct fm_pager_space **ret,
-		  struct fm_error *err)
+int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, struct fm_pager_space **ret, struct fm_error *err)
 {
-	_fm_close_ int fd = fd_owned;
 	struct fm_pager_space *s = new_space(t, parent->task, true, err);
 
 	if (!s)
@@ -411,7 +409,6 @@ int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent,
 		free_space(s, &t->tasks[s->task]);
 		return -1;
 	}
-	s->fd = FM_TAKE_FD(fd);
 	if (insert_space(t, s, err) < 0)
 		return -1;
 	fm_pager_state_slot(t->state, s->slot)->live = 1;

@@ -82,8 +82,8 @@ void fm_table_free(struct fm_pager_table *t);
  * A second one for a process is refused.
  */
 int fm_table_add(struct fm_pager_table *t, pid_t pid, int fd, struct fm_pager_space **ret, struct fm_error *err);
-/* A copy of parent as it is now: for the child. fd likewise. */
-int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, int fd, struct fm_pager_space **ret, struct fm_error *err);
+/* A copy of parent as it is now, for the child; without a descriptor. */
+int fm_table_fork(struct fm_pager_table *t, const struct fm_pager_space *parent, struct fm_pager_space **ret, struct fm_error *err);
 void fm_table_set_kept(struct fm_pager_table *t, struct fm_pager_space *s);
 /* Forget a space, close its descriptor. */
 void fm_table_drop(struct fm_pager_table *t, struct fm_pager_space *s);

@@ -40,9 +40,7 @@ static bool urgent_request(struct fm_pager *p, struct fm_pager_request *ret)
 		if (fm_task_is_asked(&p->table->tasks[w->task], w->page))
 			continue;
 		*ret = (struct fm_pager_request){ .task = w->task, .page = w->page, .n_pages = 1 };
-		p->ahead.task = w->task;
-		p->ahead.page = w->page + 1;
-		p->ahead.left = AHEAD_PAGES;
+		p->ahead[p->n_ahead < FM_PAGER_AHEAD_MAX ? p->n_ahead++ : 0] = (struct fm_pager_ahead){ .task = w->task, .page = w->page + 1 };
 		p->cursor.task = w->task;
 		p->cursor.page = w->page + 1;
 		return true;
@@ -52,14 +50,17 @@ static bool urgent_request(struct fm_pager *p, struct fm_pager_request *ret)
 
 static bool ahead_request(struct fm_pager *p, struct fm_pager_request *ret)
 {
-	uint64_t page, from = p->ahead.page;
-	uint32_t n, left = p->ahead.left;
+	uint64_t page;
+	uint32_t n;
 
-	p->ahead.left = 0;
-	if (!left || !fm_task_next_wanted(&p->table->tasks[p->ahead.task], from, from + left, left, &page, &n) || page != from)
-		return false;
-	*ret = (struct fm_pager_request){ .task = p->ahead.task, .page = page, .n_pages = n, .background = true };
-	return true;
+	while (p->n_ahead) {
+		const struct fm_pager_ahead *a = &p->ahead[--p->n_ahead];
+		if (!fm_task_next_wanted(&p->table->tasks[a->task], a->page, a->page + AHEAD_PAGES, AHEAD_PAGES, &page, &n) || page != a->page)
+			continue;
+		*ret = (struct fm_pager_request){ .task = a->task, .page = page, .n_pages = n, .background = true };
+		return true;
+	}
+	return false;
 }
 
 static bool background_request(struct fm_pager *p, struct fm_pager_request *ret)
@@ -90,7 +91,7 @@ static bool next_request(struct fm_pager *p, struct fm_pager_request *ret)
 {
 	if (p->quit || !p->table || p->stream_state != FM_PAGES_UP || !p->receiving)
 		return false;
-	return ahead_request(p, ret) || urgent_request(p, ret) || background_request(p, ret);
+	return urgent_request(p, ret) || ahead_request(p, ret) || background_request(p, ret);
 }
 
 static int remember(struct fm_pager *p, struct fm_pager_request *r, struct fm_error *err)
@@ -319,7 +320,7 @@ static void forget_requests(struct fm_pager *p)
 	}
 	p->n_requests = 0;
 	p->background_pages = 0;
-	p->ahead.left = 0;
+	p->n_ahead = 0;
 	p->look_again = true;
 }
 

@@ -630,6 +630,8 @@ void fm_pager_free(struct fm_pager *p)
 		pthread_join(p->receiver_thread, NULL);
 	fm_pager_criu_close(p);
 	fm_table_free(p->table);
+	while (p->n_orphans)
+		(void)close(p->orphans[--p->n_orphans]);
 	fm_closep(&p->epoll_fd);
 	fm_closep(&p->kick_fd);
 	fm_closep(&p->halt_fd);

@@ -137,8 +137,8 @@ class Inputs:
                          ["host", "ls", "surplus"], ["migration", "ls", "--limit", "many"], ["container", "rm"], ["migrate", "redis", "--to", "dst", "--dry-run=yes"]):
                 expect_error(self.cli(*argv), 2, ".", "usage|shows")
             expect_error(self.cli("host", "ls", "--output", "yaml"), 2, "--output must be one of text, json|text\\|json, not 'yaml'")
-            for name in ("../redis", "re dis", "-", "x" * 64, ""):
-                self.refused(2, "is not a container name", "migrate", "--to", "dst", "--", name) if False else self.refused(2, "container name|option|argument", "migrate", name, "--to", "dst")
+            for name in ("../redis", "re dis", "x" * 64, ""):
+                self.refused(2, "is not a container name", "migrate", name, "--to", "dst")
             self.refused(2, "is not a host name", "migrate", "redis", "--to", "d/st")
 
     def strategies(self):
@@ -182,7 +182,7 @@ class Inputs:
                 ("no root", without("root"), "root"),
                 ("no program", without("process", "args"), "process.args"),
                 ("a program that is no list", with_("redis-server", "process", "args"), "process.args"),
-                ("no such folder", with_("elsewhere", "root", "path"), "elsewhere"),
+                ("no such folder", with_("elsewhere", "root", "path"), "elsewhere: No such file or directory"),
                 ("a terminal", with_(True, "process", "terminal"), "terminal"),
                 ("the host's processes", with_(shared, "linux", "namespaces"), "pid namespace"),
                 ("a duplicate key", '{"ociVersion": "1.0.2", "ociVersion": "1.0.2"}', "duplicate"),
@@ -195,12 +195,11 @@ class Inputs:
                     file.write(text)
                 done = self.cli("container", "run", "bad", "--host", "src", "--bundle", bundle)
                 try:
-                    expect_error(done, 2, message)
+                    expect_error(done, 3 if what == "no such folder" else 2, message)
                 except Exception as error:
                     raise type(error)(f"{what}: {error}") from error
                 no_leftovers(self.cluster)
-            self.refused(2, "config.json|bundle", "container", "run", "bad", "--host", "src", "--bundle", "/nonexistent") if False else \
-                expect(self.cli("container", "run", "bad", "--host", "src", "--bundle", "/nonexistent").returncode in (2, 3), "a bundle that does not exist")
+            self.refused(3, "/nonexistent/config.json", "container", "run", "bad", "--host", "src", "--bundle", "/nonexistent")
             shutil.rmtree(bundle)
             expect([c["name"] for c in self.cluster.json("container", "ls")["containers"]] == ["redis"], "a container came into being")
 
@@ -218,15 +217,10 @@ class Inputs:
             self.refused(2, "MAC|mac", *run, "--address", "10.77.0.30/24", "--mac", "02:77")
             self.refused(2, "health check", *run, "--health", "ftp:21", hint="tcp:PORT")
             self.refused(2, "health check", *run, "--health", "tcp:99999")
-            self.refused(5, "bridge br9 does not exist|no such bridge|bridge", *run, "--address", "10.77.0.30/24", "--bridge", "br9") if False else None
             self.refused(5, "in use|own|taken", *run, "--address", f"{self.redis.ip}/24")
             self.refused(2, "container name", "container", "run", "a b", "--host", "src", "--bundle", bundle)
             self.refused(5, "already has a container 'redis'|exists", "container", "run", "redis", "--host", "src", "--bundle", bundle, hint="rm")
             self.refused(5, "'redis' exists on host 'src'", "container", "run", "redis", "--host", "dst", "--bundle", bundle, hint="unique")
-            self.refused(1, "cannot start|no such file|not found|ended", "container", "run", "other", "--host", "src", "--bundle", self.bundle_of(["/bin/nosuch"])) if False else None
-
-    def bundle_of(self, command):
-        return self.cluster.make_bundle("other", command)
 
     def running(self):
         with self.case("rm of a running container without --force") as wanted:
@@ -270,7 +264,7 @@ class Inputs:
                 record = self.failed("1N 2N 3F 8N", "No space left on device", "redis", "dst")
                 expect(record["error_code"] == 8, f"error code {record['error_code']}, not RESOURCE_EXHAUSTED")
                 no_leftovers(self.cluster)
-            with small_disk(self.cluster, "dst", "size=64m,nr_inodes=12"):
+            with small_disk(self.cluster, "dst", "size=64m,nr_inodes=6"):
                 done = self.cli("container", "run", "other", "--host", "dst", "--bundle", self.cluster.path("bundles", "redis"))
                 expect_error(done, 7, "No space left on device|[Dd]isk")
                 no_leftovers(self.cluster)

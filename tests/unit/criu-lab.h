@@ -2,9 +2,12 @@
 /*
  * criu-lab.h - parents with real inner trees, for the tests of CRIU and of trees.
  *
- * A parent is PID 1 of own pid, mount, network, IPC and UTS namespaces and starts what it is told at pid 500. The inner tree is a Python program (threads that spin, threads
- * that wait, a forked child, a TCP echo server): a program a user would run, and free of the sanitizers that the test may be built with. Every spinning thread steps a generator and
- * writes count and state into a shared file, so that a test sees from outside whether anything ran, and that no step was lost or invented.
+ * A parent is PID 1 of own pid, mount, network, IPC and UTS namespaces and starts what it is told at pid 500. The inner tree is a
+ * Python program (threads that spin, threads
+ * that wait, a forked child, a TCP echo server): a program a user would run, and free of the sanitizers that the test may be built
+ * with. Every spinning thread steps a generator and
+ * writes count and state into a shared file, so that a test sees from outside whether anything ran, and that no step was lost or
+ * invented.
  */
 #ifndef FM_TESTS_CRIU_LAB_H
 #define FM_TESTS_CRIU_LAB_H
@@ -97,7 +100,9 @@ static __attribute__((unused)) void lo_up(void)
 
 static __attribute__((unused)) pid_t clone_process(uint64_t flags, pid_t want)
 {
-	struct clone_args a = { .flags = flags, .exit_signal = SIGCHLD, .set_tid = want > 0 ? (uintptr_t)&want : 0, .set_tid_size = want > 0 };
+	struct clone_args a = {
+		.flags = flags, .exit_signal = SIGCHLD, .set_tid = want > 0 ? (uintptr_t)&want : 0, .set_tid_size = want > 0
+	};
 
 	return (pid_t)syscall(SYS_clone3, &a, sizeof(a));
 }
@@ -129,7 +134,8 @@ static _Noreturn void run_pid1(int control, parent_prepare prepare, void *arg)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGCHLD, SIG_IGN); /* nobody asks for exit statuses: the kernel reaps */
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		_exit(92);
 	if (prepare)
 		prepare(arg);
@@ -402,7 +408,8 @@ static __attribute__((unused)) pid_t start_victim(struct fixture *f, struct pare
 	}
 }
 
-/* Every generator is where its count says. The later of two places may be half written when a thread is stopped there, the other one cannot be. */
+/* Every generator is where its count says. The later of two places may be half written when a thread is stopped there, the other
+ * one cannot be. */
 static __attribute__((unused)) void check_counters(const struct fixture *f)
 {
 	for (uint64_t i = 0; i <= N_SPIN; i++) {
@@ -416,8 +423,8 @@ static __attribute__((unused)) void check_counters(const struct fixture *f)
 				found = true;
 		}
 		if (!found)
-			fail_msg("thread %d has lost its way: %llu %llx, %llu %llx", (int)i, (unsigned long long)slot[0], (unsigned long long)slot[1],
-				 (unsigned long long)slot[2], (unsigned long long)slot[3]);
+			fail_msg("thread %d has lost its way: %llu %llx, %llu %llx", (int)i, (unsigned long long)slot[0],
+			         (unsigned long long)slot[1], (unsigned long long)slot[2], (unsigned long long)slot[3]);
 	}
 }
 
@@ -515,7 +522,9 @@ static __attribute__((unused)) struct fm_criu *criu_in(struct fixture *f, const 
 
 static __attribute__((unused)) struct fm_criu_dump_opts dump_opts(bool lazy)
 {
-	return (struct fm_criu_dump_opts){ .root_ns_pid = ROOT_PID, .lazy = lazy, .timeout_ms = TIMEOUT_MS, .cancel_fd = -1, .log_level = log_level() };
+	return (struct fm_criu_dump_opts){
+		.root_ns_pid = ROOT_PID, .lazy = lazy, .timeout_ms = TIMEOUT_MS, .cancel_fd = -1, .log_level = log_level()
+	};
 }
 
 static __attribute__((unused)) struct fm_criu_restore_opts restore_opts(bool lazy)

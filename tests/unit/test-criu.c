@@ -2,8 +2,10 @@
 /*
  * test-criu.c - real CRIU in real parents (criu-lab.h): freezing, moving, giving up, failing.
  *
- * Lazy restores are served by a small fault server in here, straight from the stopped source's memory, as the product's pager does over the network.
- * FM_TEST_CRIU_BENCH=1 also prints times for Redis with 0, 100 and 512 MB. FM_TEST_CRIU_LOG=<folder> makes CRIU write full logs and keeps the last ones there.
+ * Lazy restores are served by a small fault server in here, straight from the stopped source's memory, as the product's pager does
+ * over the network.
+ * FM_TEST_CRIU_BENCH=1 also prints times for Redis with 0, 100 and 512 MB. FM_TEST_CRIU_LOG=<folder> makes CRIU write full logs and
+ * keeps the last ones there.
  *
  * Needs root, python3, nsenter, ip, and CRIU in FM_CRIU_PREFIX (environment) or the default prefix.
  */
@@ -57,7 +59,8 @@ static bool is_lazy(const struct pager *p, pid_t ns_pid, uint64_t addr)
 
 static void serve_events(struct pager *p, size_t task);
 
-/* One page. While the task changes its mappings the kernel says EAGAIN until we have read of it; EEXIST: there already, but somebody may still wait. */
+/* One page. While the task changes its mappings the kernel says EAGAIN until we have read of it; EEXIST: there already, but
+ * somebody may still wait. */
 static void fill(struct pager *p, size_t task, uint64_t addr)
 {
 	unsigned char page[4096] = { 0 };
@@ -139,7 +142,8 @@ static void *pager_thread(void *arg)
 	int sock = -1;
 
 	for (;;) {
-		struct pollfd fds[2 + MAX_TASKS] = { { .fd = p->stop, .events = POLLIN }, { .fd = sock >= 0 ? sock : p->listener, .events = POLLIN } };
+		struct pollfd fds[2 + MAX_TASKS] = { { .fd = p->stop, .events = POLLIN },
+			                             { .fd = sock >= 0 ? sock : p->listener, .events = POLLIN } };
 		size_t n = p->n_tasks;
 
 		for (size_t i = 0; i < n; i++)
@@ -184,7 +188,8 @@ static void pager_finish(struct pager *p)
 				fill(p, t, p->ranges[i].vaddr + k * 4096);
 		close(p->tasks[t].uffd);
 	}
-	print_message("    %zu tasks, %zu ranges, %lu faults, %lu pages copied, finished %d\n", p->n_tasks, p->n_ranges, p->faults, p->pages, p->finished);
+	print_message("    %zu tasks, %zu ranges, %lu faults, %lu pages copied, finished %d\n", p->n_tasks, p->n_ranges, p->faults,
+	              p->pages, p->finished);
 	close(p->listener);
 	close(p->stop);
 	free(p->ranges);
@@ -363,7 +368,9 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared)
 	parent_stop(&f->a);
 	parent_start(&f->a);
 	network_cable(f, &f->a, "ca");
-	m = (struct move){ .from = &f->b, .to = &f->a, .from_cable = "cb", .to_cable = "ca", .client = m.client, .lazy = lazy, .prepared = prepared };
+	m = (struct move){
+		.from = &f->b, .to = &f->a, .from_cable = "cb", .to_cable = "ca", .client = m.client, .lazy = lazy, .prepared = prepared
+	};
 	move(f, &m, root);
 	close(m.client);
 }
@@ -435,13 +442,16 @@ static void test_killed_agent(void **state)
 		}
 		pid_t agent = fork();
 		if (agent == 0) {
-			struct fm_criu_start_opts so = { .ns_pid = restoring ? f->b.pid : f->a.pid, .avoid_pid = 1000, .images_dirfd = restoring ? f->incoming : f->images };
+			struct fm_criu_start_opts so = { .ns_pid = restoring ? f->b.pid : f->a.pid,
+				                         .avoid_pid = 1000,
+				                         .images_dirfd = restoring ? f->incoming : f->images };
 			struct fm_criu_restore_opts r = restore_opts(false);
 			struct fm_criu_dump_opts d = dump_opts(true);
 			struct fm_criu *c = NULL;
 			pid_t copy = 0;
 
-			if (fm_criu_start(&f->install, &so, &c, NULL) < 0 || (restoring ? fm_criu_restore_begin(c, &r, &copy, NULL) : fm_criu_dump_begin(c, &d, NULL)) < 0)
+			if (fm_criu_start(&f->install, &so, &c, NULL) < 0 ||
+			    (restoring ? fm_criu_restore_begin(c, &r, &copy, NULL) : fm_criu_dump_begin(c, &d, NULL)) < 0)
 				_exit(1);
 			raise(SIGKILL);
 		}
@@ -849,8 +859,23 @@ static void redis_move(struct fixture *f, int mib)
 {
 	/* Without any capability, and where CRIU has CAP_SYS_RESOURCE (it reads the limits of others' processes), not as root either. */
 	const char *uid = have_capability(24) ? "--reuid=65534" : "--reuid=0";
-	char *const argv[] = { (char *)"setpriv", (char *)uid, (char *)"--clear-groups", (char *)"--bounding-set=-all", (char *)"--no-new-privs", (char *)"redis-server", (char *)"--save", (char *)"",
-			       (char *)"--protected-mode", (char *)"no", (char *)"--port", (char *)"7000", (char *)"--dir", (char *)"/tmp", (char *)"--enable-debug-command", (char *)"yes", NULL };
+	char *const argv[] = { (char *)"setpriv",
+		               (char *)uid,
+		               (char *)"--clear-groups",
+		               (char *)"--bounding-set=-all",
+		               (char *)"--no-new-privs",
+		               (char *)"redis-server",
+		               (char *)"--save",
+		               (char *)"",
+		               (char *)"--protected-mode",
+		               (char *)"no",
+		               (char *)"--port",
+		               (char *)"7000",
+		               (char *)"--dir",
+		               (char *)"/tmp",
+		               (char *)"--enable-debug-command",
+		               (char *)"yes",
+		               NULL };
 	char before[64], after[64];
 	struct fm_criu_dump_opts d = dump_opts(true);
 	struct fm_criu_restore_opts r = restore_opts(true);

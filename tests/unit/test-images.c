@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* test-images.c - reading pagemap images: right ones, and everything an evil host could send. Images written by CRIU itself are read in test-criu.c. */
+/* test-images.c - reading pagemap images: right ones, and everything an evil host could send. Images written by CRIU itself are
+ * read in test-criu.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -179,7 +180,8 @@ static void test_hostile(void **state)
 		fm_buf_done(&b);
 	}
 	/* field number 0, a group, a varint without end, one of 65 bits, a length beyond the record */
-	const char *const bad[] = { "\x01\x01", "\x0b", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", "\x0a\x05" };
+	const char *const bad[] = { "\x01\x01", "\x0b", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+		                    "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", "\x0a\x05" };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(bad); i++) {
 		b = image();
 		fm_buf_add(&e, bad[i], strlen(bad[i]));
@@ -238,7 +240,9 @@ static void test_folder(void **state)
 	put_entry(&b, 0x600000, 4, LAZY);
 	write_image(fd, "pagemap-500.img", &b);
 	/* of no process, or no image at all */
-	static const char *const others[] = { "pagemap-shmem-7.img", "pagemap-.img", "pagemap-0.img", "pagemap-5x.img", "pagemap-+5.img", "pagemap-99999999999999999999.img", "pagemap-5.img.tmp" };
+	static const char *const others[] = { "pagemap-shmem-7.img", "pagemap-.img",   "pagemap-0.img",
+		                              "pagemap-5x.img",      "pagemap-+5.img", "pagemap-99999999999999999999.img",
+		                              "pagemap-5.img.tmp" };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(others); i++) {
 		b = (struct fm_buf)FM_BUF_INIT;
 		fm_buf_add(&b, "junk", 4);

@@ -139,7 +139,7 @@ static void test_asking(void **state)
 	/* what the parent has and the child lacks is wanted, and the other way round */
 	fm_space_set_done(s, 0, 1000);
 	assert_false(fm_task_next_wanted(task, 0, UINT64_MAX, 256, &page, &n));
-	assert_int_equal(fm_table_fork(t, s, -1, &child, NULL), 0);
+	assert_int_equal(fm_table_fork(t, s, &child, NULL), 0);
 	assert_int_equal(child->missing, 0);
 	fm_table_drop(t, child);
 	assert_int_equal(task->state, FM_TASK_HERE);
@@ -256,7 +256,7 @@ static void play(const struct fixture *f, unsigned seed)
 		check(s, &parent);
 	}
 	child = parent;
-	assert_int_equal(fm_table_fork(t, s, -1, &c, NULL), 0);
+	assert_int_equal(fm_table_fork(t, s, &c, NULL), 0);
 	for (unsigned i = 0; i < 60; i++) {
 		random_step(t, s, &parent, &seed);
 		random_step(t, c, &child, &seed);
@@ -358,7 +358,7 @@ static void test_many_children(void **state)
 	assert_int_equal(fm_table_add(t, 5, -1, &s, NULL), 0);
 	/* the space of those that are gone is used again: the file does not grow */
 	for (int i = 0; i < 10000; i++) {
-		assert_int_equal(fm_table_fork(t, s, -1, &c, NULL), 0);
+		assert_int_equal(fm_table_fork(t, s, &c, NULL), 0);
 		fm_table_drop(t, c);
 	}
 	char path[128];
@@ -366,7 +366,7 @@ static void test_many_children(void **state)
 	(void)snprintf(path, sizeof(path), "%s/" FM_PAGER_STATE_NAME, ((struct fixture *)*state)->dir);
 	assert_int_equal(fm_read_file(path, 1u << 20, &data, NULL, &e), 0);
 	free(data);
-	while (fm_table_fork(t, s, -1, &c, &e) == 0)
+	while (fm_table_fork(t, s, &c, &e) == 0)
 		n++;
 	assert_int_equal(n, FM_PAGER_MAX_SPACES);
 	assert_int_equal(e.code, FM_E_RESOURCE_EXHAUSTED);

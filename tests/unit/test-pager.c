@@ -389,6 +389,16 @@ static void test_guard_fails_at_the_end(void **state)
 	assert_int_equal(fm_pager_wait(l->pager, HANG_MS, -1, &e), -1);
 	assert_int_equal(e.code, FM_E_UNAVAILABLE);
 	victim_must_succeed(v);
+
+	/* with a new pager and a new guard it is done at once, and needs no source */
+	fm_pager_free(l->pager);
+	l->pager = NULL;
+	l->refuse_drop = false;
+	assert_int_equal(l->n_kept, 1);
+	if (lab_recover(l, &e) < 0)
+		fail_msg("%s", e.message);
+	lab_wait_done(l);
+	assert_int_equal(l->n_kept, 0);
 }
 
 /* A pager for which nobody comes. */
