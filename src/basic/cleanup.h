@@ -21,14 +21,14 @@
 
 #define _fm_cleanup_(f) __attribute__((cleanup(f)))
 
-#define FM_DEFINE_CLEANUP(type, func)                          \
-	static inline void func##p(type *p)                    \
-	{                                                      \
-		int saved = errno;                             \
-		if (*p)                                        \
-			func(*p);                              \
-		errno = saved;                                 \
-	}                                                      \
+#define FM_DEFINE_CLEANUP(type, func)                                                                                                      \
+	static inline void func##p(type *p)                                                                                                \
+	{                                                                                                                                  \
+		int saved = errno;                                                                                                         \
+		if (*p)                                                                                                                    \
+			func(*p);                                                                                                          \
+		errno = saved;                                                                                                             \
+	}                                                                                                                                  \
 	struct fm_require_semicolon
 
 static inline void fm_freep(void *p)
@@ -62,22 +62,22 @@ static inline void fm_closedirp(DIR **d)
 	errno = saved;
 }
 
-#define _fm_free_ _fm_cleanup_(fm_freep)
-#define _fm_close_ _fm_cleanup_(fm_closep)
-#define _fm_fclose_ _fm_cleanup_(fm_fclosep)
+#define _fm_free_     _fm_cleanup_(fm_freep)
+#define _fm_close_    _fm_cleanup_(fm_closep)
+#define _fm_fclose_   _fm_cleanup_(fm_fclosep)
 #define _fm_closedir_ _fm_cleanup_(fm_closedirp)
 
-#define FM_TAKE_PTR(p)                         \
-	({                                     \
-		__typeof__(p) fm_taken_ = (p); \
-		(p) = NULL;                    \
-		fm_taken_;                     \
+#define FM_TAKE_PTR(p)                                                                                                                     \
+	({                                                                                                                                 \
+		__typeof__(p) fm_taken_ = (p);                                                                                             \
+		(p) = NULL;                                                                                                                \
+		fm_taken_;                                                                                                                 \
 	})
-#define FM_TAKE_FD(fd)               \
-	({                           \
-		int fm_taken_ = (fd); \
-		(fd) = -1;           \
-		fm_taken_;           \
+#define FM_TAKE_FD(fd)                                                                                                                     \
+	({                                                                                                                                 \
+		int fm_taken_ = (fd);                                                                                                      \
+		(fd) = -1;                                                                                                                 \
+		fm_taken_;                                                                                                                 \
 	})
 
 #define FM_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))

@@ -83,7 +83,7 @@ static void store_text(char *dst, size_t cap, const char *text)
 	fm_str_sanitize(dst);
 }
 
-int (fm_error_set)(struct fm_error *err, enum fm_code code, const char *fmt, ...)
+int(fm_error_set)(struct fm_error *err, enum fm_code code, const char *fmt, ...)
 {
 	char text[sizeof(err->message)];
 	int saved = errno;
@@ -103,7 +103,7 @@ int (fm_error_set)(struct fm_error *err, enum fm_code code, const char *fmt, ...
 	return -1;
 }
 
-int (fm_error_errno)(struct fm_error *err, int sys_errno, const char *fmt, ...)
+int(fm_error_errno)(struct fm_error *err, int sys_errno, const char *fmt, ...)
 {
 	char text[sizeof(err->message)], reason_buf[128];
 	int saved = errno;
@@ -135,7 +135,7 @@ int (fm_error_errno)(struct fm_error *err, int sys_errno, const char *fmt, ...)
 	return -1;
 }
 
-int (fm_error_prefix)(struct fm_error *err, const char *fmt, ...)
+int(fm_error_prefix)(struct fm_error *err, const char *fmt, ...)
 {
 	char text[sizeof(err->message)];
 	int saved = errno;
@@ -162,7 +162,7 @@ int (fm_error_prefix)(struct fm_error *err, const char *fmt, ...)
 	return -1;
 }
 
-int (fm_error_hint)(struct fm_error *err, const char *fmt, ...)
+int(fm_error_hint)(struct fm_error *err, const char *fmt, ...)
 {
 	char text[sizeof(err->hint)];
 	int saved = errno;
@@ -179,7 +179,7 @@ int (fm_error_hint)(struct fm_error *err, const char *fmt, ...)
 	return -1;
 }
 
-int (fm_error_phase)(struct fm_error *err, const char *phase)
+int(fm_error_phase)(struct fm_error *err, const char *phase)
 {
 	if (err && phase && !err->phase[0])
 		store_text(err->phase, sizeof(err->phase), phase);

@@ -23,7 +23,7 @@ enum fm_code {
 	FM_OK = 0,
 	FM_E_CANCELLED = 1,
 	FM_E_UNKNOWN = 2,
-	FM_E_INVALID_ARGUMENT = 3,    /* the request can never succeed as written */
+	FM_E_INVALID_ARGUMENT = 3, /* the request can never succeed as written */
 	FM_E_DEADLINE_EXCEEDED = 4,
 	FM_E_NOT_FOUND = 5,
 	FM_E_ALREADY_EXISTS = 6,
@@ -34,18 +34,18 @@ enum fm_code {
 	FM_E_OUT_OF_RANGE = 11,
 	FM_E_UNIMPLEMENTED = 12,
 	FM_E_INTERNAL = 13,
-	FM_E_UNAVAILABLE = 14,        /* peer or service not reachable now; retry later */
-	FM_E_DATA_LOSS = 15,          /* checksum, short file, corrupt image */
+	FM_E_UNAVAILABLE = 14, /* peer or service not reachable now; retry later */
+	FM_E_DATA_LOSS = 15,   /* checksum, short file, corrupt image */
 	FM_E_UNAUTHENTICATED = 16,
 	_FM_CODE_MAX
 };
 
 struct fm_error {
 	enum fm_code code;
-	int sys_errno;      /* errno that caused it, 0 when none */
-	char phase[32];     /* where in a migration: "dump", "restore", …; "" when it does not matter */
-	char message[768];  /* one line, what was asked and what went wrong */
-	char hint[256];     /* one line, what to do next; may be "" */
+	int sys_errno;     /* errno that caused it, 0 when none */
+	char phase[32];    /* where in a migration: "dump", "restore", …; "" when it does not matter */
+	char message[768]; /* one line, what was asked and what went wrong */
+	char hint[256];    /* one line, what to do next; may be "" */
 };
 
 #define FM_ERROR_INIT ((struct fm_error){ .code = FM_OK })
@@ -73,13 +73,36 @@ int fm_error_phase(struct fm_error *err, const char *phase);
  * The five above always return -1. These wrappers let compilers and analyzers see it, so that they know that an output of a function
  * which ended in `return fm_error_…` was not used, instead of warning about it.
  */
-#define fm_error_set(...) ({ (void)(fm_error_set)(__VA_ARGS__); -1; })
-#define fm_error_errno(...) ({ (void)(fm_error_errno)(__VA_ARGS__); -1; })
-#define fm_error_prefix(...) ({ (void)(fm_error_prefix)(__VA_ARGS__); -1; })
-#define fm_error_hint(...) ({ (void)(fm_error_hint)(__VA_ARGS__); -1; })
-#define fm_error_phase(...) ({ (void)(fm_error_phase)(__VA_ARGS__); -1; })
+#define fm_error_set(...)                                                                                                                  \
+	({                                                                                                                                 \
+		(void)(fm_error_set)(__VA_ARGS__);                                                                                         \
+		-1;                                                                                                                        \
+	})
+#define fm_error_errno(...)                                                                                                                \
+	({                                                                                                                                 \
+		(void)(fm_error_errno)(__VA_ARGS__);                                                                                       \
+		-1;                                                                                                                        \
+	})
+#define fm_error_prefix(...)                                                                                                               \
+	({                                                                                                                                 \
+		(void)(fm_error_prefix)(__VA_ARGS__);                                                                                      \
+		-1;                                                                                                                        \
+	})
+#define fm_error_hint(...)                                                                                                                 \
+	({                                                                                                                                 \
+		(void)(fm_error_hint)(__VA_ARGS__);                                                                                        \
+		-1;                                                                                                                        \
+	})
+#define fm_error_phase(...)                                                                                                                \
+	({                                                                                                                                 \
+		(void)(fm_error_phase)(__VA_ARGS__);                                                                                       \
+		-1;                                                                                                                        \
+	})
 
-static inline bool fm_error_is_set(const struct fm_error *err) { return err && err->code != FM_OK; }
+static inline bool fm_error_is_set(const struct fm_error *err)
+{
+	return err && err->code != FM_OK;
+}
 void fm_error_clear(struct fm_error *err);
 
 /* "NOT_FOUND" <-> FM_E_NOT_FOUND. to_string never returns NULL; from_string returns FM_E_UNKNOWN for unknown names. */

@@ -25,9 +25,9 @@
 #include "basic/io.h"
 #include "basic/str.h"
 
-#define UNIX_BACKLOG 128
+#define UNIX_BACKLOG         128
 #define UNIX_CONNECT_SECONDS 10
-#define FDS_MAX 16
+#define FDS_MAX              16
 
 static void addrinfo_done(struct addrinfo **ai)
 {
@@ -195,8 +195,11 @@ static int resolve(const char *address, bool passive, struct addrinfo **ret, str
 	if (rc == EAI_SYSTEM)
 		return fm_error_errno(err, errno, "looking up '%.128s'", host);
 	if (rc)
-		return fm_error_set(err, rc == EAI_AGAIN ? FM_E_UNAVAILABLE : rc == EAI_MEMORY ? FM_E_RESOURCE_EXHAUSTED : FM_E_NOT_FOUND,
-				    "looking up '%.128s': %s", host, gai_strerror(rc));
+		return fm_error_set(err,
+		                    rc == EAI_AGAIN    ? FM_E_UNAVAILABLE
+		                    : rc == EAI_MEMORY ? FM_E_RESOURCE_EXHAUSTED
+		                                       : FM_E_NOT_FOUND,
+		                    "looking up '%.128s': %s", host, gai_strerror(rc));
 	return 0;
 }
 
@@ -354,8 +357,8 @@ int fm_send_with_fds(int sock, const void *buf, size_t n, const int *fds, size_t
 	ssize_t put;
 
 	if (n == 0 || n_fds > FDS_MAX)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "sending a message of %zu bytes with %zu descriptors (1.. and 0..%d)", n, n_fds,
-				    FDS_MAX);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "sending a message of %zu bytes with %zu descriptors (1.. and 0..%d)", n,
+		                    n_fds, FDS_MAX);
 	if (n_fds) {
 		struct cmsghdr *c;
 
@@ -435,7 +438,8 @@ int fm_recv_with_fds(int sock, void *buf, size_t cap, size_t *ret_len, int *fds,
 			(void)close(taken[i]);
 		if (m.msg_flags & MSG_TRUNC)
 			return fm_error_set(err, FM_E_DATA_LOSS, "receiving a message: it is longer than the %zu bytes expected", cap);
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "receiving a message: it carries more than the %zu descriptors expected", max);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "receiving a message: it carries more than the %zu descriptors expected",
+		                    max);
 	}
 	if (count)
 		memcpy(fds, taken, count * sizeof(int));

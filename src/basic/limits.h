@@ -3,19 +3,19 @@
 #ifndef FM_BASIC_LIMITS_H
 #define FM_BASIC_LIMITS_H
 
-#define FM_MAX_HOSTS 4096
+#define FM_MAX_HOSTS               4096
 #define FM_MAX_CONTAINERS_PER_HOST 4096
-#define FM_MAX_MIGRATIONS_ACTIVE 64            /* a manager's worker threads */
-#define FM_MAX_RPC_MESSAGE_BYTES (4u << 20)    /* gRPC's own default */
-#define FM_MAX_CONFIG_BYTES (1u << 20)         /* an OCI config.json */
-#define FM_MAX_TREE_PROCESSES 4096
-#define FM_MAX_FRAME_BYTES (1u << 20)          /* one frame of the page stream */
-#define FM_MAX_IMAGE_FILE_BYTES (64ull << 30)
-#define FM_MAX_IMAGE_FILES 65536
-#define FM_MAX_PATH 4096
-#define FM_MAX_NAME 64
-#define FM_MAX_JOURNAL_BYTES (4u << 20)
-#define FM_MAX_LABELS 64
-#define FM_MAX_NEIGHBOURS 1024
+#define FM_MAX_MIGRATIONS_ACTIVE   64         /* a manager's worker threads */
+#define FM_MAX_RPC_MESSAGE_BYTES   (4u << 20) /* gRPC's own default */
+#define FM_MAX_CONFIG_BYTES        (1u << 20) /* an OCI config.json */
+#define FM_MAX_TREE_PROCESSES      4096
+#define FM_MAX_FRAME_BYTES         (1u << 20) /* one frame of the page stream */
+#define FM_MAX_IMAGE_FILE_BYTES    (64ull << 30)
+#define FM_MAX_IMAGE_FILES         65536
+#define FM_MAX_PATH                4096
+#define FM_MAX_NAME                64
+#define FM_MAX_JOURNAL_BYTES       (4u << 20)
+#define FM_MAX_LABELS              64
+#define FM_MAX_NEIGHBOURS          1024
 
 #endif

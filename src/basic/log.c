@@ -19,10 +19,10 @@
 #include "basic/clock.h"
 #include "basic/str.h"
 
-#define MESSAGE_MAX 2048
+#define MESSAGE_MAX    2048
 #define NAME_MAX_SHOWN 64
-#define FIELD_MAX 512
-#define ECS_VERSION "8.11.0"
+#define FIELD_MAX      512
+#define ECS_VERSION    "8.11.0"
 
 struct fm_log {
 	int fd;
@@ -119,7 +119,7 @@ void fm_log_set_observer(struct fm_log *log, fm_log_observer fn, void *userdata)
 }
 
 void fm_log_write(struct fm_log *log, enum fm_log_level level, const char *component, const struct fm_log_fields *fields, const char *fmt,
-		  ...)
+                  ...)
 {
 	static const struct fm_log_fields no_fields;
 	char message[MESSAGE_MAX], name[NAME_MAX_SHOWN], line[MESSAGE_MAX + NAME_MAX_SHOWN + 32];

@@ -37,16 +37,15 @@ struct fm_log;
 struct fm_log *fm_log_new(int fd, enum fm_log_format format, enum fm_log_level min_level);
 void fm_log_free(struct fm_log *log);
 
-
 /* An observer also gets every line that passes min_level, formatted as human text without newline (used by the manager to keep a
  * migration's lines in the store). One observer; set it before threads start. Called with no lock held, possibly concurrently. */
 typedef void (*fm_log_observer)(void *userdata, enum fm_log_level level, const char *component, const struct fm_log_fields *fields,
-				const char *line);
+                                const char *line);
 void fm_log_set_observer(struct fm_log *log, fm_log_observer fn, void *userdata);
 
 /* log may be NULL (silently drops), fields may be NULL. */
 void fm_log_write(struct fm_log *log, enum fm_log_level level, const char *component, const struct fm_log_fields *fields, const char *fmt,
-		  ...) __attribute__((format(printf, 5, 6)));
+                  ...) __attribute__((format(printf, 5, 6)));
 
 const char *fm_log_level_to_string(enum fm_log_level level);
 /* returns -1 for unknown names */

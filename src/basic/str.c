@@ -51,7 +51,8 @@ int fm_snprintf(char *buf, size_t cap, struct fm_error *err, const char *fmt, ..
 	n = vsnprintf(buf, cap, fmt, ap);
 	va_end(ap);
 	if (n < 0 || (size_t)n >= cap)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "text '%.64s…' of %d bytes does not fit into %zu", cap ? buf : "", n, cap);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "text '%.64s…' of %d bytes does not fit into %zu", cap ? buf : "", n,
+		                    cap);
 	return 0;
 }
 

@@ -19,7 +19,10 @@ char *fm_xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* snprintf that reports truncation: -1 with RESOURCE_EXHAUSTED. */
 int fm_snprintf(char *buf, size_t cap, struct fm_error *err, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-struct fm_buf { char *data; size_t len, cap; }; /* data is NUL-terminated when not NULL */
+struct fm_buf {
+	char *data;
+	size_t len, cap;
+}; /* data is NUL-terminated when not NULL */
 #define FM_BUF_INIT ((struct fm_buf){ 0 })
 void fm_buf_add(struct fm_buf *b, const void *data, size_t n);
 void fm_buf_addf(struct fm_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -34,7 +37,10 @@ FM_DEFINE_CLEANUP(char **, fm_strv_free);
 /* Appends a copy; *v may be NULL. */
 void fm_strv_add(char ***v, const char *s);
 
-static inline bool fm_streq(const char *a, const char *b) { return a && b && __builtin_strcmp(a, b) == 0; }
+static inline bool fm_streq(const char *a, const char *b)
+{
+	return a && b && __builtin_strcmp(a, b) == 0;
+}
 bool fm_str_startswith(const char *s, const char *prefix);
 bool fm_str_endswith(const char *s, const char *suffix);
 /*

@@ -58,7 +58,7 @@ static int look_alone(const struct doctor_options *o, FM_PB(DoctorResponse) * *r
 static int print_findings(const FM_PB(DoctorResponse) * r, const struct fm_client_options *o)
 {
 	unsigned bad = 0;
-	for (size_t i = 0; i < r->n_findings; i++) {
+	for (size_t i = 0; r && i < r->n_findings; i++) {
 		const FM_PB(Finding) *f = r->findings[i];
 		bool is_bad = fm_streq(f->severity, "problem") || fm_streq(f->severity, "leftover");
 		bad += is_bad;

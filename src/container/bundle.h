@@ -21,20 +21,21 @@
 
 #include "basic/error.h"
 
-#define FM_NEST_MOUNT "/.fleximigrate/nest"
-#define FM_NEST_RUN_MOUNT "/.fleximigrate/run"
-#define FM_ANNOTATION_NAME "org.fleximigrate.name"
-#define FM_ANNOTATION_KIND "org.fleximigrate.kind"
+#define FM_NEST_MOUNT           "/.fleximigrate/nest"
+#define FM_NEST_RUN_MOUNT       "/.fleximigrate/run"
+#define FM_ANNOTATION_NAME      "org.fleximigrate.name"
+#define FM_ANNOTATION_KIND      "org.fleximigrate.kind"
 #define FM_ANNOTATION_MIGRATION "org.fleximigrate.migration"
 
 struct fm_bundle_info {
-	char *rootfs;            /* absolute */
-	char *netns_path;        /* linux.namespaces network path, "" private, NULL host's network */
+	char *rootfs;     /* absolute */
+	char *netns_path; /* linux.namespaces network path, "" private, NULL host's network */
 	uint64_t memory_limit_bytes;
-	uid_t uid; gid_t gid;    /* process.user */
+	uid_t uid;
+	gid_t gid; /* process.user */
 	bool terminal;
 	char **args;
-	char **volumes;          /* host paths bind-mounted read-write */
+	char **volumes; /* host paths bind-mounted read-write */
 };
 void fm_bundle_info_done(struct fm_bundle_info *i);
 
@@ -47,17 +48,17 @@ int fm_bundle_read(const char *bundle, char **ret_config, struct fm_bundle_info 
 int fm_bundle_parse(const char *config, const char *base, struct fm_bundle_info *ret, struct fm_error *err);
 
 struct fm_instance_spec {
-	const char *instances_dir;  /* <state>/instances */
+	const char *instances_dir; /* <state>/instances */
 	const char *instance;
-	const char *name;           /* the container's */
-	const char *config;         /* user's config.json text */
-	const char *rootfs;         /* absolute path to use as root */
-	const char *netns_path;     /* NULL = as written */
-	const char *cgroup_path;    /* linux.cgroupsPath, e.g. "/fleximigrate/src/redis" */
-	const char *migration_id;   /* annotation while incoming, or NULL */
+	const char *name;         /* the container's */
+	const char *config;       /* user's config.json text */
+	const char *rootfs;       /* absolute path to use as root */
+	const char *netns_path;   /* NULL = as written */
+	const char *cgroup_path;  /* linux.cgroupsPath, e.g. "/fleximigrate/src/redis" */
+	const char *migration_id; /* annotation while incoming, or NULL */
 	bool nested;
-	bool wait;                  /* nested: do not start the application, a tree will be adopted */
-	const char *nest_binary;    /* host path of fleximigrate-nest */
+	bool wait;               /* nested: do not start the application, a tree will be adopted */
+	const char *nest_binary; /* host path of fleximigrate-nest */
 };
 /* Writes the folder and returns the bundle path (malloc). Fails before writing anything when the config is unusable. ALREADY_EXISTS when
  * there is such an instance. */

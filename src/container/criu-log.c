@@ -3,8 +3,7 @@
  * criu-log.c - what CRIU says about a failure, made short.
  *
  * The first error line names the cause, the last ones where it gave up; both are shown. Lines that are always there, or that only
- * repeat that
- * it failed (or that we refused), are left out. What a user can do about the known ones is a table of signs.
+ * repeat that it failed (or that we refused), are left out. What a user can do about the known ones is a table of signs.
  */
 #include "container/criu-internal.h"
 
@@ -107,7 +106,9 @@ void fm_criu_log_errors(int images_dirfd, const char *log_file, int stderr_fd, c
 
 const char *fm_criu_log_advice(const char *errors)
 {
-	static const struct { const char *sign, *hint; } known[] = {
+	static const struct {
+		const char *sign, *hint;
+	} known[] = {
 		{ "tee: Operation not permitted", "raise the limit on memory in pipes: sysctl fs.pipe-user-pages-soft=0" },
 		{ "Can't get rlimit", "CRIU needs CAP_SYS_RESOURCE here to save processes of other users than root" },
 		{ "In-flight connection", "a client was waiting to be accepted at this moment; try again" },

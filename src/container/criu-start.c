@@ -3,9 +3,8 @@
  * criu-start.c - getting `criu swrk` running inside a parent container.
  *
  * CRIU runs as real root with all capabilities, but in the mount namespace of a container that we must not trust: whatever it opens by
- * path may have
- * been put there to be executed by it. So everything that is code comes by descriptor from the host's prefix, and every path that
- * would lead elsewhere is closed:
+ * path may have been put there to be executed by it. So everything that is code comes by descriptor from the host's prefix, and every
+ * path that would lead elsewhere is closed:
  *
  *   the loader and the program   sealed memfd copies: nobody inside can write to them through /proc/PID/exe
  *   /etc/ld.so.preload           no option of the loader turns it off: the name is blanked in the copy of the loader
@@ -13,23 +12,19 @@
  *   /etc/criu/default.conf       --no-default-config (it could name scripts to run)
  *   plugins in /usr/lib/criu     --libdir to a folder that never holds any (/proc/self/task)
  *   iptables, sh, … from PATH    PATH=/dev/null: CRIU finds none and goes on; nothing we ask for needs them
- *   /run/criu.kdat               CRIU's cache of kernel features. It decides, among other things, up to which capability the bounding
- *   set is cleared: a
- *                                forged one would hand out capabilities. In the copy of the program the name is replaced by a relative
- *                                one, i.e. a file in CRIU's
- *                                work folder, the images folder. Where that is a tmpfs, CRIU also keeps the cache there and later
- *                                requests are spared the 50 ms of probing,
- *                                whatever the container has on /run.
+ *   /run/criu.kdat               in the copy of the program the name is replaced by a relative one (below)
+ *
+ * criu.kdat is CRIU's cache of kernel features. It decides, among other things, up to which capability the bounding set is cleared: a
+ * forged one would hand out capabilities. The relative name leads to CRIU's work folder, the images folder. Where that is a tmpfs, CRIU
+ * keeps the cache there, and later requests are spared the 50 ms of probing, whatever the container has on /run.
  *
  * Way in: fork; the child enters the namespaces and clones with CLONE_PARENT, because a pid namespace takes effect for children only:
- * CRIU is in the namespace
- * and yet our own child, to be waited for. CRIU's pid is chosen with set_tid where the caller wants pids kept free. It waits before
- * exec until we have put it into the cgroups.
- * Between fork and exec only async-signal-safe calls: the process has threads.
+ * CRIU is in the namespace and yet our own child, to be waited for. CRIU's pid is chosen with set_tid where the caller wants pids kept
+ * free. It waits before exec until we have put it into the cgroups. Between fork and exec only async-signal-safe calls: the process has
+ * threads.
  *
  * --address is given a word that is no address: after a refused `post-dump` CRIU would still open its lazy page server (and wait for a
- * client with
- * the tree frozen); so it fails before a socket exists, and CRIU undoes the dump at once.
+ * client with the tree frozen); so it fails before a socket exists, and CRIU undoes the dump at once.
  */
 #include "container/criu-internal.h"
 

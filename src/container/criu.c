@@ -2,33 +2,29 @@
 /*
  * criu.c - the conversation with one `criu swrk`.
  *
- * The socket keeps message borders (SEQPACKET); CRIU is strictly request and answer, except that between the two it sends
- * notifications and waits for each to be
- * acknowledged. A notification is the only place where we can hold it, so dump and restore are split there:
+ * The socket keeps message borders (SEQPACKET); CRIU is strictly request and answer, except that between the two it sends notifications
+ * and waits for each to be acknowledged. A notification is the only place where we can hold it, so dump and restore are split there:
  *
- *   NEW --dump_prepare--> pre-dump = DUMP_READY --dump_begin--> … query-ext-files (acknowledged) … post-dump = DUMPED --dump_end
- *   (refuses)--> answer, exit = ENDED
- *   NEW --restore_prepare--> RESTORE_READY --restore_begin--> … post-restore = RESTORED --commit (acknowledges)--> pre-resume,
- *   post-resume, answer, exit = ENDED
- *                                                                                       --abort (refuses)--> CRIU kills what it made,
- *                                                                                       answer, exit = ENDED
+ *   NEW --dump_prepare--> pre-dump = DUMP_READY
+ *       --dump_begin--> … query-ext-files (acknowledged) … post-dump = DUMPED
+ *       --dump_end (refuses)--> answer, exit = ENDED
+ *   NEW --restore_prepare--> RESTORE_READY
+ *       --restore_begin--> … post-restore = RESTORED
+ *       --commit (acknowledges)--> pre-resume, post-resume, answer, exit = ENDED
+ *       --abort (refuses)--> CRIU kills what it made, answer, exit = ENDED
  *
  * There is no notification between CRIU's own preparations (kernel features, options) and its reading of the images. So inventory.img,
- * the first image that it opens, is a named
- * pipe for that while: CRIU waits in open(2). When it does, the name is removed; restore_begin writes the real file's bytes into the
- * pipe.
+ * the first image that it opens, is a named pipe for that while: CRIU waits in open(2). When it does, the name is removed;
+ * restore_begin writes the real file's bytes into the pipe.
  *
  * A refused post-dump (criu/cr-dump.c, cr_dump_finish): TCP repair is turned off, links made for the dump are removed, then the lazy
- * page server "fails" at the
- * address that is none (criu-start.c), then every thread gets its registers back and is let go as "alive". A SIGSTOP that was queued
- * meanwhile is taken by the
- * kernel before the first instruction: nothing of the tree runs.
+ * page server "fails" at the address that is none (criu-start.c), then every thread gets its registers back and is let go as "alive". A
+ * SIGSTOP that was queued meanwhile is taken by the kernel before the first instruction: nothing of the tree runs.
  *
  * Giving up (deadline, cancel, free) never kills a CRIU that holds tasks, as long as it answers at all: a killed tracer lets go of
- * tasks in the middle of
- * its injected code. Instead our end of the socket is shut, which CRIU takes for a refusal at its next notification; only a CRIU that
- * does not end within GIVE_UP_MS is killed.
- * The same happens by itself when our process dies. A restore that is given up is killed together with everything CRIU has made.
+ * tasks in the middle of its injected code. Instead our end of the socket is shut, which CRIU takes for a refusal at its next
+ * notification; only a CRIU that does not end within GIVE_UP_MS is killed. The same happens by itself when our process dies. A restore
+ * that is given up is killed together with everything CRIU has made.
  */
 #include "container/criu-internal.h"
 
@@ -37,6 +33,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -48,13 +45,13 @@
 #include "criu-rpc.pb-c.h"
 
 #define MAX_MESSAGE_BYTES (64u << 10)
-#define GIVE_UP_MS 10000
-#define WARM_UP_MS 10000
+#define GIVE_UP_MS        10000
+#define WARM_UP_MS        10000
 #define GHOST_LIMIT_BYTES (64u << 20) /* a deleted file that is still open travels inside the images, up to this size */
 
-#define DUMP_LOG "dump.log"
+#define DUMP_LOG    "dump.log"
 #define RESTORE_LOG "restore.log"
-#define INVENTORY "inventory.img"
+#define INVENTORY   "inventory.img"
 
 enum criu_state { CRIU_NEW, CRIU_DUMP_READY, CRIU_RESTORE_READY, CRIU_DUMPING, CRIU_DUMPED, CRIU_RESTORING, CRIU_RESTORED, CRIU_ENDED };
 
@@ -62,14 +59,17 @@ struct fm_criu {
 	struct fm_criu_process process;
 	int images_dirfd; /* -1: none */
 	enum criu_state state;
-	bool lazy_pages;  /* this kernel and CRIU can */
-	pid_t root;       /* restored, host pid; 0 before */
-	int inventory;    /* RESTORE_READY: our end of the pipe in place of inventory.img */
+	bool lazy_pages; /* this kernel and CRIU can */
+	pid_t root;      /* restored, host pid; 0 before */
+	int inventory;   /* RESTORE_READY: our end of the pipe in place of inventory.img */
 	unsigned char buffer[MAX_MESSAGE_BYTES];
 };
 
 /* What to wait for: until when, unless the descriptor becomes readable. */
-struct patience { uint64_t deadline; int cancel_fd; };
+struct patience {
+	uint64_t deadline;
+	int cancel_fd;
+};
 
 static struct patience patience_ms(int timeout_ms, int cancel_fd)
 {

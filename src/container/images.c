@@ -3,10 +3,9 @@
  * images.c - pagemap-<pid>.img of CRIU.
  *
  * A file is two magic words, then records: u32 length, protobuf message, all little-endian as CRIU writes them on every machine we run
- * on. The first record is the head (which
- * pages file), the others are entries: vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags = 4, nr_pages = 5 (where present, it
- * counts instead of 2).
- * Decoded by hand: five varints do not need a library, there is nothing to allocate, and the input is hostile.
+ * on. The first record is the head (which pages file), the others are entries: vaddr = 1, compat_nr_pages = 2, in_parent = 3, flags =
+ * 4, nr_pages = 5 (where present, it counts instead of 2). Decoded by hand: five varints do not need a library, there is nothing to
+ * allocate, and the input is hostile.
  *
  * The vector grows when its length is a power of two, so that no capacity has to be carried along.
  */
@@ -24,16 +23,18 @@
 #include "basic/io.h"
 #include "basic/str.h"
 
-#define IMAGE_MAGIC 0x54564319u
-#define PAGEMAP_MAGIC 0x56084025u
-#define FLAG_LAZY (1u << 1)
-#define MAX_RECORD_BYTES 256u
+#define IMAGE_MAGIC       0x54564319u
+#define PAGEMAP_MAGIC     0x56084025u
+#define FLAG_LAZY         (1u << 1)
+#define MAX_RECORD_BYTES  256u
 #define MAX_PAGEMAP_BYTES (256u << 20)
-#define MAX_TOTAL_PAGES (1ull << 32)
-#define MAX_RANGES (1u << 24)
-#define MAX_ADDRESS (1ull << 57) /* user space of five-level page tables */
+#define MAX_TOTAL_PAGES   (1ull << 32)
+#define MAX_RANGES        (1u << 24)
+#define MAX_ADDRESS       (1ull << 57) /* user space of five-level page tables */
 
-struct reader { const unsigned char *p, *end; };
+struct reader {
+	const unsigned char *p, *end;
+};
 
 static bool take_u32(struct reader *r, uint32_t *ret)
 {
@@ -82,7 +83,9 @@ static bool skip_field(struct reader *r, unsigned wire)
 	return true;
 }
 
-struct entry { uint64_t vaddr, n_pages, flags; };
+struct entry {
+	uint64_t vaddr, n_pages, flags;
+};
 
 static bool parse_entry(struct reader r, struct entry *ret)
 {

@@ -10,7 +10,11 @@
 
 #include "basic/error.h"
 
-struct fm_lazy_range { pid_t ns_pid; uint64_t vaddr; uint64_t n_pages; };
+struct fm_lazy_range {
+	pid_t ns_pid;
+	uint64_t vaddr;
+	uint64_t n_pages;
+};
 
 /* From every pagemap-<pid>.img of the folder, entries with PE_LAZY; sorted by (pid, vaddr). *ret malloc'ed; total pages limited to
  * 2^32. */

@@ -30,31 +30,34 @@
 
 #include "basic/error.h"
 
-#define FM_NEST_FIRST_PID 500
-#define FM_NEST_EXIT_MOVED 97   /* documented exit status of a parent whose tree has been moved away */
-#define FM_NEST_EXIT_SETUP 98   /* the nest itself could not work; reason on stderr */
-#define FM_NEST_MAX_KEPT 64
-#define FM_NEST_VERSION 1
+#define FM_NEST_FIRST_PID  500
+#define FM_NEST_EXIT_MOVED 97 /* documented exit status of a parent whose tree has been moved away */
+#define FM_NEST_EXIT_SETUP 98 /* the nest itself could not work; reason on stderr */
+#define FM_NEST_MAX_KEPT   64
+#define FM_NEST_VERSION    1
 
 enum fm_nest_op {
 	FM_NEST_STATUS = 1,
-	FM_NEST_ADOPT = 2,    /* arg: pid (in the nest's namespace) of the restored root, from now on the application. State EMPTY only. */
-	FM_NEST_HOLD = 3,     /* stop forwarding signals; does not stop the tree */
+	FM_NEST_ADOPT = 2, /* arg: pid (in the nest's namespace) of the restored root, from now on the application. State EMPTY only. */
+	FM_NEST_HOLD = 3,  /* stop forwarding signals; does not stop the tree */
 	FM_NEST_UNHOLD = 4,
-	FM_NEST_LEAVE = 5,    /* the application's end is expected: the tree has moved away. When it is gone, exit FM_NEST_EXIT_MOVED. */
-	FM_NEST_KEEP = 6,     /* keep the attached descriptor under `key` (not UINT64_MAX); replaces an older one of the same key */
-	FM_NEST_FETCH = 7,    /* reply carries duplicates of up to 16 kept descriptors with key >= arg, their keys in reply.keys */
-	FM_NEST_DROP = 8,     /* close the descriptor of `key`; key UINT64_MAX = all */
+	FM_NEST_LEAVE = 5, /* the application's end is expected: the tree has moved away. When it is gone, exit FM_NEST_EXIT_MOVED. */
+	FM_NEST_KEEP = 6,  /* keep the attached descriptor under `key` (not UINT64_MAX); replaces an older one of the same key */
+	FM_NEST_FETCH = 7, /* reply carries duplicates of up to 16 kept descriptors with key >= arg, their keys in reply.keys */
+	FM_NEST_DROP = 8,  /* close the descriptor of `key`; key UINT64_MAX = all */
 };
 
 enum fm_nest_state { FM_NEST_EMPTY = 1, FM_NEST_RUNNING = 2, FM_NEST_HELD = 3, FM_NEST_GONE = 4, FM_NEST_EXITED = 5 };
 
-struct fm_nest_request { uint32_t version, op; uint64_t arg, key; };
+struct fm_nest_request {
+	uint32_t version, op;
+	uint64_t arg, key;
+};
 struct fm_nest_reply {
 	uint32_t version, state;
-	int32_t error;        /* 0 or errno */
-	int32_t app_pid;      /* in the nest's pid namespace, 0 = none */
-	int32_t exit_status;  /* when EXITED: wait status */
+	int32_t error;       /* 0 or errno */
+	int32_t app_pid;     /* in the nest's pid namespace, 0 = none */
+	int32_t exit_status; /* when EXITED: wait status */
 	uint32_t n_kept;
 	uint32_t n_keys;
 	uint32_t reserved;
@@ -66,7 +69,12 @@ struct fm_nest_reply {
  * No socket is NOT_FOUND, nobody listening UNAVAILABLE, a listener that is not the PID 1 of another pid namespace PERMISSION_DENIED (the
  * application may have replaced the socket), a request that does not fit the state FAILED_PRECONDITION.
  */
-struct fm_nest_status { enum fm_nest_state state; pid_t app_ns_pid; int exit_status; unsigned n_kept; };
+struct fm_nest_status {
+	enum fm_nest_state state;
+	pid_t app_ns_pid;
+	int exit_status;
+	unsigned n_kept;
+};
 int fm_nest_status(const char *control_dir, struct fm_nest_status *ret, struct fm_error *err);
 int fm_nest_adopt(const char *control_dir, pid_t ns_pid, struct fm_error *err);
 int fm_nest_hold(const char *control_dir, int on, struct fm_error *err);

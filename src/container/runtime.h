@@ -24,18 +24,23 @@ const char *fm_container_status_to_string(enum fm_container_status s); /* lower 
 struct fm_instance {
 	char id[128];
 	enum fm_container_status status;
-	pid_t pid;              /* host pid of its PID 1; 0 when stopped */
+	pid_t pid; /* host pid of its PID 1; 0 when stopped */
 	char bundle[4096];
-	char owner_name[64];    /* annotation org.fleximigrate.name, "" when it is not ours */
+	char owner_name[64]; /* annotation org.fleximigrate.name, "" when it is not ours */
 	uint64_t created_ms;
 };
 
-struct fm_checkpoint_opts { const char *image_dir, *work_dir; bool tcp_established; int timeout_ms; };
+struct fm_checkpoint_opts {
+	const char *image_dir, *work_dir;
+	bool tcp_established;
+	int timeout_ms;
+};
 struct fm_restore_opts {
 	const char *image_dir, *work_dir, *bundle;
-	const char *criu_config; /* file of more CRIU options (one a line, "action-script PATH"), or NULL; changes the bundle's annotation */
+	const char
+	        *criu_config; /* file of more CRIU options (one a line, "action-script PATH"), or NULL; changes the bundle's annotation */
 	bool tcp_established;
-	int timeout_ms;          /* 0 = 10 minutes; likewise above */
+	int timeout_ms; /* 0 = 10 minutes; likewise above */
 	int log_fd;
 };
 
@@ -60,10 +65,16 @@ struct fm_runtime_ops {
 	int (*restore)(struct fm_runtime *rt, const char *id, const struct fm_restore_opts *o, struct fm_error *err);
 	void (*free)(struct fm_runtime *rt);
 };
-struct fm_runtime { const struct fm_runtime_ops *ops; };
+struct fm_runtime {
+	const struct fm_runtime_ops *ops;
+};
 
 /* program "runc" (PATH), root "/run/runc" …, criu: wrapper path given to --criu; may be NULL until a checkpoint. */
 int fm_runtime_runc_new(const char *program, const char *root, const char *criu, struct fm_runtime **ret, struct fm_error *err);
-static inline void fm_runtime_free(struct fm_runtime *rt) { if (rt) rt->ops->free(rt); }
+static inline void fm_runtime_free(struct fm_runtime *rt)
+{
+	if (rt)
+		rt->ops->free(rt);
+}
 
 #endif

@@ -3,9 +3,8 @@
  * tree-blockers.c - what CRIU would refuse, or what would stay behind, found in /proc without touching the tree.
  *
  * A snapshot of a running tree: good for a warning at planning time, no promise. Everything listed here was refused by CRIU 4.2
- * (files.c, sk-inet.c, namespaces.c, proc_parse.c) or
- * is lost silently because the parent's namespaces are not dumped (System V objects, processes outside the tree).
- * Sockets are looked at through pidfd_getfd: a duplicate for the time of two getsockopt calls.
+ * (files.c, sk-inet.c, namespaces.c, proc_parse.c) or is lost silently because the parent's namespaces are not dumped (System V
+ * objects, processes outside the tree). Sockets are looked at through pidfd_getfd: a duplicate for the time of two getsockopt calls.
  */
 #include "container/criu.h"
 
@@ -36,14 +35,14 @@
 #define IPPROTO_MPTCP 262
 #endif
 
-#define MAX_FINDINGS 64 /* more do not help anybody */
-#define MEM_MAJOR 1
-#define TTY_MAJOR 4
-#define TTYAUX_MAJOR 5
-#define MISC_MAJOR 10
-#define TUN_MINOR 200
+#define MAX_FINDINGS     64 /* more do not help anybody */
+#define MEM_MAJOR        1
+#define TTY_MAJOR        4
+#define TTYAUX_MAJOR     5
+#define MISC_MAJOR       10
+#define TUN_MINOR        200
 #define UNIX98_PTY_FIRST 128
-#define UNIX98_PTY_LAST 143
+#define UNIX98_PTY_LAST  143
 
 struct search {
 	pid_t nest, root;
@@ -54,7 +53,11 @@ struct search {
 };
 
 /* One process of the tree. */
-struct subject { pid_t pid, ns_pid; char comm[32]; int dir, pidfd; };
+struct subject {
+	pid_t pid, ns_pid;
+	char comm[32];
+	int dir, pidfd;
+};
 
 static void subject_done(struct subject *s)
 {
@@ -124,7 +127,9 @@ static void check_socket(struct search *s, const struct subject *p, int number)
 static void check_anon(struct search *s, const struct subject *p, const char *kind)
 {
 	static const char *const good[] = { "[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]" };
-	static const struct { const char *kind, *text; } bad[] = {
+	static const struct {
+		const char *kind, *text;
+	} bad[] = {
 		{ "[io_uring]", "uses io_uring, which cannot be saved" },
 		{ "[perf_event]", "has a performance counter (perf_event) open, which cannot be saved" },
 		{ "[userfaultfd]", "handles page faults itself (userfaultfd), which cannot be saved" },
@@ -264,25 +269,46 @@ static bool in_pid_namespace(pid_t pid, const struct stat *ns)
 	return stat(path, &st) == 0 && st.st_ino == ns->st_ino;
 }
 
+/* 0 when it has ended */
+static pid_t parent_of(pid_t pid)
+{
+	_fm_free_ char *text = NULL;
+	char path[32], *p;
+	int ppid = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	if (fm_read_file(path, 4096, &text, NULL, NULL) < 0 || !(p = strrchr(text, ')')) || sscanf(p + 1, " %*c %d", &ppid) != 1)
+		return 0;
+	return ppid;
+}
+
 /* Is it one of our own (a CRIU waiting in the parent), or a child of one? Follows parents, as long as they are in the parent's pid
  * namespace, up to us. */
 static bool is_ours(pid_t pid, const struct stat *ns)
 {
 	for (int depth = 0; depth < 8 && in_pid_namespace(pid, ns); depth++) {
-		_fm_free_ char *text = NULL;
-		char path[32], *p;
-		int ppid = 0;
-		pid_t inner = 0;
+		pid_t ppid = parent_of(pid), inner = 0;
 
-		snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-		if (fm_read_file(path, 4096, &text, NULL, NULL) < 0 || !(p = strrchr(text, ')')) || sscanf(p + 1, " %*c %d", &ppid) != 1)
-			return false;
 		/* The parent's PID 1 may be our child as well; it does not count. */
-		if (fm_proc_ns_pid(pid, &inner, NULL) < 0 || inner == 1)
+		if (ppid == 0 || fm_proc_ns_pid(pid, &inner, NULL) < 0 || inner == 1)
 			return false;
 		if (ppid == getpid())
 			return true;
 		pid = ppid;
+	}
+	return false;
+}
+
+/* Has the tree grown by it since the snapshot? Its parents lead to the tree's root then, unless one of them ends while we look. */
+static bool has_joined(const struct search *s, pid_t pid, const struct stat *ns)
+{
+	for (int attempt = 0; attempt < 3; attempt++) {
+		pid_t p = pid;
+
+		while (p > 0 && p != s->root && p != s->nest && in_pid_namespace(p, ns))
+			p = parent_of(p);
+		if (p == s->root || parent_of(pid) == 0)
+			return true;
 	}
 	return false;
 }
@@ -305,7 +331,7 @@ static void check_strangers(struct search *s)
 			continue;
 		if (!in_pid_namespace(pid, &nest) || fm_proc_state(pid) == 'Z')
 			continue;
-		if (!open_subject(pid, &p) || p.ns_pid == 1 || is_ours(pid, &nest))
+		if (!open_subject(pid, &p) || p.ns_pid == 1 || is_ours(pid, &nest) || has_joined(s, pid, &nest))
 			continue;
 		note(s, &p, "does not belong to the application (docker exec?) and would stay behind");
 	}
@@ -342,7 +368,10 @@ static void check_sysv(struct search *s)
 		;
 	if (!WIFEXITED(status))
 		return;
-	static const struct { int bit; const char *text; } kinds[] = {
+	static const struct {
+		int bit;
+		const char *text;
+	} kinds[] = {
 		{ 1, "the container has System V shared memory, which would stay behind" },
 		{ 2, "the container has System V semaphores, which would stay behind" },
 		{ 4, "the container has System V message queues, which would stay behind" },

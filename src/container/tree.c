@@ -3,10 +3,9 @@
  * tree.c - a tree of processes as one thing: stop, continue, kill. (What CRIU cannot dump: tree-blockers.c.)
  *
  * A running tree cannot be listed exactly: while we read, it forks. So it is stopped in passes: list, send SIGSTOP to whoever has not
- * got it yet, until a pass finds
- * nobody new and everybody found stands still. A process that stands still (stopped, or held by a tracer) cannot fork, hence the list
- * is then complete. SIGSTOP to a task that ptrace holds is
- * queued, and taken before its next instruction.
+ * got it yet, until a pass finds nobody new and everybody found stands still. A process that stands still (stopped, or held by a
+ * tracer) cannot fork, hence the list is then complete. SIGSTOP to a task that ptrace holds is queued, and taken before its next
+ * instruction.
  *
  * A wrong number must not stop the host: a root that is no single process, init, or an ancestor of ours (or us) is refused before the
  * first signal.
@@ -29,9 +28,12 @@
 #include "basic/str.h"
 
 #define STOP_TIMEOUT_MS 5000
-#define POLL_MS 1
+#define POLL_MS         1
 
-struct pid_set { pid_t pids[FM_MAX_TREE_PROCESSES]; size_t n; };
+struct pid_set {
+	pid_t pids[FM_MAX_TREE_PROCESSES];
+	size_t n;
+};
 
 static bool has_pid(const struct pid_set *s, pid_t pid)
 {

@@ -33,11 +33,11 @@
 #include "basic/str.h"
 
 #define DEFAULT_TIMEOUT_MS 30000
-#define TERM_GRACE_MS 2000
-#define KILL_GRACE_MS 5000
-#define KEEP_BYTES (64u << 10) /* of each stream */
-#define TAIL_BYTES 512u        /* the end of a longer stream, for the message */
-#define MAX_KEEP_FD 65536      /* bounds the list of descriptors to close */
+#define TERM_GRACE_MS      2000
+#define KILL_GRACE_MS      5000
+#define KEEP_BYTES         (64u << 10) /* of each stream */
+#define TAIL_BYTES         512u        /* the end of a longer stream, for the message */
+#define MAX_KEEP_FD        65536       /* bounds the list of descriptors to close */
 
 /* One captured stream: its first KEEP_BYTES, and its last TAIL_BYTES. */
 struct capture {
@@ -390,7 +390,7 @@ static int report_stopped(struct run *r, enum wake why, int timeout_ms, bool sto
 	else {
 		last_line(&r->err_out, line, sizeof(line));
 		(void)fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "running %s: not finished within %d ms%s%s", r->name, timeout_ms,
-				   *line ? ": " : "", line);
+		                   *line ? ": " : "", line);
 	}
 	if (!stopped)
 		(void)fm_error_hint(err, "process %d did not even end by SIGKILL: frozen cgroup or stuck device?", (int)r->pid);
@@ -408,8 +408,9 @@ static int report_failed(struct run *r, int status, struct fm_error *err)
 		return fm_error_set(err, FM_E_INTERNAL, "running %s: its exit status was taken by somebody else", r->name);
 	if (status > 128 && status <= 128 + SIGRTMAX)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "running %s: ended with status %d (as if by SIG%s)%s%s", r->name, status,
-				    sigabbrev_np(status - 128) ? sigabbrev_np(status - 128) : "?", *line ? ": " : "", line);
-	return fm_error_set(err, FM_E_FAILED_PRECONDITION, "running %s: ended with status %d%s%s", r->name, status, *line ? ": " : "", line);
+		                    sigabbrev_np(status - 128) ? sigabbrev_np(status - 128) : "?", *line ? ": " : "", line);
+	return fm_error_set(err, FM_E_FAILED_PRECONDITION, "running %s: ended with status %d%s%s", r->name, status, *line ? ": " : "",
+	                    line);
 }
 
 int fm_child_run(char *const *argv, const struct fm_child_opts *opts, struct fm_child_result *ret, struct fm_error *err)

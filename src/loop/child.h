@@ -18,12 +18,12 @@
 #include "basic/error.h"
 
 struct fm_child_opts {
-	int timeout_ms;          /* 0 = 30 s */
-	const int *keep_fds;     /* descriptors that stay open in the child, all > 2, -1-terminated; NULL none */
-	char *const *env;        /* NULL = environ */
-	int stdout_fd;           /* >0: use instead of capturing; 0 = capture */
-	int stderr_fd;           /* likewise */
-	int cancel_fd;           /* >0: readable = terminate early, CANCELLED */
+	int timeout_ms;      /* 0 = 30 s */
+	const int *keep_fds; /* descriptors that stay open in the child, all > 2, -1-terminated; NULL none */
+	char *const *env;    /* NULL = environ */
+	int stdout_fd;       /* >0: use instead of capturing; 0 = capture */
+	int stderr_fd;       /* likewise */
+	int cancel_fd;       /* >0: readable = terminate early, CANCELLED */
 };
 
 struct fm_child_result {

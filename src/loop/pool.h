@@ -23,9 +23,11 @@ int fm_pool_submit(struct fm_pool *p, void (*fn)(void *arg), void *arg, struct f
  */
 void fm_pool_free(struct fm_pool *p);
 
-struct fm_stop { int fd; };
+struct fm_stop {
+	int fd;
+};
 int fm_stop_init(struct fm_stop *s, struct fm_error *err);
-void fm_stop_request(struct fm_stop *s);       /* async-signal-safe */
+void fm_stop_request(struct fm_stop *s); /* async-signal-safe */
 bool fm_stop_requested(const struct fm_stop *s);
 void fm_stop_done(struct fm_stop *s);
 

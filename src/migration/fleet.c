@@ -12,6 +12,17 @@
 #include "basic/str.h"
 #include "migration/pb.h"
 
+#define SETTLED_MAX 64
+#define SETTLED_MS  3000
+
+/* What this manager has done itself is newer than a report that was on its way meanwhile: for a moment it counts more. */
+struct settled {
+	char name[128];
+	char host[64]; /* where it is; "" = nowhere */
+	char left[64]; /* where it is no more; "" = nothing is known */
+	uint64_t until_ms;
+};
+
 struct fm_fleet {
 	pthread_mutex_t lock;
 	struct fm_store *store;
@@ -19,6 +30,8 @@ struct fm_fleet {
 	size_t n_hosts;
 	FM_PB(Container) * *containers;
 	size_t n_containers;
+	struct settled settled[SETTLED_MAX];
+	size_t next_settled;
 };
 
 /* ---------------------------------------------------------------- under the lock */
@@ -41,6 +54,53 @@ static bool is_online(const FM_PB(Host) * h)
 	return fm_realtime_ms() < h->last_seen_unix_ms + FM_FLEET_OFFLINE_MS;
 }
 
+static void settle(struct fm_fleet *f, const char *name, const char *host, const char *left)
+{
+	struct settled *e = NULL;
+	for (size_t i = 0; i < SETTLED_MAX && !e; i++)
+		if (fm_streq(f->settled[i].name, name))
+			e = &f->settled[i];
+	if (!e)
+		e = &f->settled[f->next_settled++ % SETTLED_MAX];
+	(void)snprintf(e->name, sizeof(e->name), "%s", name);
+	(void)snprintf(e->host, sizeof(e->host), "%s", host);
+	(void)snprintf(e->left, sizeof(e->left), "%s", left);
+	e->until_ms = fm_now_ms() + SETTLED_MS;
+}
+
+static const struct settled *find_settled(struct fm_fleet *f, const char *name)
+{
+	for (size_t i = 0; i < SETTLED_MAX; i++)
+		if (fm_streq(f->settled[i].name, name) && fm_now_ms() < f->settled[i].until_ms)
+			return &f->settled[i];
+	return NULL;
+}
+
+/* Was this line of a report written before what we know? */
+static bool is_outdated(struct fm_fleet *f, const FM_PB(Container) * c, const char *host)
+{
+	const struct settled *e = find_settled(f, c->name);
+	return e && (fm_streq(e->left, host) || (fm_streq(e->host, host) && !is_resident(c)));
+}
+
+/* Everything of a host that its report replaces; what we have just put there and it does not know yet stays. */
+static void drop_reported(struct fm_fleet *f, const FM_PB(ReportRequest) * r)
+{
+	size_t out = 0;
+	for (size_t i = 0; i < f->n_containers; i++) {
+		FM_PB(Container) *c = f->containers[i];
+		const struct settled *e = fm_streq(c->host, r->host->name) ? find_settled(f, c->name) : NULL;
+		bool keep = !fm_streq(c->host, r->host->name) || (e && fm_streq(e->host, c->host));
+		for (size_t k = 0; e && keep && k < r->n_containers; k++)
+			keep = !fm_streq(r->containers[k]->name, c->name) || !is_resident(r->containers[k]);
+		if (keep)
+			f->containers[out++] = c;
+		else
+			fm_pb_free(c);
+	}
+	f->n_containers = out;
+}
+
 static void set_status(struct fm_fleet *f, FM_PB(Host) * copy)
 {
 	fm_pb_set(&copy->status, is_online(copy) ? "online" : "offline");
@@ -54,7 +114,7 @@ static void drop_containers(struct fm_fleet *f, const char *host, const char *na
 	size_t out = 0;
 	for (size_t i = 0; i < f->n_containers; i++) {
 		FM_PB(Container) *c = f->containers[i];
-		if (fm_streq(c->host, host) && (!name || fm_streq(c->name, name)))
+		if (fm_streq(c->host, host) && fm_streq(c->name, name))
 			fm_pb_free(c);
 		else
 			f->containers[out++] = c;
@@ -190,8 +250,10 @@ int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct f
 	} else {
 		FM_PB_ADD(f->hosts, f->n_hosts, h);
 	}
-	drop_containers(f, h->name, NULL);
+	drop_reported(f, r);
 	for (size_t i = 0; i < r->n_containers; i++) {
+		if (is_outdated(f, r->containers[i], h->name))
+			continue;
 		FM_PB(Container) *c = fm_pb_copy(r->containers[i]);
 		fm_pb_set(&c->host, h->name);
 		FM_PB_ADD(f->containers, f->n_containers, c);
@@ -303,22 +365,41 @@ static const FM_PB(Container) * any(struct fm_fleet *f, const char *name)
 	return NULL;
 }
 
+static const FM_PB(Container) * any_elsewhere(struct fm_fleet *f, const char *name, const char *host)
+{
+	for (size_t i = 0; i < f->n_containers; i++)
+		if (fm_streq(f->containers[i]->name, name) && !fm_streq(f->containers[i]->host, host))
+			return f->containers[i];
+	return NULL;
+}
+
+static const FM_PB(Container) * on_host(struct fm_fleet *f, const char *name, const char *host)
+{
+	for (size_t i = 0; i < f->n_containers; i++)
+		if (fm_streq(f->containers[i]->name, name) && fm_streq(f->containers[i]->host, host))
+			return f->containers[i];
+	return NULL;
+}
+
 void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host)
 {
 	pthread_mutex_lock(&f->lock);
-	const FM_PB(Container) *c = best(f, name);
-	c = c ? c : any(f, name);
+	/* The destination's own words are the better ones: another instance, other pids. */
+	const FM_PB(Container) *there = on_host(f, name, to_host), *from = best(f, name);
+	const FM_PB(Container) *c = there ? there : from ? from : any(f, name);
+	from = from && !fm_streq(from->host, to_host) ? from : any_elsewhere(f, name, to_host);
 	FM_PB(Container) *moved = c ? fm_pb_copy(c) : NULL;
+	_fm_free_ char *left = fm_xstrdup(from ? from->host : "");
 	if (moved) {
-		_fm_free_ char *from = fm_xstrdup(c->host);
-		if (!fm_streq(from, to_host))
-			drop_containers(f, from, name);
+		if (left[0])
+			drop_containers(f, left, name);
 		drop_containers(f, to_host, name);
 		if (!is_resident(moved))
 			fm_pb_set(&moved->status, "running");
 		fm_pb_set(&moved->host, to_host);
 		FM_PB_ADD(f->containers, f->n_containers, moved);
 	}
+	settle(f, name, to_host, left);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -328,6 +409,9 @@ void fm_fleet_container_put(struct fm_fleet *f, const FM_PB(Container) * c)
 	drop_containers(f, c->host, c->name);
 	FM_PB(Container) *copy = fm_pb_copy(c);
 	FM_PB_ADD(f->containers, f->n_containers, copy);
+	const struct settled *before = find_settled(f, c->name);
+	_fm_free_ char *left = fm_xstrdup(before && fm_streq(before->host, c->host) ? before->left : "");
+	settle(f, c->name, c->host, left);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -335,5 +419,6 @@ void fm_fleet_container_gone(struct fm_fleet *f, const char *name, const char *h
 {
 	pthread_mutex_lock(&f->lock);
 	drop_containers(f, host, name);
+	settle(f, name, "", host);
 	pthread_mutex_unlock(&f->lock);
 }

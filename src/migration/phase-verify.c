@@ -59,6 +59,8 @@ static int probe(struct fm_migration *m, const char *from, FM_PB(HealthCheck) * 
 	FM_PB(ProbeRequest) req = FLEXIMIGRATE__V1__PROBE_REQUEST__INIT;
 	_fm_pb_ FM_PB(VerifyResponse) *resp = NULL;
 	char address[64];
+	if (!m->facts->container->endpoint)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' has no network endpoint to probe", m->pb->container);
 	(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(m->facts->container->endpoint->address, "/"),
 	               m->facts->container->endpoint->address);
 	req.address = address;
@@ -161,6 +163,18 @@ int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 	        "Post-migration checks done. Verification passed for '%s'. Transitioning: VERIFICATION -> COMPLETED.", m->pb->container);
 }
 
+/* Its instance, pids and figures are other ones there; whoever asks now should not get those of the source until the next report. */
+static void refresh_fleet(struct fm_migration *m)
+{
+	FM_PB(InspectRequest) req = FLEXIMIGRATE__V1__INSPECT_REQUEST__INIT;
+	_fm_pb_ FM_PB(InspectResponse) *resp = NULL;
+	req.container = m->pb->container;
+	if (fm_call(m, m->pb->destination, FM_AGENT_INSPECT, &req, FM_CALL_TIMEOUT_MS, &resp, NULL) < 0 || !resp->container)
+		return;
+	fm_pb_set(&resp->container->host, m->pb->destination);
+	fm_fleet_container_put(m->c->o.fleet, resp->container);
+}
+
 int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 {
 	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
@@ -172,6 +186,7 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	if (fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
 	    fm_call_until_answered(m, m->pb->destination, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0)
 		return -1;
+	refresh_fleet(m);
 	fm_migration_step(m, "completed");
 	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,
 	                               "Migration of container '%s' to '%s' completed successfully. Final State: COMPLETED.",

@@ -25,26 +25,29 @@
 #include "basic/error.h"
 
 struct fm_endpoint_config {
-	char bridge[IFNAMSIZ];    /* must exist */
-	char ifname[IFNAMSIZ];    /* inside the container, "eth0" */
+	char bridge[IFNAMSIZ];      /* must exist */
+	char ifname[IFNAMSIZ];      /* inside the container, "eth0" */
 	char host_ifname[IFNAMSIZ]; /* host end, "fm" + 8 hex digits, see fm_endpoint_host_ifname */
 	uint8_t mac[6];
 	struct in_addr address;
 	uint8_t prefix_len;
-	struct in_addr gateway;   /* 0 = none */
-	uint32_t mtu;             /* 0 = the bridge's */
+	struct in_addr gateway; /* 0 = none */
+	uint32_t mtu;           /* 0 = the bridge's */
 };
 
 /* Parse the user's words. mac NULL or "" derives a locally administered one from name. INVALID_ARGUMENT names the wrong part.
  * host_ifname is derived from name too; a caller with a better instance id overwrites it (fm_endpoint_host_ifname). ifname and gateway may
  * be NULL or "". */
 int fm_endpoint_config_parse(const char *bridge, const char *ifname, const char *mac, const char *address, const char *gateway,
-			     const char *name, struct fm_endpoint_config *ret, struct fm_error *err);
+                             const char *name, struct fm_endpoint_config *ret, struct fm_error *err);
 /* Interface name for an instance on a host; stable, unique per (instance). */
 void fm_endpoint_host_ifname(const char *instance, char ret[IFNAMSIZ]);
 void fm_mac_format(const uint8_t mac[6], char ret[18]);
 
-struct fm_neighbour { struct in_addr address; uint8_t mac[6]; };
+struct fm_neighbour {
+	struct in_addr address;
+	uint8_t mac[6];
+};
 
 struct fm_endpoint;
 
@@ -52,9 +55,10 @@ struct fm_endpoint;
  * issue. */
 struct fm_redirect_ops {
 	const char *name;
-	int (*open)(struct fm_endpoint *e, struct fm_error *err);     /* make the port forward; 1 ms budget */
-	int (*close_inbound)(struct fm_endpoint *e, struct fm_error *err); /* nothing reaches the container any more; what it sends still leaves */
-	int (*close)(struct fm_endpoint *e, struct fm_error *err);    /* no packet passes any more when it returns */
+	int (*open)(struct fm_endpoint *e, struct fm_error *err); /* make the port forward; 1 ms budget */
+	int (*close_inbound)(struct fm_endpoint *e,
+	                     struct fm_error *err);                /* nothing reaches the container any more; what it sends still leaves */
+	int (*close)(struct fm_endpoint *e, struct fm_error *err); /* no packet passes any more when it returns */
 	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell neighbours: gratuitous ARP request and reply */
 	bool (*is_open)(struct fm_endpoint *e);
 };

@@ -10,7 +10,11 @@
 
 #include "basic/error.h"
 
-struct fm_listener { char address[46]; uint16_t port; char protocol[5]; }; /* protocol "tcp" */
+struct fm_listener {
+	char address[46];
+	uint16_t port;
+	char protocol[5];
+}; /* protocol "tcp" */
 
 /* Listening TCP sockets (v4 and v6) in the network namespace of pid, from /proc/PID/net/tcp{,6}. *ret malloc'ed (NULL when there is none),
  * sorted by port and address, without duplicates. NOT_FOUND when the process is gone. */

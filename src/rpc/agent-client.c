@@ -146,7 +146,8 @@ static void wake(struct entry *e, int cancel_fd)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		struct fm_error ignored = FM_ERROR_INIT;
 		ProtobufCMessage *resp = NULL;
-		int r = fm_rpc_client_call(e->client, &fm_agent_methods[FM_AGENT_INFO], &req.base, WAKE_TIMEOUT_MS, cancel_fd, &resp, &ignored);
+		int r = fm_rpc_client_call(e->client, &fm_agent_methods[FM_AGENT_INFO], &req.base, WAKE_TIMEOUT_MS, cancel_fd, &resp,
+		                           &ignored);
 		if (resp)
 			protobuf_c_message_free_unpacked(resp, NULL);
 		if (r == 0 || ignored.code != FM_E_UNAVAILABLE)

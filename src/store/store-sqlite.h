@@ -104,8 +104,8 @@ sqlite3_stmt *fm_sq_stmt(struct fm_sq_conn *c, enum fm_sq_slot slot, const char 
 
 /* Binding cannot fail but by a wrong index (a defect: asserted) or memory (reported by the step). Text and blobs must live until the
  * statement is reset. */
-void fm_sq_text(sqlite3_stmt *st, int i, const char *s);         /* NULL = "" */
-void fm_sq_text_cut(sqlite3_stmt *st, int i, const char *s);     /* at most FM_STORE_MAX_TEXT bytes, whole UTF-8 characters */
+void fm_sq_text(sqlite3_stmt *st, int i, const char *s);     /* NULL = "" */
+void fm_sq_text_cut(sqlite3_stmt *st, int i, const char *s); /* at most FM_STORE_MAX_TEXT bytes, whole UTF-8 characters */
 void fm_sq_int(sqlite3_stmt *st, int i, int64_t v);
 void fm_sq_blob(sqlite3_stmt *st, int i, const void *p, size_t n);
 
@@ -132,7 +132,9 @@ int fm_sq_column_blob(sqlite3_stmt *st, int i, void **ret, size_t *ret_n, struct
 
 /* ------------------------------------------------------------------------------------------------ transactions and errors */
 
-struct fm_sq_tx { struct fm_sq_conn *conn; }; /* conn != NULL: open */
+struct fm_sq_tx {
+	struct fm_sq_conn *conn;
+}; /* conn != NULL: open */
 #define FM_SQ_TX_INIT ((struct fm_sq_tx){ 0 })
 int fm_sq_begin(struct fm_sq_tx *tx, struct fm_sq_conn *c, struct fm_error *err); /* takes the write lock */
 int fm_sq_commit(struct fm_sq_tx *tx, struct fm_error *err);
@@ -146,18 +148,18 @@ int fm_sq_no_memory(struct fm_error *err);
 /* The operations, for the table in store-sqlite.c. */
 int fm_sq_migration_create(struct fm_store *s, const struct fm_store_migration *m, uint32_t *ret_epoch, struct fm_error *err);
 int fm_sq_migration_transition(struct fm_store *s, int expected, const struct fm_store_migration *m, const char *label, const char *reason,
-			       struct fm_error *err);
+                               struct fm_error *err);
 int fm_sq_migration_update(struct fm_store *s, const struct fm_store_migration *m, struct fm_error *err);
 int fm_sq_migration_get(struct fm_store *s, const char *id, struct fm_store_migration *ret, struct fm_error *err);
 int fm_sq_migration_list(struct fm_store *s, bool active_only, size_t limit, struct fm_store_migration **ret, size_t *ret_n,
-			 struct fm_error *err);
+                         struct fm_error *err);
 int fm_sq_transition_list(struct fm_store *s, const char *id, struct fm_store_transition **ret, size_t *ret_n, struct fm_error *err);
 int fm_sq_event_append(struct fm_store *s, const char *id, const struct fm_store_event *e, uint64_t *ret_seq, struct fm_error *err);
 int fm_sq_event_list(struct fm_store *s, const char *id, uint64_t after_seq, size_t limit, struct fm_store_event **ret, size_t *ret_n,
-		     struct fm_error *err);
+                     struct fm_error *err);
 int fm_sq_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
 int fm_sq_containers_put(struct fm_store *s, const char *host, size_t n, const char *const *names, const void *const *blobs,
-			 const size_t *lens, struct fm_error *err);
+                         const size_t *lens, struct fm_error *err);
 int fm_sq_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_sq_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 

@@ -23,9 +23,9 @@
 
 #include "basic/error.h"
 
-#define FM_STORE_BUSY_MS 5000
+#define FM_STORE_BUSY_MS        5000
 #define FM_STORE_MAX_MIGRATIONS 10000
-#define FM_STORE_MAX_EVENTS 2000 /* a migration */
+#define FM_STORE_MAX_EVENTS     2000 /* a migration */
 
 struct fm_store;
 
@@ -50,10 +50,22 @@ struct fm_store_migration {
 void fm_store_migration_done(struct fm_store_migration *m);
 void fm_store_migrations_free(struct fm_store_migration *m, size_t n);
 
-struct fm_store_transition { int from, to; char label[4]; uint64_t at_ms; char *reason; };
+struct fm_store_transition {
+	int from, to;
+	char label[4];
+	uint64_t at_ms;
+	char *reason;
+};
 void fm_store_transitions_free(struct fm_store_transition *t, size_t n);
 
-struct fm_store_event { uint64_t seq; uint64_t at_ms; int level; char *component; char *line; int state; };
+struct fm_store_event {
+	uint64_t seq;
+	uint64_t at_ms;
+	int level;
+	char *component;
+	char *line;
+	int state;
+};
 void fm_store_events_free(struct fm_store_event *e, size_t n);
 
 /* path: database file (created 0600, its folder must exist), or ":memory:". Checks the file (damaged: DATA_LOSS; another program's
@@ -70,29 +82,29 @@ int fm_store_migration_create(struct fm_store *s, const struct fm_store_migratio
  * ABORTED) and the migration is not finished (else FAILED_PRECONDITION). m carries the new values: all but container, epoch and
  * created_ms, which never change. finished_ms != 0 needs COMPLETED or FAILED. label may be "". The history row's time is now. */
 int fm_store_migration_transition(struct fm_store *s, int expected, const struct fm_store_migration *m, const char *label,
-				  const char *reason, struct fm_error *err);
+                                  const char *reason, struct fm_error *err);
 
 /* Update detail and error (and nothing else) without a transition; NOT_FOUND. */
 int fm_store_migration_update(struct fm_store *s, const struct fm_store_migration *m, struct fm_error *err);
 int fm_store_migration_get(struct fm_store *s, const char *id, struct fm_store_migration *ret, struct fm_error *err);
 /* newest first; limit 0 = all that are kept */
 int fm_store_migration_list(struct fm_store *s, bool active_only, size_t limit, struct fm_store_migration **ret, size_t *ret_n,
-			    struct fm_error *err);
+                            struct fm_error *err);
 int fm_store_transition_list(struct fm_store *s, const char *migration_id, struct fm_store_transition **ret, size_t *ret_n,
-			     struct fm_error *err);
+                             struct fm_error *err);
 
 /* Log lines of a migration: appended with the next seq (e->seq is not looked at; at_ms 0 = now); at most FM_STORE_MAX_EVENTS kept a
  * migration (then the call succeeds and drops the oldest: the end of a story says why it ended). List: oldest first, limit 0 = all. */
 int fm_store_event_append(struct fm_store *s, const char *migration_id, const struct fm_store_event *e, uint64_t *ret_seq,
-			  struct fm_error *err);
+                          struct fm_error *err);
 int fm_store_event_list(struct fm_store *s, const char *migration_id, uint64_t after_seq, size_t limit, struct fm_store_event **ret,
-			size_t *ret_n, struct fm_error *err);
+                        size_t *ret_n, struct fm_error *err);
 
 /* Hosts and containers: the last report, as packed protobuf blobs, so that a restarted manager knows its fleet at once. */
 int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
 /* Replace all containers of a host. names/blobs/lens have n entries. NOT_FOUND when the host was never put. */
 int fm_store_containers_put(struct fm_store *s, const char *host, size_t n, const char *const *names, const void *const *blobs,
-			    const size_t *lens, struct fm_error *err);
+                            const size_t *lens, struct fm_error *err);
 /* For each, in the order of names; seen_ms is the host's. fn returning non-zero stops (success). Called with no lock held: fn may use
  * the store. Read in pages, so that what is changed meanwhile may be seen old or new. `blob` is never NULL. For hosts, host and name are
  * the same. */

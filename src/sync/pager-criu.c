@@ -20,8 +20,8 @@
 #include "sync/pager-internal.h"
 
 #define SOCKET_NAME "lazy-pages.socket"
-#define FINISHED 0x52535446
-#define PID_MAX (1 << 22)
+#define FINISHED    0x52535446
+#define PID_MAX     (1 << 22)
 
 int fm_pager_criu_listen(struct fm_pager *p, struct fm_error *err)
 {
@@ -154,7 +154,8 @@ static int restore_finished(struct fm_pager *p, struct fm_error *err)
 	fm_pager_criu_close(p);
 	if (absent)
 		return fm_error_set(err, FM_E_DATA_LOSS,
-				    "CRIU has finished, but process %d, of which the images list lazy pages, has no userfaultfd", (int)absent);
+		                    "CRIU has finished, but process %d, of which the images list lazy pages, has no userfaultfd",
+		                    (int)absent);
 	return 0;
 }
 

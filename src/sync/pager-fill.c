@@ -28,8 +28,8 @@
 #include "basic/clock.h"
 #include "sync/pager-internal.h"
 
-#define READS_MAX 16       /* at a time: then the others' turn */
-#define PIECE_PAGES 64u    /* put into place without giving the lock away: some 30 us */
+#define READS_MAX   16  /* at a time: then the others' turn */
+#define PIECE_PAGES 64u /* put into place without giving the lock away: some 30 us */
 
 /* ioctls; 0 or -errno, *ret_pages: how many are in place */
 
@@ -151,7 +151,7 @@ static int add_waiting(struct fm_pager *p, const struct fm_pager_space *s, uint6
 		p->cap_waiting = cap;
 	}
 	p->waiting[p->n_waiting++] =
-		(struct fm_pager_waiting){ .key = s->key, .addr = addr, .page = page, .task = s->task, .since_us = fm_now_us() };
+	        (struct fm_pager_waiting){ .key = s->key, .addr = addr, .page = page, .task = s->task, .since_us = fm_now_us() };
 	/* The answer queues behind what the background has under way. */
 	p->window = p->window / 2 > FM_PAGER_WINDOW_MIN ? p->window / 2 : FM_PAGER_WINDOW_MIN;
 	return 0;
@@ -272,7 +272,8 @@ static int read_batch(struct fm_pager *p, struct fm_pager_space *s, struct fm_er
 		return (int)n;
 	(void)fm_error_errno(err, e, "cannot read from a userfaultfd");
 	if (e == EMFILE || e == ENFILE)
-		(void)fm_error_hint(err, "a process forked and there is no descriptor left for its child: raise the agent's limit of open files");
+		(void)fm_error_hint(
+		        err, "a process forked and there is no descriptor left for its child: raise the agent's limit of open files");
 	return -1;
 }
 
@@ -281,7 +282,7 @@ void fm_pager_read_events(struct fm_pager *p, struct fm_pager_space *s)
 	struct fm_error e = FM_ERROR_INIT;
 	int n = FM_PAGER_MESSAGES;
 
-	for (int i = 0; i < READS_MAX && n == (int)FM_PAGER_MESSAGES && !s->dead; i++)
+	for (int i = 0; i < READS_MAX && n == (int)FM_PAGER_MESSAGES && !s->dead && !p->quit; i++)
 		n = read_batch(p, s, &e);
 	if (n < 0)
 		fm_pager_fatal(p, &e);
@@ -295,7 +296,7 @@ static int put_run(const struct fm_pager_space *s, const struct fm_pager_extent 
 }
 
 int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first,
-		 struct fm_error *err)
+                 struct fm_error *err)
 {
 	struct fm_pager_extent run;
 	uint64_t n = 0;
@@ -338,6 +339,6 @@ int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, u
 		return 1;
 	default:
 		return fm_error_errno(err, -r, "cannot put a page into process %d at %#llx", (int)p->table->tasks[s->task].pid,
-				      (unsigned long long)run.addr);
+		                      (unsigned long long)run.addr);
 	}
 }

@@ -14,14 +14,14 @@
 #include "sync/pager.h"
 
 #define FM_PAGER_LATENCY_BUCKETS 256
-#define FM_PAGER_WINDOW_MIN 64u /* pages */
-#define FM_PAGER_AHEAD_MAX 16u
-#define FM_PAGER_MESSAGES 16u   /* read at a time */
+#define FM_PAGER_WINDOW_MIN      64u /* pages */
+#define FM_PAGER_AHEAD_MAX       16u
+#define FM_PAGER_MESSAGES        16u /* read at a time */
 
 enum fm_pager_stream_state {
-	FM_PAGES_NONE,    /* none given yet */
+	FM_PAGES_NONE, /* none given yet */
 	FM_PAGES_UP,
-	FM_PAGES_BROKEN,  /* reported, and the stream is the caller's again */
+	FM_PAGES_BROKEN, /* reported, and the stream is the caller's again */
 };
 
 /* A fault that waits for a page of the source. */
@@ -52,10 +52,10 @@ struct fm_pager_criu {
 struct fm_pager {
 	struct fm_pager_opts o;
 	int epoll_fd;
-	int kick_fd;      /* wakes the fault thread */
-	int halt_fd;      /* readable: the receiver ends */
-	int event_fd;     /* readable: done, broken or fatal */
-	int kept_fd;      /* readable: every task is kept, or fatal */
+	int kick_fd;  /* wakes the fault thread */
+	int halt_fd;  /* readable: the receiver ends */
+	int event_fd; /* readable: done, broken or fatal */
+	int kept_fd;  /* readable: every task is kept, or fatal */
 	pthread_t fault_thread, receiver_thread;
 	bool fault_started, receiver_started;
 	atomic_bool quit; /* freed, or fatal: the threads end */
@@ -76,21 +76,27 @@ struct fm_pager {
 
 	struct fm_stream *stream;
 	enum fm_pager_stream_state stream_state;
-	bool receiving, sending;      /* a thread is in the stream */
+	bool receiving, sending; /* a thread is in the stream */
 	struct fm_error stream_error;
-	unsigned damaged;             /* streams in a row that ended in damage */
+	unsigned damaged; /* streams in a row that ended in damage */
 	bool background, finishing, done;
 
 	struct fm_pager_request *requests;
 	size_t n_requests, cap_requests;
 	struct fm_pager_waiting *waiting;
 	size_t n_waiting, cap_waiting;
-	uint64_t background_pages;    /* under way */
+	uint64_t background_pages; /* under way */
 	uint64_t window, window_max;
-	uint64_t quickest_us;         /* answer to the background on this stream */
-	bool look_again;              /* there may be something for the background to ask */
-	struct { uint32_t task; uint64_t page; } cursor; /* where the background goes on */
-	struct fm_pager_ahead { uint32_t task; uint64_t page; } ahead[FM_PAGER_AHEAD_MAX]; /* to ask right after the pages of faults */
+	uint64_t quickest_us; /* answer to the background on this stream */
+	bool look_again;      /* there may be something for the background to ask */
+	struct {
+		uint32_t task;
+		uint64_t page;
+	} cursor; /* where the background goes on */
+	struct fm_pager_ahead {
+		uint32_t task;
+		uint64_t page;
+	} ahead[FM_PAGER_AHEAD_MAX]; /* to ask right after the pages of faults */
 	size_t n_ahead;
 
 	int orphans[FM_PAGER_MESSAGES]; /* descriptors of children that could not be taken up: open, so that the children block */
@@ -110,9 +116,9 @@ void fm_pager_check_kept(struct fm_pager *p);
 int fm_pager_watch(struct fm_pager *p, int fd, uint64_t what, struct fm_error *err);
 
 /* What the fault thread's epoll reports: keys of spaces, and */
-#define FM_WATCH_KICK UINT64_MAX
+#define FM_WATCH_KICK   UINT64_MAX
 #define FM_WATCH_LISTEN (UINT64_MAX - 1)
-#define FM_WATCH_CRIU (UINT64_MAX - 2)
+#define FM_WATCH_CRIU   (UINT64_MAX - 2)
 
 /* pager-criu.c; the fault thread's, without the lock */
 int fm_pager_criu_listen(struct fm_pager *p, struct fm_error *err);
@@ -123,7 +129,7 @@ void fm_pager_criu_close(struct fm_pager *p);
 /* pager-requests.c */
 /* All that may be sent now; the fault thread's, without the lock; -1: a failure that is dealt with. */
 int fm_pager_send_requests(struct fm_pager *p);
-void *fm_pager_receive(void *pager);            /* the receiver's thread */
+void *fm_pager_receive(void *pager); /* the receiver's thread */
 
 /* pager-fill.c; with the lock */
 
@@ -140,6 +146,6 @@ void fm_pager_forget_waiting(struct fm_pager *p, uint64_t key);
  * 1: call again (or *page == end: finished), 0: the kernel changes this address space just now, -1 fatal.
  */
 int fm_pager_put(struct fm_pager *p, struct fm_pager_space *s, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first,
-		 struct fm_error *err);
+                 struct fm_error *err);
 
 #endif

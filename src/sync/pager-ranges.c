@@ -20,10 +20,10 @@
 
 #include "basic/cleanup.h"
 
-#define WORD_BITS 64u
+#define WORD_BITS       64u
 #define MAX_TOTAL_PAGES (1ull << 32)
-#define MAX_ADDRESS (1ull << 56)
-#define MAX_EXTENTS (1u << 20)
+#define MAX_ADDRESS     (1ull << 56)
+#define MAX_EXTENTS     (1u << 20)
 
 FM_DEFINE_CLEANUP(struct fm_pager_table *, fm_table_free);
 
@@ -142,10 +142,10 @@ static int check_range(const struct fm_pager_range *r, const struct fm_pager_ran
 	if (r->ns_pid <= 0 || r->vaddr % FM_PAGE_BYTES || r->n_pages == 0 || r->vaddr >= MAX_ADDRESS ||
 	    r->n_pages > (MAX_ADDRESS - r->vaddr) / FM_PAGE_BYTES)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the images list an impossible range: process %d, %llu pages at %#llx",
-				    (int)r->ns_pid, (unsigned long long)r->n_pages, (unsigned long long)r->vaddr);
+		                    (int)r->ns_pid, (unsigned long long)r->n_pages, (unsigned long long)r->vaddr);
 	if (before && before->ns_pid == r->ns_pid && r->vaddr - before->vaddr < before->n_pages * FM_PAGE_BYTES)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the images list page %#llx of process %d twice", (unsigned long long)r->vaddr,
-				    (int)r->ns_pid);
+		                    (int)r->ns_pid);
 	*total += r->n_pages;
 	if (*total > MAX_TOTAL_PAGES)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the images list more than 2^32 lazy pages");
@@ -301,7 +301,7 @@ static int set_extents(struct fm_pager_table *t, struct fm_pager_space *s, const
 
 	if (n > MAX_EXTENTS)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED,
-				    "a process has cut its memory into more than %u pieces while it was being filled", MAX_EXTENTS);
+		                    "a process has cut its memory into more than %u pieces while it was being filled", MAX_EXTENTS);
 	_fm_free_ struct fm_pager_extent *a = malloc(bytes ? bytes : 1), *p = malloc(bytes ? bytes : 1);
 	if (!a || !p)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the ranges of an address space");
@@ -352,7 +352,7 @@ static struct fm_pager_space *new_space(struct fm_pager_table *t, uint32_t task,
 	s->key = fm_pager_state_next_key(t->state);
 	use_task_extents(s, &t->tasks[task]);
 	*fm_pager_state_slot(t->state, s->slot) =
-		(struct fm_state_slot){ .key = s->key, .done_offset = offset, .task = task, .forked = forked };
+	        (struct fm_state_slot){ .key = s->key, .done_offset = offset, .task = task, .forked = forked };
 	return s;
 }
 
@@ -475,7 +475,7 @@ static int restore_extents(struct fm_pager_table *t, struct fm_pager_space *s, c
 
 	if (slot->n_extents > MAX_EXTENTS)
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: %llu extents",
-				    (unsigned long long)slot->n_extents);
+		                    (unsigned long long)slot->n_extents);
 	if (fm_pager_state_map(t->state, slot->extents_offset, bytes, &saved, err) < 0)
 		return -1;
 	struct fm_pager_extent *a = calloc(slot->n_extents + 1, sizeof(*a)), *p = calloc(slot->n_extents + 1, sizeof(*p));
@@ -500,7 +500,7 @@ static int restore_space(struct fm_pager_table *t, uint32_t i, const struct fm_s
 {
 	if (slot->task >= t->n_tasks)
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " is damaged: it has a process %u of %zu", slot->task,
-				    t->n_tasks);
+		                    t->n_tasks);
 	const struct fm_pager_task *task = &t->tasks[slot->task];
 	struct fm_pager_space *s = calloc(1, sizeof(*s));
 	void *area = NULL;
@@ -543,7 +543,7 @@ static int restore_spaces(struct fm_pager_table *t, struct fm_error *err)
 			continue;
 		if (!fm_pager_state_finished(t->state))
 			return fm_error_set(err, FM_E_DATA_LOSS, "the pager died before process %d had handed over its userfaultfd",
-					    (int)t->tasks[i].pid);
+			                    (int)t->tasks[i].pid);
 		t->tasks[i].state = FM_TASK_GONE; /* it ended, and was dropped */
 	}
 	return 0;

@@ -33,12 +33,12 @@ struct fm_pager_space {
 	uint64_t key;
 	uint32_t task;
 	uint32_t slot;
-	int fd;            /* userfaultfd, owned */
+	int fd; /* userfaultfd, owned */
 	bool forked, kept;
-	bool dead;         /* the address space is gone: to be dropped */
-	bool unguarded;    /* keeping it failed: served, but lost in a crash */
-	uint64_t missing;  /* pages not done */
-	uint64_t *done;    /* bitmap, in the state file */
+	bool dead;        /* the address space is gone: to be dropped */
+	bool unguarded;   /* keeping it failed: served, but lost in a crash */
+	uint64_t missing; /* pages not done */
+	uint64_t *done;   /* bitmap, in the state file */
 	/* Sorted by address and by page; both are the task's until the application moves something. */
 	struct fm_pager_extent *by_addr, *by_page;
 	size_t n_extents;
@@ -54,7 +54,7 @@ struct fm_pager_task {
 	struct fm_pager_extent *extents; /* as in the images: addresses of the source */
 	size_t n_extents;
 	uint64_t n_pages;
-	uint64_t *asked;                 /* bitmap */
+	uint64_t *asked; /* bitmap */
 	struct fm_pager_space *spaces;
 };
 
@@ -63,7 +63,7 @@ struct fm_pager_table {
 	size_t n_tasks;
 	struct fm_pager_extent *extents; /* all tasks' */
 	uint64_t n_pages;
-	struct fm_pager_space **spaces;  /* by key */
+	struct fm_pager_space **spaces; /* by key */
 	size_t n_spaces;
 	struct fm_pager_state *state;
 };

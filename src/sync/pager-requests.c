@@ -24,12 +24,12 @@
 #include "sync/pager-internal.h"
 #include "sync/stream-internal.h"
 
-#define SEND_MS 30000     /* forty bytes; a stream that does not take them is no use */
-#define AHEAD_PAGES 16u
-#define CHANGING_US 200   /* between two looks whether the kernel has finished changing an address space */
+#define SEND_MS        30000 /* forty bytes; a stream that does not take them is no use */
+#define AHEAD_PAGES    16u
+#define CHANGING_US    200 /* between two looks whether the kernel has finished changing an address space */
 #define CHANGING_TRIES 100
-#define DAMAGED_MAX 3
-#define QUEUE_US 10000
+#define DAMAGED_MAX    3
+#define QUEUE_US       10000
 
 /* what to ask next; with the lock */
 
@@ -40,7 +40,8 @@ static bool urgent_request(struct fm_pager *p, struct fm_pager_request *ret)
 		if (fm_task_is_asked(&p->table->tasks[w->task], w->page))
 			continue;
 		*ret = (struct fm_pager_request){ .task = w->task, .page = w->page, .n_pages = 1 };
-		p->ahead[p->n_ahead < FM_PAGER_AHEAD_MAX ? p->n_ahead++ : 0] = (struct fm_pager_ahead){ .task = w->task, .page = w->page + 1 };
+		p->ahead[p->n_ahead < FM_PAGER_AHEAD_MAX ? p->n_ahead++ : 0] =
+		        (struct fm_pager_ahead){ .task = w->task, .page = w->page + 1 };
 		p->cursor.task = w->task;
 		p->cursor.page = w->page + 1;
 		return true;
@@ -55,7 +56,8 @@ static bool ahead_request(struct fm_pager *p, struct fm_pager_request *ret)
 
 	while (p->n_ahead) {
 		const struct fm_pager_ahead *a = &p->ahead[--p->n_ahead];
-		if (!fm_task_next_wanted(&p->table->tasks[a->task], a->page, a->page + AHEAD_PAGES, AHEAD_PAGES, &page, &n) || page != a->page)
+		if (!fm_task_next_wanted(&p->table->tasks[a->task], a->page, a->page + AHEAD_PAGES, AHEAD_PAGES, &page, &n) ||
+		    page != a->page)
 			continue;
 		*ret = (struct fm_pager_request){ .task = a->task, .page = page, .n_pages = n, .background = true };
 		return true;
@@ -178,7 +180,7 @@ static size_t match(const struct fm_pager *p, uint64_t pid, uint64_t vaddr, uint
 
 /* One piece into one space. Like fm_pager_put; a space that is gone needs nothing. *ret_fd: to wait for messages. */
 static int put_piece(struct fm_pager *p, uint64_t key, uint64_t *page, uint64_t end, const uint8_t *data, uint64_t first, int *ret_fd,
-		     struct fm_error *err)
+                     struct fm_error *err)
 {
 	fm_pager_lock(p);
 	struct fm_pager_space *s = p->quit ? NULL : fm_table_space(p->table, key);
@@ -279,7 +281,7 @@ static void settle(struct fm_pager *p, size_t i, uint32_t n)
 static int refuse(const struct fm_frame_header *h, const char *why, struct fm_error *err)
 {
 	return fm_error_set(err, FM_E_DATA_LOSS, "the source sent %s: %s of process %llu at %#llx, %u bytes", why,
-			    fm_frame_to_string(h->type), (unsigned long long)h->a, (unsigned long long)h->b, h->length);
+	                    fm_frame_to_string(h->type), (unsigned long long)h->a, (unsigned long long)h->b, h->length);
 }
 
 static int take_answer(struct fm_pager *p, const struct fm_frame_header *h, const uint8_t *payload, struct fm_error *err)

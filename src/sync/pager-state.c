@@ -17,12 +17,12 @@
 
 #include "basic/cleanup.h"
 
-#define MAGIC 0x31305245474150ull /* "PAGER01" */
-#define UNIT 4096ull
+#define MAGIC        0x31305245474150ull /* "PAGER01" */
+#define UNIT         4096ull
 #define SLOTS_OFFSET UNIT
-#define SLOTS_BYTES ((uint64_t)FM_PAGER_MAX_SPACES * sizeof(struct fm_state_slot))
+#define SLOTS_BYTES  ((uint64_t)FM_PAGER_MAX_SPACES * sizeof(struct fm_state_slot))
 #define AREAS_OFFSET (SLOTS_OFFSET + SLOTS_BYTES)
-#define MAX_BYTES (64ull << 30)
+#define MAX_BYTES    (64ull << 30)
 
 struct header {
 	uint64_t magic; /* written last */
@@ -123,7 +123,7 @@ static int check_header(const struct header *h, uint64_t fingerprint, struct fm_
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " does not belong to these images");
 	if (atomic_load(&h->in_event))
 		return fm_error_set(err, FM_E_DATA_LOSS,
-				    "the pager died while it took note of a change of the tasks' memory: what changed is unknown");
+		                    "the pager died while it took note of a change of the tasks' memory: what changed is unknown");
 	return 0;
 }
 
@@ -138,7 +138,7 @@ int fm_pager_state_open(int dirfd, uint64_t fingerprint, struct fm_pager_state *
 		return fm_error_errno(err, errno, "cannot open " FM_PAGER_STATE_NAME);
 	if (!S_ISREG(sb.st_mode) || sb.st_size < (off_t)AREAS_OFFSET || sb.st_size > (off_t)MAX_BYTES || sb.st_size % (off_t)UNIT)
 		return fm_error_set(err, FM_E_DATA_LOSS, FM_PAGER_STATE_NAME " has an impossible size of %lld bytes",
-				    (long long)sb.st_size);
+		                    (long long)sb.st_size);
 	st->end = (uint64_t)sb.st_size;
 	if (map_tables(st, err) < 0 || check_header(st->header, fingerprint, err) < 0)
 		return -1;

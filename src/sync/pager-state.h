@@ -28,10 +28,10 @@ struct fm_state_slot {
 	uint64_t done_offset;    /* bitmap area */
 	uint64_t extents_offset; /* 0: where the images have them */
 	uint64_t n_extents;
-	uint32_t task;           /* index in the sorted list of tasks */
-	uint32_t live;           /* written last */
-	uint32_t kept;           /* a duplicate of the descriptor is outside this process */
-	uint32_t forked;         /* came to life after the restore */
+	uint32_t task;   /* index in the sorted list of tasks */
+	uint32_t live;   /* written last */
+	uint32_t kept;   /* a duplicate of the descriptor is outside this process */
+	uint32_t forked; /* came to life after the restore */
 	uint64_t reserved[2];
 };
 

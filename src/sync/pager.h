@@ -26,22 +26,27 @@
 
 #include "sync/stream.h"
 
-struct fm_pager_range { pid_t ns_pid; uint64_t vaddr; uint64_t n_pages; };
+struct fm_pager_range {
+	pid_t ns_pid;
+	uint64_t vaddr;
+	uint64_t n_pages;
+};
 
 struct fm_pager_opts {
-	int images_dirfd;          /* borrowed for the pager's life: socket and state file ("pager.state") live there */
+	int images_dirfd; /* borrowed for the pager's life: socket and state file ("pager.state") live there */
 	/* Lazy ranges of the images; *ret malloc'ed. Called once, when CRIU connects (and by recover). */
 	int (*load_ranges)(void *userdata, struct fm_pager_range **ret, size_t *ret_n, struct fm_error *err);
 	/* Keep a duplicate of fd under key outside this process; drop key UINT64_MAX = all. */
 	int (*keep)(void *userdata, uint64_t key, int fd, struct fm_error *err);
 	int (*drop)(void *userdata, uint64_t key, struct fm_error *err);
 	void *userdata;
-	uint32_t window_pages;     /* background pages under way; 0 = 2048 (8 MiB) */
+	uint32_t window_pages; /* background pages under way; 0 = 2048 (8 MiB) */
 };
 
 struct fm_pager;
 int fm_pager_new(const struct fm_pager_opts *o, struct fm_pager **ret, struct fm_error *err);
-int fm_pager_recover(const struct fm_pager_opts *o, const int *fds, const uint64_t *keys, size_t n, struct fm_pager **ret, struct fm_error *err); /* takes the fds */
+int fm_pager_recover(const struct fm_pager_opts *o, const int *fds, const uint64_t *keys, size_t n, struct fm_pager **ret,
+                     struct fm_error *err); /* takes the fds */
 /* Give it a (new) page stream; borrowed until the pager reports it broken, is done or is freed, or until set_stream with another one returns. On one that is done, only says so to the source. */
 int fm_pager_set_stream(struct fm_pager *p, struct fm_stream *s, struct fm_error *err);
 /* Wait until every restored process of which the images list lazy pages has handed over its userfaultfd and all are kept: before CRIU is allowed to run them. */

@@ -81,8 +81,8 @@ class Resident:
         self.more_writes()
         container = self.cluster.container(self.name)
         expect(container["host"] == host and container["status"] == "running", f"{self.name} is {container['status']} on {container['host']}, not running on {host}")
-        places = [c["host"] for c in self.cluster.json("container", "ls")["containers"] if c["name"] == self.name]
-        expect(places == [host], f"{self.name} is listed on {places}")
+        places = [(c["host"], c["status"]) for c in self.cluster.json("container", "ls")["containers"] if c["name"] == self.name]
+        expect(places == [(host, "running")], f"{self.name} is listed on {places}")
         no_leftovers(self.cluster)
 
     def conclude(self, host):

@@ -199,7 +199,7 @@ class Inputs:
                 except Exception as error:
                     raise type(error)(f"{what}: {error}") from error
                 no_leftovers(self.cluster)
-            self.refused(3, "/nonexistent/config.json", "container", "run", "bad", "--host", "src", "--bundle", "/nonexistent")
+            self.refused(3, "/nonexistent", "container", "run", "bad", "--host", "src", "--bundle", "/nonexistent")
             shutil.rmtree(bundle)
             expect([c["name"] for c in self.cluster.json("container", "ls")["containers"]] == ["redis"], "a container came into being")
 

@@ -129,8 +129,8 @@ static void twin_check(struct twin *t, const char *after)
 		if (running <= 1 && alive >= 1)
 			continue;
 		if (!t->violations++)
-			(void)snprintf(t->violation, sizeof(t->violation), "after '%s': %u running, %u alive copies of %s", after, running, alive,
-			               t->instances[c].container);
+			(void)snprintf(t->violation, sizeof(t->violation), "after '%s': %u running, %u alive copies of %s", after, running,
+			               alive, t->instances[c].container);
 	}
 }
 
@@ -309,7 +309,8 @@ static int twin_execute(struct twin *t, const char *host, const void *request, P
 	struct twin_mover *src = twin_mover(t, host, req->migration_id), *dst = src ? twin_peer(t, src) : NULL;
 	enum twin_execute how = strstr(req->migration_id, "-r") ? t->execute_back : t->execute;
 	if (!src || src->destination || src->decision != TWIN(PREPARED) || !dst || src->epoch != req->epoch)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id, host);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id,
+		                    host);
 	if (how == TWIN_UNDOES) {
 		src->decision = TWIN(ABORTED);
 		src->error_code = FM_E_DATA_LOSS;

@@ -79,7 +79,8 @@ static int full_get(struct fm_store *s, const char *id, struct fm_store_migratio
 {
 	return fm_store_migration_get(REAL(s), id, ret, err);
 }
-static int full_list(struct fm_store *s, bool active_only, size_t limit, struct fm_store_migration **ret, size_t *ret_n, struct fm_error *err)
+static int full_list(struct fm_store *s, bool active_only, size_t limit, struct fm_store_migration **ret, size_t *ret_n,
+                     struct fm_error *err)
 {
 	return fm_store_migration_list(REAL(s), active_only, limit, ret, ret_n, err);
 }
@@ -196,7 +197,6 @@ static inline void lab_stop(struct lab *l)
 	fm_coordinator_free(l->c);
 	l->c = NULL;
 }
-
 
 static inline int lab_setup(void **state)
 {

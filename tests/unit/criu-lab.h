@@ -3,11 +3,9 @@
  * criu-lab.h - parents with real inner trees, for the tests of CRIU and of trees.
  *
  * A parent is PID 1 of own pid, mount, network, IPC and UTS namespaces and starts what it is told at pid 500. The inner tree is a
- * Python program (threads that spin, threads
- * that wait, a forked child, a TCP echo server): a program a user would run, and free of the sanitizers that the test may be built
- * with. Every spinning thread steps a generator and
- * writes count and state into a shared file, so that a test sees from outside whether anything ran, and that no step was lost or
- * invented.
+ * Python program (threads that spin, threads that wait, a forked child, a TCP echo server): a program a user would run, and free of the
+ * sanitizers that the test may be built with. Every spinning thread steps a generator and writes count and state into a shared file, so
+ * that a test sees from outside whether anything ran, and that no step was lost or invented.
  */
 #ifndef FM_TESTS_CRIU_LAB_H
 #define FM_TESTS_CRIU_LAB_H
@@ -50,42 +48,44 @@
 #include "container/criu.h"
 #include "container/images.h"
 
-#define ROOT_PID 500
-#define N_SPIN 5 /* threads, and one more in a forked child */
-#define PORT 7000
+#define ROOT_PID   500
+#define N_SPIN     5 /* threads, and one more in a forked child */
+#define PORT       7000
 #define TIMEOUT_MS 60000
 
-static const char victim[] =
-	"import mmap, os, socket, struct, sys, threading, time\n"
-	"path, port, spin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
-	"f = open(path, 'r+b')\n"
-	"m = mmap.mmap(f.fileno(), 4096)\n"
-	"def step(i):\n"
-	"    s, n = i, 0\n"
-	"    while True:\n"
-	"        s = (s * 6364136223846793005 + 1442695040888963407) & 0xffffffffffffffff\n"
-	"        n += 1\n"
-	"        struct.pack_into('<QQ', m, 32 * i + 16 * (n & 1), n, s)\n"
-	"def start(fn, *a):\n"
-	"    threading.Thread(target=fn, args=a, daemon=True).start()\n"
-	"if os.fork() == 0:\n"
-	"    step(spin)\n"
-	"for i in range(spin):\n"
-	"    start(step, i)\n"
-	"start(threading.Event().wait)\n"
-	"start(time.sleep, 100000)\n"
-	"s = socket.create_server(('', port))\n"
-	"struct.pack_into('<Q', m, 4088, 1)\n"
-	"while True:\n"
-	"    c, _ = s.accept()\n"
-	"    while True:\n"
-	"        d = c.recv(65536)\n"
-	"        if not d: break\n"
-	"        c.sendall(d)\n";
+static const char victim[] = "import mmap, os, socket, struct, sys, threading, time\n"
+                             "path, port, spin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
+                             "f = open(path, 'r+b')\n"
+                             "m = mmap.mmap(f.fileno(), 4096)\n"
+                             "def step(i):\n"
+                             "    s, n = i, 0\n"
+                             "    while True:\n"
+                             "        s = (s * 6364136223846793005 + 1442695040888963407) & 0xffffffffffffffff\n"
+                             "        n += 1\n"
+                             "        struct.pack_into('<QQ', m, 32 * i + 16 * (n & 1), n, s)\n"
+                             "def start(fn, *a):\n"
+                             "    threading.Thread(target=fn, args=a, daemon=True).start()\n"
+                             "if os.fork() == 0:\n"
+                             "    step(spin)\n"
+                             "for i in range(spin):\n"
+                             "    start(step, i)\n"
+                             "start(threading.Event().wait)\n"
+                             "start(time.sleep, 100000)\n"
+                             "s = socket.create_server(('', port))\n"
+                             "struct.pack_into('<Q', m, 4088, 1)\n"
+                             "while True:\n"
+                             "    c, _ = s.accept()\n"
+                             "    while True:\n"
+                             "        d = c.recv(65536)\n"
+                             "        if not d: break\n"
+                             "        c.sendall(d)\n";
 
 /* ---- a parent: its PID 1 takes commands over a socket ---- */
 
-struct parent { pid_t pid; int control; };
+struct parent {
+	pid_t pid;
+	int control;
+};
 
 static __attribute__((unused)) void lo_up(void)
 {
@@ -277,12 +277,12 @@ static __attribute__((unused)) void echo(int fd, const char *text)
 
 struct fixture {
 	struct fm_criu_install install;
-	char dir[64];          /* scratch on tmpfs */
+	char dir[64]; /* scratch on tmpfs */
 	char script[96], counters_path[96];
-	int images;            /* <dir>/images: where the source writes */
-	int incoming;          /* <dir>/incoming: the destination's copy */
+	int images;   /* <dir>/images: where the source writes */
+	int incoming; /* <dir>/incoming: the destination's copy */
 	struct parent a, b, client;
-	uint64_t *counters;    /* the shared file */
+	uint64_t *counters; /* the shared file */
 };
 
 static int setup(void **state);
@@ -366,19 +366,19 @@ static __attribute__((unused)) int teardown(void **state)
 	return 0;
 }
 
-#define NEED(f)                                                               \
-	do {                                                                  \
-		if ((f)->images < 0) {                                        \
-			print_message("skipped: needs root, python3, CRIU\n"); \
-			skip();                                               \
-		}                                                             \
+#define NEED(f)                                                                                                                            \
+	do {                                                                                                                               \
+		if ((f)->images < 0) {                                                                                                     \
+			print_message("skipped: needs root, python3, CRIU\n");                                                             \
+			skip();                                                                                                            \
+		}                                                                                                                          \
 	} while (0)
 
-#define OK(call)                                                                                    \
-	do {                                                                                        \
-		struct fm_error oops = FM_ERROR_INIT;                                               \
-		if ((call) < 0)                                                                     \
-			fail_msg("%s: %s (%s)", #call, oops.message, oops.hint);                    \
+#define OK(call)                                                                                                                           \
+	do {                                                                                                                               \
+		struct fm_error oops = FM_ERROR_INIT;                                                                                      \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s (%s)", #call, oops.message, oops.hint);                                                           \
 	} while (0)
 
 /* How far a thread has come: the higher of its two places. */
@@ -444,8 +444,8 @@ static __attribute__((unused)) void wait_progress(const struct fixture *f)
 }
 
 /*
- * A network in which the same address moves: a client namespace with one cable to each parent, both parents 10.9.0.2, and
- * a route that says which of them is meant.
+ * A network in which the same address moves: a client namespace with one cable to each parent, both parents 10.9.0.2, and a route that
+ * says which of them is meant.
  */
 static __attribute__((unused)) void network_cable(struct fixture *f, const struct parent *p, const char *cable)
 {

@@ -44,10 +44,10 @@
 #include "sync/stream-internal.h"
 #include "sync/stream.h"
 
-#define PAGE ((uint64_t)FM_PAGE_BYTES)
-#define HANG_MS 120000
-#define MAX_RANGES 8
-#define MAX_KEPT 512
+#define PAGE        ((uint64_t)FM_PAGE_BYTES)
+#define HANG_MS     120000
+#define MAX_RANGES  8
+#define MAX_KEPT    512
 #define MAX_SOURCES 64
 #define MAX_VICTIMS 4
 
@@ -98,12 +98,12 @@ struct source {
 	pthread_t thread;
 	bool started;
 	struct fm_stream *s;
-	int raw_fd;          /* a duplicate, to send damage */
+	int raw_fd; /* a duplicate, to send damage */
 	enum source_mode mode;
 	unsigned hold_after; /* after so many requests say so on held_fd and answer no more; 0 = never */
 	unsigned cut_after;  /* shut the stream down */
 	unsigned seed;
-	int held_fd;         /* SILENT: one for each urgent request */
+	int held_fd; /* SILENT: one for each urgent request */
 	bool got_done;
 	_Atomic unsigned requests;
 	_Atomic uint64_t pages;
@@ -123,7 +123,10 @@ struct lab {
 	uint32_t window;
 
 	pthread_mutex_t lock;
-	struct { uint64_t key; int fd; } kept[MAX_KEPT];
+	struct {
+		uint64_t key;
+		int fd;
+	} kept[MAX_KEPT];
 	size_t n_kept, n_kept_ever;
 	bool keep_fails;
 	bool refuse_drop;
@@ -185,8 +188,12 @@ static inline int lab_load(void *userdata, struct fm_pager_range **ret, size_t *
 
 static inline struct fm_pager_opts lab_opts(struct lab *l)
 {
-	return (struct fm_pager_opts){ .images_dirfd = l->dirfd, .load_ranges = lab_load, .keep = lab_keep, .drop = lab_drop, .userdata = l,
-				       .window_pages = l->window };
+	return (struct fm_pager_opts){ .images_dirfd = l->dirfd,
+		                       .load_ranges = lab_load,
+		                       .keep = lab_keep,
+		                       .drop = lab_drop,
+		                       .userdata = l,
+		                       .window_pages = l->window };
 }
 
 static inline void lab_pager(struct lab *l)
@@ -216,7 +223,11 @@ static inline int lab_recover(struct lab *l, struct fm_error *err)
 
 /* ---- the source */
 
-struct asked { pid_t pid; uint64_t addr; uint32_t n; };
+struct asked {
+	pid_t pid;
+	uint64_t addr;
+	uint32_t n;
+};
 
 static inline int source_send(struct source *src, enum fm_frame type, uint64_t a, uint64_t b, const void *payload, size_t n)
 {
@@ -445,12 +456,12 @@ struct victim_side {
 	uint64_t pages;
 };
 
-#define VICTIM_CHECK(cond)                                                                              \
-	do {                                                                                            \
-		if (!(cond)) {                                                                          \
-			dprintf(2, "victim: %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #cond, errno); \
-			_exit(1);                                                                       \
-		}                                                                                       \
+#define VICTIM_CHECK(cond)                                                                                                                 \
+	do {                                                                                                                               \
+		if (!(cond)) {                                                                                                             \
+			dprintf(2, "victim: %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #cond, errno);                                    \
+			_exit(1);                                                                                                          \
+		}                                                                                                                          \
 	} while (0)
 
 static inline int victim_uffd(void)

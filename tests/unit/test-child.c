@@ -190,7 +190,7 @@ static void test_signals_and_group(void **state)
 static void test_descriptors(void **state)
 {
 	_fm_close_ int low = open("/dev/null", O_RDONLY), kept = fcntl(low, F_DUPFD_CLOEXEC, 30), leak = fcntl(low, F_DUPFD, 20),
-		       high = fcntl(low, F_DUPFD, 200), also = fcntl(low, F_DUPFD_CLOEXEC, 25);
+	               high = fcntl(low, F_DUPFD, 200), also = fcntl(low, F_DUPFD_CLOEXEC, 25);
 	int keep[] = { kept, also, -1 };
 	struct fm_child_opts opts = { .keep_fds = keep };
 	_result_ struct fm_child_result r = { 0 }, none = { 0 };
@@ -385,7 +385,7 @@ static void test_daemon_stays(void **state)
 }
 
 #define THREADS 8
-#define RUNS 10
+#define RUNS    10
 
 static void *run_many(void *arg)
 {

@@ -376,12 +376,12 @@ static int run(char **out, char **err, ...)
 	*out = capture_end(&o);
 	return rc;
 }
-#define RUN(want, ...)                                                                            \
-	do {                                                                                      \
-		free(out);                                                                        \
-		free(err);                                                                        \
-		out = err = NULL;                                                                 \
-		assert_int_equal(run(&out, &err, ##__VA_ARGS__, (char *)NULL), want);             \
+#define RUN(want, ...)                                                                                                                     \
+	do {                                                                                                                               \
+		free(out);                                                                                                                 \
+		free(err);                                                                                                                 \
+		out = err = NULL;                                                                                                          \
+		assert_int_equal(run(&out, &err, ##__VA_ARGS__, (char *)NULL), want);                                                      \
 	} while (0)
 
 static void test_verbs(void **state)
@@ -438,8 +438,9 @@ static void test_manager_not_reachable(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_fail),       cmocka_unit_test(test_json_empty),
-		cmocka_unit_test(test_json_full),  cmocka_unit_test(test_json_edges), cmocka_unit_test(test_table),
+		cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_fail),
+		cmocka_unit_test(test_json_empty), cmocka_unit_test(test_json_full),
+		cmocka_unit_test(test_json_edges), cmocka_unit_test(test_table),
 		cmocka_unit_test(test_verbs),      cmocka_unit_test(test_manager_not_reachable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

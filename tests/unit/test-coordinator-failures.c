@@ -48,7 +48,9 @@ static void test_execute_unanswered_prepared(void **state)
 {
 	struct lab *l = *state;
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
-	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 3 });
+	twin_rule_add(l->t,
+	              (struct twin_rule){
+	                      .host = "alpha", .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 3 });
 	fail_execution(l, "alpha Abort, beta Abort");
 	assert_true(twin_count(l->t, "alpha Status") >= 4);
 }
@@ -81,7 +83,8 @@ static void test_execute_unanswered_committed(void **state)
 	struct lab *l = *state;
 	char id[64];
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_UNAVAILABLE });
-	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_DEADLINE_EXCEEDED, .times = 2 });
+	twin_rule_add(l->t,
+	              (struct twin_rule){ .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_DEADLINE_EXCEEDED, .times = 2 });
 	lab_start(l);
 	lab_migrate(l, id);
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
@@ -144,7 +147,8 @@ static void test_no_source_without_proof(void **state)
 	struct lab *l = *state;
 	char id[64];
 	l->t->execute = TWIN_DESTINATION_DIES;
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
 	lab_start(l);
 	lab_migrate(l, id);
 	FM_PB(Migration) *m = lab_finish(l, id);
@@ -219,11 +223,14 @@ static void test_health_check_fails(void **state)
 {
 	struct lab *l = *state;
 	l->t->endpoint = l->t->health = true;
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
 	fail_verification(l);
 	assert_int_equal(twin_count(l->t, "beta Probe"), 2); /* as often as the health check says */
 	/* the way back is a whole move: facts from where it runs, prepared at home first */
-	lab_assert_calls(l, "Pr", "beta PrepareDestination, alpha PrepareSource, beta Probe, beta Probe, alpha PrepareDestination, beta PrepareSource");
+	lab_assert_calls(
+	        l, "Pr",
+	        "beta PrepareDestination, alpha PrepareSource, beta Probe, beta Probe, alpha PrepareDestination, beta PrepareSource");
 	lab_assert_calls(l, "Inspect", "alpha Inspect, beta Inspect");
 	lab_assert_calls(l, "Execute", "alpha Execute, beta Execute");
 	lab_assert_calls(l, "Release", "alpha Release, beta Release, beta Release, alpha Release");
@@ -240,7 +247,8 @@ static void test_health_check_recovers(void **state)
 	struct lab *l = *state;
 	char id[64];
 	l->t->endpoint = l->t->health = true;
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 1 });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 1 });
 	lab_start(l);
 	lab_migrate(l, id);
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
@@ -329,8 +337,11 @@ static void test_carry_back_second_attempt(void **state)
 	struct lab *l = *state;
 	char id[64];
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_VERIFY, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
-	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_LOSE_ANSWER,
-	                                        .code = FM_E_UNAVAILABLE, .times = 1 });
+	twin_rule_add(l->t, (struct twin_rule){ .host = "alpha",
+	                                        .method = FM_AGENT_PREPARE_DESTINATION,
+	                                        .action = TWIN_LOSE_ANSWER,
+	                                        .code = FM_E_UNAVAILABLE,
+	                                        .times = 1 });
 	lab_start(l);
 	lab_migrate(l, id);
 	lab_assert_end(l, id, FAILED, "1N 2N 3N 4N 5F 8N", "alpha");

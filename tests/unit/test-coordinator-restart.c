@@ -89,7 +89,12 @@ static void test_restart_many(void **state)
 		m.destination = "beta";
 		m.state = FLEXIMIGRATE__V1__STATE__PENDING;
 		uint8_t blob[512];
-		struct fm_store_migration r = { .id = last, .container = name, .destination = "beta", .strategy = "auto", .state = 1, .detail = blob,
+		struct fm_store_migration r = { .id = last,
+			                        .container = name,
+			                        .destination = "beta",
+			                        .strategy = "auto",
+			                        .state = 1,
+			                        .detail = blob,
 			                        .detail_len = protobuf_c_message_pack(&m.base, blob) };
 		assert_ok(fm_store_migration_create(l->store, &r, &epoch, &e), e);
 	}
@@ -244,7 +249,9 @@ static void test_damaged_record(void **state)
 	struct fm_error e = FM_ERROR_INIT;
 	uint32_t epoch;
 	char id[64];
-	struct fm_store_migration r = { .id = "m-damaged", .container = "broken", .strategy = "auto", .state = 3, .detail = "\xff\xff\xff", .detail_len = 3 };
+	struct fm_store_migration r = {
+		.id = "m-damaged", .container = "broken", .strategy = "auto", .state = 3, .detail = "\xff\xff\xff", .detail_len = 3
+	};
 	FM_PB(Migration) *m = NULL;
 	assert_ok(fm_store_migration_create(l->store, &r, &epoch, &e), e);
 	lab_start(l);

@@ -285,7 +285,9 @@ static void test_preparation_failures(void **state)
 	static const enum fm_code codes[] = { FM_E_INTERNAL, FM_E_UNAVAILABLE, FM_E_RESOURCE_EXHAUSTED, FM_E_DEADLINE_EXCEEDED };
 	lab_start(l);
 	for (size_t i = 0; i < FM_ARRAY_SIZE(codes); i++) {
-		struct twin_rule r = { .method = FM_AGENT_PREPARE_DESTINATION, .action = i % 2 ? TWIN_LOSE_ANSWER : TWIN_FAIL, .code = codes[i] };
+		struct twin_rule r = { .method = FM_AGENT_PREPARE_DESTINATION,
+			               .action = i % 2 ? TWIN_LOSE_ANSWER : TWIN_FAIL,
+			               .code = codes[i] };
 		fail_preparation(l, r, "beta Abort");
 		r.method = FM_AGENT_PREPARE_SOURCE;
 		fail_preparation(l, r, "alpha Abort, beta Abort");
@@ -298,7 +300,9 @@ static void test_destination_gone_in_preparation(void **state)
 	struct lab *l = *state;
 	char id[64];
 	lab_start(l);
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
+	twin_rule_add(l->t,
+	              (struct twin_rule){
+	                      .host = "beta", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
 	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE });
 	lab_migrate(l, id);
 	lab_assert_end(l, id, FAILED, "1N 2N 3F 8N", "alpha");
@@ -312,10 +316,12 @@ static void test_abort_fails(void **state)
 	struct lab *l = *state;
 	char id[64];
 	lab_start(l);
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_INTERNAL, .times = 1 });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_INTERNAL, .times = 1 });
 	fail_preparation(l, (struct twin_rule){ .method = FM_AGENT_PREPARE_SOURCE, .action = TWIN_FAIL, .code = FM_E_INTERNAL },
 	                 "alpha Abort, beta Abort, beta Abort");
-	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_ABORT, .action = TWIN_FAIL, .code = FM_E_FAILED_PRECONDITION });
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_SOURCE, .action = TWIN_FAIL, .code = FM_E_INTERNAL });
 	lab_migrate(l, id);
 	FM_PB(Migration) *m = lab_finish(l, id);
@@ -501,9 +507,12 @@ static void test_refused_requests(void **state)
 		int strategy;
 		enum fm_code code;
 	} v[] = {
-		{ "", "beta", 0, FM_E_INVALID_ARGUMENT },       { "../etc", "beta", 0, FM_E_INVALID_ARGUMENT },
-		{ "web", "", 0, FM_E_INVALID_ARGUMENT },        { "web", "a b", 0, FM_E_INVALID_ARGUMENT },
-		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT },   { "web", "beta", -1, FM_E_INVALID_ARGUMENT },
+		{ "", "beta", 0, FM_E_INVALID_ARGUMENT },
+		{ "../etc", "beta", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "a b", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT },
+		{ "web", "beta", -1, FM_E_INVALID_ARGUMENT },
 		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__PRE_COPY, FM_E_UNIMPLEMENTED },
 		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__LIVE, FM_E_UNIMPLEMENTED },
 	};

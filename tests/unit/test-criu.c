@@ -2,10 +2,9 @@
 /*
  * test-criu.c - real CRIU in real parents (criu-lab.h): freezing, moving, giving up, failing.
  *
- * Lazy restores are served by a small fault server in here, straight from the stopped source's memory, as the product's pager does
- * over the network.
- * FM_TEST_CRIU_BENCH=1 also prints times for Redis with 0, 100 and 512 MB. FM_TEST_CRIU_LOG=<folder> makes CRIU write full logs and
- * keeps the last ones there.
+ * Lazy restores are served by a small fault server in here, straight from the stopped source's memory, as the product's pager does over
+ * the network. FM_TEST_CRIU_BENCH=1 also prints times for Redis with 0, 100 and 512 MB. FM_TEST_CRIU_LOG=<folder> makes CRIU write full
+ * logs and keeps the last ones there.
  *
  * Needs root, python3, nsenter, ip, and CRIU in FM_CRIU_PREFIX (environment) or the default prefix.
  */
@@ -27,7 +26,10 @@ struct pager {
 	pthread_t thread;
 	struct fm_lazy_range *ranges;
 	size_t n_ranges;
-	struct { int uffd; pid_t ns_pid, source; } tasks[MAX_TASKS];
+	struct {
+		int uffd;
+		pid_t ns_pid, source;
+	} tasks[MAX_TASKS];
 	size_t n_tasks;
 	unsigned long faults, pages;
 	bool finished;
@@ -301,7 +303,12 @@ static void test_refused_dump_without_stop_goes_on(void **state)
 	close(client);
 }
 
-struct move { struct parent *from, *to; const char *from_cable, *to_cable; int client; bool lazy, prepared; };
+struct move {
+	struct parent *from, *to;
+	const char *from_cable, *to_cable;
+	int client;
+	bool lazy, prepared;
+};
 
 /* One move, with a client on the connection all the time. */
 static pid_t move(struct fixture *f, const struct move *m, pid_t root)

@@ -46,13 +46,26 @@ static void test_errno(void **state)
 		int sys_errno;
 		enum fm_code code;
 	} cases[] = {
-		{ ENOENT, FM_E_NOT_FOUND },           { ESRCH, FM_E_NOT_FOUND },          { ENOSPC, FM_E_RESOURCE_EXHAUSTED },
-		{ ENOMEM, FM_E_RESOURCE_EXHAUSTED },  { EDQUOT, FM_E_RESOURCE_EXHAUSTED }, { EMFILE, FM_E_RESOURCE_EXHAUSTED },
-		{ EACCES, FM_E_PERMISSION_DENIED },   { EPERM, FM_E_PERMISSION_DENIED },  { ETIMEDOUT, FM_E_DEADLINE_EXCEEDED },
-		{ ECONNREFUSED, FM_E_UNAVAILABLE },   { ECONNRESET, FM_E_UNAVAILABLE },   { ECONNABORTED, FM_E_UNAVAILABLE },
-		{ EPIPE, FM_E_UNAVAILABLE },          { EEXIST, FM_E_ALREADY_EXISTS },    { EADDRINUSE, FM_E_ALREADY_EXISTS },
-		{ EHOSTUNREACH, FM_E_UNAVAILABLE },   { EIO, FM_E_INTERNAL },             { EINVAL, FM_E_INTERNAL },
-		{ ENOSYS, FM_E_UNIMPLEMENTED },       { 99999, FM_E_INTERNAL },
+		{ ENOENT, FM_E_NOT_FOUND },
+		{ ESRCH, FM_E_NOT_FOUND },
+		{ ENOSPC, FM_E_RESOURCE_EXHAUSTED },
+		{ ENOMEM, FM_E_RESOURCE_EXHAUSTED },
+		{ EDQUOT, FM_E_RESOURCE_EXHAUSTED },
+		{ EMFILE, FM_E_RESOURCE_EXHAUSTED },
+		{ EACCES, FM_E_PERMISSION_DENIED },
+		{ EPERM, FM_E_PERMISSION_DENIED },
+		{ ETIMEDOUT, FM_E_DEADLINE_EXCEEDED },
+		{ ECONNREFUSED, FM_E_UNAVAILABLE },
+		{ ECONNRESET, FM_E_UNAVAILABLE },
+		{ ECONNABORTED, FM_E_UNAVAILABLE },
+		{ EPIPE, FM_E_UNAVAILABLE },
+		{ EEXIST, FM_E_ALREADY_EXISTS },
+		{ EADDRINUSE, FM_E_ALREADY_EXISTS },
+		{ EHOSTUNREACH, FM_E_UNAVAILABLE },
+		{ EIO, FM_E_INTERNAL },
+		{ EINVAL, FM_E_INTERNAL },
+		{ ENOSYS, FM_E_UNIMPLEMENTED },
+		{ 99999, FM_E_INTERNAL },
 	};
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(cases); i++) {
@@ -172,7 +185,7 @@ static void test_names(void **state)
 	}
 	assert_string_equal(fm_code_to_string(FM_E_NOT_FOUND), "NOT_FOUND");
 	assert_string_equal(fm_code_to_string((enum fm_code)77), "UNKNOWN");
-	assert_string_equal(fm_code_to_string((enum fm_code)-1), "UNKNOWN");
+	assert_string_equal(fm_code_to_string((enum fm_code) - 1), "UNKNOWN");
 	assert_int_equal(fm_code_from_string("not_found"), FM_E_UNKNOWN);
 	assert_int_equal(fm_code_from_string(NULL), FM_E_UNKNOWN);
 }

@@ -150,10 +150,10 @@ static void test_point_missing_in_list(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_armed),   cmocka_unit_test(test_fail_every_passage),
-		cmocka_unit_test(test_nth_passage),     cmocka_unit_test(test_stall_then_fail),
-		cmocka_unit_test(test_kill),            cmocka_unit_test(test_bad_specs),
-		cmocka_unit_test(test_too_many),        cmocka_unit_test(test_point_missing_in_list),
+		cmocka_unit_test(test_nothing_armed), cmocka_unit_test(test_fail_every_passage),
+		cmocka_unit_test(test_nth_passage),   cmocka_unit_test(test_stall_then_fail),
+		cmocka_unit_test(test_kill),          cmocka_unit_test(test_bad_specs),
+		cmocka_unit_test(test_too_many),      cmocka_unit_test(test_point_missing_in_list),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

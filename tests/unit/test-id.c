@@ -90,8 +90,9 @@ static void test_deadline(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ids),   cmocka_unit_test(test_tokens),      cmocka_unit_test(test_random_bytes), cmocka_unit_test(test_hash),
-		cmocka_unit_test(test_clock), cmocka_unit_test(test_format_time), cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_ids),      cmocka_unit_test(test_tokens), cmocka_unit_test(test_random_bytes),
+		cmocka_unit_test(test_hash),     cmocka_unit_test(test_clock),  cmocka_unit_test(test_format_time),
+		cmocka_unit_test(test_deadline),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

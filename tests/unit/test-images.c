@@ -18,7 +18,7 @@
 #include "basic/str.h"
 #include "container/images.h"
 
-#define LAZY 2
+#define LAZY    2
 #define PRESENT 4
 
 /* ---- writing images ---- */
@@ -147,15 +147,17 @@ static void test_cut_anywhere(void **state)
 
 static void test_hostile(void **state)
 {
-	static const struct { uint64_t vaddr, n_pages; } impossible[] = {
-		{ 0x500001, 1 },                   /* not on a page */
-		{ 0x500000, 0 },                   /* nothing */
-		{ 1ull << 57, 1 },                 /* outside */
-		{ (1ull << 57) - 4096, 2 },        /* ends outside */
-		{ 0xfffffffffffff000, 1 },         /* the end overflows */
-		{ 0x500000, (1ull << 32) + 1 },    /* too many */
+	static const struct {
+		uint64_t vaddr, n_pages;
+	} impossible[] = {
+		{ 0x500001, 1 },                /* not on a page */
+		{ 0x500000, 0 },                /* nothing */
+		{ 1ull << 57, 1 },              /* outside */
+		{ (1ull << 57) - 4096, 2 },     /* ends outside */
+		{ 0xfffffffffffff000, 1 },      /* the end overflows */
+		{ 0x500000, (1ull << 32) + 1 }, /* too many */
 		{ 0x500000, UINT64_MAX },
-		{ 0x500000, 1ull << 52 },          /* n * 4096 overflows */
+		{ 0x500000, 1ull << 52 }, /* n * 4096 overflows */
 	};
 	struct fm_buf b, e = FM_BUF_INIT;
 
@@ -310,11 +312,8 @@ static void test_not_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good),
-		cmocka_unit_test(test_cut_anywhere),
-		cmocka_unit_test(test_hostile),
-		cmocka_unit_test(test_folder),
-		cmocka_unit_test(test_not_files),
+		cmocka_unit_test(test_good),   cmocka_unit_test(test_cut_anywhere), cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_folder), cmocka_unit_test(test_not_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -286,8 +286,9 @@ static void test_mkdir_p(void **state)
 
 static void test_remove_tree(void **state)
 {
-	_fm_free_ char *root = at(state, "t"), *deep = at(state, "t/a/b"), *precious = at(state, "precious"), *inner = at(state, "precious/f"),
-		       *link = at(state, "t/a/link"), *link_slash = at(state, "outer/"), *outer = at(state, "outer"), *dangling = at(state, "t/dangling");
+	_fm_free_ char *root = at(state, "t"), *deep = at(state, "t/a/b"), *precious = at(state, "precious"),
+	               *inner = at(state, "precious/f"), *link = at(state, "t/a/link"), *link_slash = at(state, "outer/"),
+	               *outer = at(state, "outer"), *dangling = at(state, "t/dangling");
 	struct fm_error err = FM_ERROR_INIT;
 	int before = count_fds();
 
@@ -307,7 +308,7 @@ static void test_remove_tree(void **state)
 	assert_int_equal(fm_remove_tree(root, &err), 0);
 	assert_false(fm_path_exists(root));
 	assert_true(fm_path_exists(inner));
-	assert_int_equal(fm_remove_tree(root, &err), 0); /* missing is success */
+	assert_int_equal(fm_remove_tree(root, &err), 0);       /* missing is success */
 	assert_int_equal(fm_remove_tree(link_slash, &err), 0); /* the link goes, not what it points to */
 	assert_false(fm_path_exists(outer));
 	assert_true(fm_path_exists(inner));
@@ -357,12 +358,13 @@ static void test_remove_tree_deep(void **state)
 static int mounts_in_tree(const char *dir)
 {
 	_fm_free_ char *root = fm_xasprintf("%s/m", dir), *point = fm_xasprintf("%s/m/x/mnt", dir), *precious = fm_xasprintf("%s/p", dir),
-		       *inner = fm_xasprintf("%s/p/f", dir), *file = fm_xasprintf("%s/m/x/file", dir);
+	               *inner = fm_xasprintf("%s/p/f", dir), *file = fm_xasprintf("%s/m/x/file", dir);
 	struct fm_error err = FM_ERROR_INIT;
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return 77;
-	if (fm_mkdir_p(point, 0700, NULL) < 0 || fm_mkdir_p(precious, 0700, NULL) < 0 || fm_write_file_atomic(inner, "x", 1, 0600, NULL) < 0)
+	if (fm_mkdir_p(point, 0700, NULL) < 0 || fm_mkdir_p(precious, 0700, NULL) < 0 ||
+	    fm_write_file_atomic(inner, "x", 1, 0600, NULL) < 0)
 		return 1;
 	if (mount(precious, point, NULL, MS_BIND, NULL) < 0)
 		return 2;
@@ -470,7 +472,7 @@ static void test_unix_refusals(void **state)
 static void test_unix_long_path(void **state)
 {
 	_fm_free_ char *dir = fm_xasprintf("%s/%0120d/%0120d", (char *)*state, 1, 2), *path = fm_xasprintf("%s/agent.sock", dir),
-		       *name = fm_xasprintf("%s/%0200d", dir, 3);
+	               *name = fm_xasprintf("%s/%0200d", dir, 3);
 	_fm_close_ int a = -1, b = -1, client = -1;
 	struct fm_error err = FM_ERROR_INIT;
 	int before, none = -1;
@@ -534,7 +536,7 @@ static void test_tcp_v6(void **state)
 static void test_tcp_refusals(void **state)
 {
 	static const char *const bad[] = { "",        "host",   ":",     "host:",    "host:x", "host:65536",
-					   "host:-1", "::1:80", "[::1]", "host:80x", ":80",    "*:80" };
+		                           "host:-1", "::1:80", "[::1]", "host:80x", ":80",    "*:80" };
 	_fm_free_ char *address = NULL;
 	struct fm_error err = FM_ERROR_INIT;
 	uint16_t port = 0;

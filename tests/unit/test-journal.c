@@ -132,7 +132,7 @@ static void test_create_and_open(void **state)
 	assert_string_equal(fm_journal_get(j, "root"), "43");
 	assert_ok(fm_journal_remove(j, &e), e);
 	assert_false(fm_path_exists(f->path));
-	assert_ok(fm_journal_remove(j, &e), e); /* again */
+	assert_ok(fm_journal_remove(j, &e), e);                          /* again */
 	assert_int_equal(fm_journal_decision(j), FM_DECISION_COMMITTED); /* what was read stays known */
 	assert_int_equal(fm_journal_note(j, "late", "1", &e), -1);
 	fm_journal_free(j);
@@ -232,7 +232,9 @@ static void test_torn_at_every_byte(void **state)
 			continue;
 		}
 		assert_ok(fm_journal_open(f->dir, FILE_NAME, &j, &e), e);
-		assert_int_equal(fm_journal_decision(j), lines == 6 ? FM_DECISION_COMMITTED : lines == 5 ? FM_DECISION_PREPARED : FM_DECISION_UNKNOWN);
+		assert_int_equal(fm_journal_decision(j), lines == 6   ? FM_DECISION_COMMITTED
+		                                         : lines == 5 ? FM_DECISION_PREPARED
+		                                                      : FM_DECISION_UNKNOWN);
 		assert_ok(fm_journal_decide(j, FM_DECISION_ABORTED, false, &e), e);
 		fm_journal_free(j);
 		j = reopen(f->dir);
@@ -326,7 +328,8 @@ static void test_kill_writer(void **state)
 			for (unsigned i = 1;; i++) {
 				char text[32];
 				(void)snprintf(text, sizeof(text), "%u", i);
-				if (fm_journal_note(j, "count", text, NULL) < 0 || fm_journal_decide(j, FM_DECISION_COMMITTED, true, NULL) < 0 ||
+				if (fm_journal_note(j, "count", text, NULL) < 0 ||
+				    fm_journal_decide(j, FM_DECISION_COMMITTED, true, NULL) < 0 ||
 				    write(told[1], &i, sizeof(i)) != sizeof(i))
 					_exit(1);
 			}
@@ -437,8 +440,8 @@ static void test_disk_full(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_create_and_open), T(test_bad_head),         T(test_undo),           T(test_decisions),   T(test_torn_at_every_byte),
-		T(test_zeros_at_the_end), T(test_damaged_middle), T(test_kill_writer),    T(test_disk_full),
+		T(test_create_and_open),  T(test_bad_head),       T(test_undo),        T(test_decisions), T(test_torn_at_every_byte),
+		T(test_zeros_at_the_end), T(test_damaged_middle), T(test_kill_writer), T(test_disk_full),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,8 +56,8 @@ static void test_human(void **state)
 	assert_int_equal(errno, EXDEV);
 	text = contents(fd);
 	assert_string_equal(text, "INFO [Migration Manager]: Starting migration of web\n"
-				  "WARN [Network Manager]: slow\n"
-				  "ERROR [FlexiMigrate]: bad\n");
+	                          "WARN [Network Manager]: slow\n"
+	                          "ERROR [FlexiMigrate]: bad\n");
 }
 
 static void test_debug_level(void **state)
@@ -158,7 +158,8 @@ static void test_json_without_fields(void **state)
 
 static void observe(void *userdata, enum fm_log_level level, const char *component, const struct fm_log_fields *fields, const char *line)
 {
-	fm_buf_addf(userdata, "%s|%s|%s|%s\n", fm_log_level_to_string(level), component, fields->migration_id ? fields->migration_id : "-", line);
+	fm_buf_addf(userdata, "%s|%s|%s|%s\n", fm_log_level_to_string(level), component, fields->migration_id ? fields->migration_id : "-",
+	            line);
 }
 
 static void test_observer(void **state)
@@ -179,7 +180,7 @@ static void test_observer(void **state)
 }
 
 #define THREADS 4
-#define LINES 200
+#define LINES   200
 
 static void *write_many(void *arg)
 {
@@ -236,15 +237,9 @@ static void test_levels(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_human),
-		cmocka_unit_test(test_debug_level),
-		cmocka_unit_test(test_no_forgery),
-		cmocka_unit_test(test_long_message),
-		cmocka_unit_test(test_json),
-		cmocka_unit_test(test_json_without_fields),
-		cmocka_unit_test(test_observer),
-		cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_null_and_broken_fd),
+		cmocka_unit_test(test_human),        cmocka_unit_test(test_debug_level), cmocka_unit_test(test_no_forgery),
+		cmocka_unit_test(test_long_message), cmocka_unit_test(test_json),        cmocka_unit_test(test_json_without_fields),
+		cmocka_unit_test(test_observer),     cmocka_unit_test(test_threads),     cmocka_unit_test(test_null_and_broken_fd),
 		cmocka_unit_test(test_levels),
 	};
 

@@ -110,8 +110,8 @@ static void leave_journal(struct fixture *f, const char *id, const char *role, c
 	char number[16];
 	_fm_free_ char *instance = fm_xasprintf("%s.%s", container, id);
 	(void)snprintf(number, sizeof(number), "%u", epoch);
-	json_t *head = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "container", container, "peer", "beta", "token", "t", "instance", instance,
-	                         "stream_address", "127.0.0.1:1", "epoch", number, "strategy", "cold");
+	json_t *head = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "container", container, "peer", "beta", "token", "t", "instance",
+	                         instance, "stream_address", "127.0.0.1:1", "epoch", number, "strategy", "cold");
 	assert_ok(fm_journal_create(f->h.journals_dir, id, role, head, &j, &e), e);
 	if (fm_streq(role, "source"))
 		assert_ok(fm_journal_note(j, "instance", instance, &e), e);
@@ -208,7 +208,9 @@ static void test_bad_requests(void **state)
 {
 	struct fixture *f = *state;
 	struct fm_error e = FM_ERROR_INIT;
-	static const char *const bad[] = { "", "..", "../x", "a/b", "a b", "-x", "x\n", "\xff", "m-012345678901234567890123456789012345678901" };
+	static const char *const bad[] = { "",    "..",   "../x",
+		                           "a/b", "a b",  "-x",
+		                           "x\n", "\xff", "m-012345678901234567890123456789012345678901" };
 	FM_PB(PrepareDestinationRequest) d = FLEXIMIGRATE__V1__PREPARE_DESTINATION_REQUEST__INIT;
 	FM_PB(PrepareDestinationResponse) *dr = NULL;
 	FM_PB(Container) c = FLEXIMIGRATE__V1__CONTAINER__INIT;
@@ -229,7 +231,9 @@ static void test_bad_requests(void **state)
 		c.name = (char *)bad[i];
 		assert_code(fm_movers_prepare_destination(f->ms, &d, &dr, &e), e, FM_E_INVALID_ARGUMENT);
 	}
-	static const int strategies[] = { 0, FLEXIMIGRATE__V1__STRATEGY__AUTO, FLEXIMIGRATE__V1__STRATEGY__PRE_COPY, FLEXIMIGRATE__V1__STRATEGY__LIVE, 99, -1 };
+	static const int strategies[] = {
+		0, FLEXIMIGRATE__V1__STRATEGY__AUTO, FLEXIMIGRATE__V1__STRATEGY__PRE_COPY, FLEXIMIGRATE__V1__STRATEGY__LIVE, 99, -1
+	};
 	for (size_t i = 0; i < FM_ARRAY_SIZE(strategies); i++)
 		assert_code(prepare_source(f, "m-1", "web", 1, strategies[i], &e), e, FM_E_UNIMPLEMENTED);
 	assert_null(dr);
@@ -282,7 +286,7 @@ static void test_fencing(void **state)
 		assert_int_equal(decision(f, "m-new"), 0);
 	}
 	assert_code(prepare_source(f, "m-old", "web", 9, COLD, &e), e, FM_E_ALREADY_EXISTS);
-	assert_code(prepare_source(f, "m-new", "web", 6, COLD, &e), e, FM_E_NOT_FOUND);   /* passes; there is no such container */
+	assert_code(prepare_source(f, "m-new", "web", 6, COLD, &e), e, FM_E_NOT_FOUND);     /* passes; there is no such container */
 	assert_code(prepare_source(f, "m-other", "other", 1, COLD, &e), e, FM_E_NOT_FOUND); /* another container's epochs are its own */
 	/* past the commit point: only with the proof, or released */
 	assert_code(abort_of(f, "m-old", false, &e), e, FM_E_FAILED_PRECONDITION);
@@ -303,12 +307,18 @@ static void test_recovery(void **state)
 		const char *role;
 		enum fm_decision d, after;
 	} v[] = {
-		{ "source", FM_DECISION_UNKNOWN, FM_DECISION_ABORTED },       { "source", FM_DECISION_PREPARED, FM_DECISION_ABORTED },
-		{ "source", FM_DECISION_FROZEN, FM_DECISION_ABORTED },        { "source", FM_DECISION_COMMITTED, FM_DECISION_COMMITTED },
-		{ "source", FM_DECISION_ABORTED, FM_DECISION_ABORTED },       { "source", FM_DECISION_RELEASED, FM_DECISION_RELEASED },
-		{ "destination", FM_DECISION_UNKNOWN, FM_DECISION_ABORTED },  { "destination", FM_DECISION_PREPARED, FM_DECISION_ABORTED },
-		{ "destination", FM_DECISION_RESTORED, FM_DECISION_ABORTED }, { "destination", FM_DECISION_COMMITTED, FM_DECISION_COMMITTED },
-		{ "destination", FM_DECISION_ABORTED, FM_DECISION_ABORTED },  { "destination", FM_DECISION_RELEASED, FM_DECISION_RELEASED },
+		{ "source", FM_DECISION_UNKNOWN, FM_DECISION_ABORTED },
+		{ "source", FM_DECISION_PREPARED, FM_DECISION_ABORTED },
+		{ "source", FM_DECISION_FROZEN, FM_DECISION_ABORTED },
+		{ "source", FM_DECISION_COMMITTED, FM_DECISION_COMMITTED },
+		{ "source", FM_DECISION_ABORTED, FM_DECISION_ABORTED },
+		{ "source", FM_DECISION_RELEASED, FM_DECISION_RELEASED },
+		{ "destination", FM_DECISION_UNKNOWN, FM_DECISION_ABORTED },
+		{ "destination", FM_DECISION_PREPARED, FM_DECISION_ABORTED },
+		{ "destination", FM_DECISION_RESTORED, FM_DECISION_ABORTED },
+		{ "destination", FM_DECISION_COMMITTED, FM_DECISION_COMMITTED },
+		{ "destination", FM_DECISION_ABORTED, FM_DECISION_ABORTED },
+		{ "destination", FM_DECISION_RELEASED, FM_DECISION_RELEASED },
 	};
 	char id[32], container[32];
 	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
@@ -321,7 +331,8 @@ static void test_recovery(void **state)
 		(void)snprintf(id, sizeof(id), "m-%zu", i);
 		(void)snprintf(container, sizeof(container), "c%zu", i);
 		if (decision(f, id) != (int)v[i].after)
-			fail_msg("%s %s became %s", v[i].role, fm_decision_to_string(v[i].d), fm_decision_to_string((enum fm_decision)decision(f, id)));
+			fail_msg("%s %s became %s", v[i].role, fm_decision_to_string(v[i].d),
+			         fm_decision_to_string((enum fm_decision)decision(f, id)));
 		assert_int_equal(has_journal(f, id, v[i].role), v[i].after == FM_DECISION_COMMITTED);
 		assert_int_equal(fm_movers_holds(f->ms, container), v[i].after == FM_DECISION_COMMITTED);
 	}
@@ -416,7 +427,8 @@ static void test_abort_races_prepare(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(test_unknown_ids), T(test_bad_requests), T(test_failed_preparation), T(test_fencing),
-		                            T(test_recovery),    T(test_bad_journals), T(test_limit),              T(test_abort_races_prepare) };
+	const struct CMUnitTest tests[] = { T(test_unknown_ids), T(test_bad_requests),       T(test_failed_preparation),
+		                            T(test_fencing),     T(test_recovery),           T(test_bad_journals),
+		                            T(test_limit),       T(test_abort_races_prepare) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

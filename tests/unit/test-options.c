@@ -36,8 +36,12 @@ static int parse(struct values *v, struct fm_arguments *a, int min, int max, str
 		{ "choice", FM_OPT_CHOICE, &v->choice, "WHICH", "one of", "human|json" },
 		{ 0 },
 	};
-	const struct fm_command_line cl = { .usage = "prog verb [options]", .summary = "Does things.", .details = "In detail.", .options = table,
-		                            .min_args = min, .max_args = max };
+	const struct fm_command_line cl = { .usage = "prog verb [options]",
+		                            .summary = "Does things.",
+		                            .details = "In detail.",
+		                            .options = table,
+		                            .min_args = min,
+		                            .max_args = max };
 	char *argv[32] = { "verb" };
 	int argc = 1;
 	va_list ap;
@@ -49,16 +53,16 @@ static int parse(struct values *v, struct fm_arguments *a, int min, int max, str
 	return fm_options_parse(&cl, argc, argv, a, err);
 }
 #define PARSE(min, max, ...) parse(&v, &a, min, max, &e, __VA_ARGS__, (char *)NULL)
-#define VALUES                                    \
-	struct values v = { 0 };                  \
-	struct fm_arguments a = { 0 };            \
+#define VALUES                                                                                                                             \
+	struct values v = { 0 };                                                                                                           \
+	struct fm_arguments a = { 0 };                                                                                                     \
 	struct fm_error e = FM_ERROR_INIT
 
 static void test_all_types(void **state)
 {
 	VALUES;
-	assert_int_equal(PARSE(2, 2, "one", "--flag", "--text", "a=b", "--many=x", "two", "--many", "", "--number=18446744073709551615", "--time",
-	                       "250ms", "--bytes=2G", "--choice", "json"),
+	assert_int_equal(PARSE(2, 2, "one", "--flag", "--text", "a=b", "--many=x", "two", "--many", "", "--number=18446744073709551615",
+	                       "--time", "250ms", "--bytes=2G", "--choice", "json"),
 	                 0);
 	assert_true(v.flag);
 	assert_string_equal(v.text, "a=b");
@@ -105,14 +109,14 @@ static void test_positional_and_rest(void **state)
 static void test_errors(void **state)
 {
 	VALUES;
-#define BAD(part, ...)                                                                              \
-	do {                                                                                        \
-		assert_int_equal(PARSE(0, 1, __VA_ARGS__), -1);                                     \
-		assert_true(e.code == FM_E_INVALID_ARGUMENT || e.code == FM_E_OUT_OF_RANGE);        \
-		if (!strstr(e.message, part))                                                       \
-			fail_msg("'%s' does not mention '%s'", e.message, part);                    \
-		assert_non_null(strstr(e.hint, "--help"));                                          \
-		assert_null(a.v);                                                                   \
+#define BAD(part, ...)                                                                                                                     \
+	do {                                                                                                                               \
+		assert_int_equal(PARSE(0, 1, __VA_ARGS__), -1);                                                                            \
+		assert_true(e.code == FM_E_INVALID_ARGUMENT || e.code == FM_E_OUT_OF_RANGE);                                               \
+		if (!strstr(e.message, part))                                                                                              \
+			fail_msg("'%s' does not mention '%s'", e.message, part);                                                           \
+		assert_non_null(strstr(e.hint, "--help"));                                                                                 \
+		assert_null(a.v);                                                                                                          \
 	} while (0)
 	BAD("--unknown", "--unknown");
 	BAD("--unknown", "--unknown=1");
@@ -156,8 +160,8 @@ static void test_help(void **state)
 	assert_null(a.v);
 	char text[4096] = "";
 	assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
-	static const char *const wanted[] = { "Usage: prog verb [options]\n", "Does things.", "In detail.", "--flag ", "--text TEXT", "--choice human|json",
-		                              "--time TIME", "--help" };
+	static const char *const wanted[] = { "Usage: prog verb [options]\n", "Does things.", "In detail.", "--flag ", "--text TEXT",
+		                              "--choice human|json",          "--time TIME",  "--help" };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(wanted); i++)
 		assert_non_null(strstr(text, wanted[i]));
 	/* behind "--" it is somebody else's */

@@ -8,14 +8,16 @@
  */
 #include "pager-lab.h"
 
+#include <sys/resource.h>
+
 #define NS_PID 512
 
 /* ---- chaos */
 
 struct cell {
 	uint8_t *at;
-	uint64_t src; /* 0: zeros */
-	uint64_t mark; /* written over, 0 = not */
+	uint64_t src;     /* 0: zeros */
+	uint64_t mark;    /* written over, 0 = not */
 	unsigned mapping; /* cells of one number lie in one mapping: the kernel moves only within one */
 	bool gone;
 };
@@ -65,13 +67,19 @@ static void chaos_new_mapping(struct chaos *c, uint64_t from, uint64_t n)
 		c->cells[i].mapping = c->mappings;
 }
 
+static uint64_t chaos_in_one_mapping(const struct chaos *c, uint64_t from, uint64_t n)
+{
+	for (uint64_t i = 1; i < n; i++)
+		if (c->cells[from + i].mapping != c->cells[from].mapping)
+			return i;
+	return n;
+}
+
 static void chaos_move(struct chaos *c, uint64_t from, uint64_t n)
 {
 	if (c->spare_used + n > c->spare_pages)
 		return;
-	for (uint64_t i = 1; i < n; i++)
-		if (c->cells[from + i].mapping != c->cells[from].mapping)
-			n = i;
+	n = chaos_in_one_mapping(c, from, n);
 	chaos_new_mapping(c, from, n);
 	uint8_t *to = c->spare + c->spare_used * PAGE, *at = c->cells[from].at;
 	VICTIM_CHECK(mremap(at, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
@@ -121,6 +129,7 @@ static void chaos_step(struct chaos *c)
 	case 4: /* mappings are split without a word: a piece that spans two does not go in at once */
 		if (!chaos_together(c, from, n))
 			return;
+		n = chaos_in_one_mapping(c, from, n);
 		VICTIM_CHECK(mprotect(cell->at, n * PAGE, PROT_READ | PROT_WRITE | (chaos_random(c, 2) ? PROT_EXEC : 0)) == 0);
 		chaos_new_mapping(c, from, n);
 		return;
@@ -168,8 +177,12 @@ static struct chaos chaos_new(const struct victim_side *v)
 {
 	uint64_t n = v->pages / 2; /* the other half is where things go */
 	const char *seed = getenv("FM_TEST_SEED");
-	struct chaos c = { .v = v, .cells = calloc(n, sizeof(*c.cells)), .n = n, .spare = v->mem + n * PAGE, .spare_pages = n,
-			   .seed = seed ? (unsigned)atoi(seed) : 42 };
+	struct chaos c = { .v = v,
+		           .cells = calloc(n, sizeof(*c.cells)),
+		           .n = n,
+		           .spare = v->mem + n * PAGE,
+		           .spare_pages = n,
+		           .seed = seed ? (unsigned)atoi(seed) : 42 };
 
 	VICTIM_CHECK(c.cells);
 	for (uint64_t i = 0; i < n; i++)
@@ -435,7 +448,10 @@ static int remote_load(void *userdata, struct fm_pager_range **ret, size_t *ret_
 /* The pager as a process of its own: what a crash of the agent is. */
 static void pager_process(struct lab *l, int guard, int stream_fd)
 {
-	struct { int sock, unused; struct lab *lab; } ctx = { guard, 0, l };
+	struct {
+		int sock, unused;
+		struct lab *lab;
+	} ctx = { guard, 0, l };
 	struct fm_pager_opts o = lab_opts(l);
 	struct fm_pager *p;
 	struct fm_stream *s;
@@ -588,6 +604,40 @@ static void test_crash_with_an_unkept_child(void **state)
 	crash_with_child(*state, false);
 }
 
+/* The state file cannot grow: the child is not taken up, and blocks. */
+static void test_no_room_for_a_child(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	struct rlimit old, small;
+	struct stat sb;
+
+	if (!lab_possible())
+		skip();
+	uint8_t *mem = lab_reserve(l, 1024);
+	lab_range(l, NS_PID, mem, 1024);
+	struct victim *v = lab_victim(l, NS_PID, mem, 1024, body_fork_and_wait);
+	lab_pager(l);
+	victim_go(v);
+	assert_int_equal(fm_pager_wait_kept(l->pager, HANG_MS, -1, NULL), 0);
+	assert_int_equal(fstatat(l->dirfd, "pager.state", &sb, 0), 0);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	small = old;
+	small.rlim_cur = (rlim_t)sb.st_size;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	victim_go(v);
+	int r = fm_pager_wait(l->pager, HANG_MS, -1, &e);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(r, -1);
+	assert_non_null(strstr(e.message, "cannot enlarge pager.state"));
+	await_victim(v); /* the child runs, up to the first page */
+	fm_pager_free(l->pager);
+	l->pager = NULL;
+	assert_int_equal(lab_recover(l, &e), -1);
+	assert_int_equal(e.code, FM_E_DATA_LOSS);
+}
+
 #define LAB_TEST(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
 
 int main(void)
@@ -602,6 +652,7 @@ int main(void)
 		cmocka_unit_test(test_killed),
 		LAB_TEST(test_crash_with_a_kept_child),
 		LAB_TEST(test_crash_with_an_unkept_child),
+		LAB_TEST(test_no_room_for_a_child),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,32 +16,32 @@
 
 /* Each process answers on its own pair of fifos; what it knows of its memory is in its memory. */
 static const char program[] =
-	"import os, sys, zlib\n"
-	"where, mib = sys.argv[1], int(sys.argv[2])\n"
-	"def fifo(name):\n"
-	"    return os.open('%s/%s' % (where, name), os.O_RDWR)\n"
-	"def check():\n"
-	"    for i, b in blocks.items():\n"
-	"        if zlib.crc32(memoryview(b)[:1 << 20]) != want[i]: return 'block %d of process %d is wrong' % (i, os.getpid())\n"
-	"        if any(memoryview(b)[1 << 20:]): return 'new memory of block %d is not empty' % i\n"
-	"    return 'ok'\n"
-	"def play():\n"
-	"    for i in list(blocks):\n"
-	"        if i % 3 == 0: blocks[i] += bytes(1 << 20)\n" /* moves */
-	"        elif i % 3 == 1: del blocks[i]\n"             /* unmaps */
-	"        if i % 16 == 5:\n"
-	"            pid = os.fork()\n"
-	"            if pid == 0: os._exit(0 if check() == 'ok' else 1)\n"
-	"            if os.waitpid(pid, 0)[1] != 0: return 'the memory of a child of process %d is wrong' % os.getpid()\n"
-	"    return check()\n"
-	"n = '0' if os.fork() else '1'\n"
-	"cmd, out = fifo('cmd' + n), fifo('out' + n)\n"
-	"blocks = { i: bytearray(os.urandom(1 << 20)) for i in range(mib) }\n"
-	"want = { i: zlib.crc32(b) for i, b in blocks.items() }\n"
-	"os.write(out, b'ok\\n')\n"
-	"while True:\n"
-	"    c = os.read(cmd, 1)\n"
-	"    os.write(out, ((check() if c == b'c' else play()) + '\\n').encode())\n";
+        "import os, sys, zlib\n"
+        "where, mib = sys.argv[1], int(sys.argv[2])\n"
+        "def fifo(name):\n"
+        "    return os.open('%s/%s' % (where, name), os.O_RDWR)\n"
+        "def check():\n"
+        "    for i, b in blocks.items():\n"
+        "        if zlib.crc32(memoryview(b)[:1 << 20]) != want[i]: return 'block %d of process %d is wrong' % (i, os.getpid())\n"
+        "        if any(memoryview(b)[1 << 20:]): return 'new memory of block %d is not empty' % i\n"
+        "    return 'ok'\n"
+        "def play():\n"
+        "    for i in list(blocks):\n"
+        "        if i % 3 == 0: blocks[i] += bytes(1 << 20)\n" /* moves */
+        "        elif i % 3 == 1: del blocks[i]\n"             /* unmaps */
+        "        if i % 16 == 5:\n"
+        "            pid = os.fork()\n"
+        "            if pid == 0: os._exit(0 if check() == 'ok' else 1)\n"
+        "            if os.waitpid(pid, 0)[1] != 0: return 'the memory of a child of process %d is wrong' % os.getpid()\n"
+        "    return check()\n"
+        "n = '0' if os.fork() else '1'\n"
+        "cmd, out = fifo('cmd' + n), fifo('out' + n)\n"
+        "blocks = { i: bytearray(os.urandom(1 << 20)) for i in range(mib) }\n"
+        "want = { i: zlib.crc32(b) for i, b in blocks.items() }\n"
+        "os.write(out, b'ok\\n')\n"
+        "while True:\n"
+        "    c = os.read(cmd, 1)\n"
+        "    os.write(out, ((check() if c == b'c' else play()) + '\\n').encode())\n";
 
 struct guard {
 	pthread_mutex_t lock;
@@ -183,7 +183,10 @@ static void open_source(struct post *p)
 	OK(fm_page_source_new(tasks, n, &p->source, &oops));
 }
 
-struct serving { struct fm_page_source *source; struct fm_stream *s; };
+struct serving {
+	struct fm_page_source *source;
+	struct fm_stream *s;
+};
 
 static void *serve(void *arg)
 {
@@ -245,8 +248,8 @@ static void finish(struct post *p)
 	assert_true(st.done);
 	assert_int_equal(st.pages_done, st.pages_total);
 	print_message("    %llu pages, %llu faults, p50 %llu us, p99 %llu us, %zu descriptors kept\n", (unsigned long long)st.pages_total,
-		      (unsigned long long)st.faults, (unsigned long long)st.fault_latency_p50_us, (unsigned long long)st.fault_latency_p99_us,
-		      p->guard.ever);
+	              (unsigned long long)st.faults, (unsigned long long)st.fault_latency_p50_us,
+	              (unsigned long long)st.fault_latency_p99_us, p->guard.ever);
 	assert_int_equal(p->guard.n, 0);
 	OK(fm_tree_kill(p->root, 10000, &oops));
 	ask(p, 'p');

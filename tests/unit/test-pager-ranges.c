@@ -67,8 +67,8 @@ static enum fm_code refused(const struct fixture *f, const struct fm_pager_range
 
 static void test_impossible_ranges(void **state)
 {
-	const struct fm_pager_range unaligned = { 5, BASE + 1, 1 }, empty = { 5, BASE, 0 }, nobody = { 0, BASE, 1 }, high = { 5, 1ull << 60, 1 },
-				    wraps = { 5, BASE, UINT64_MAX / PAGE }, huge = { 5, 0, (1ull << 32) + 1 };
+	const struct fm_pager_range unaligned = { 5, BASE + 1, 1 }, empty = { 5, BASE, 0 }, nobody = { 0, BASE, 1 },
+	                            high = { 5, 1ull << 60, 1 }, wraps = { 5, BASE, UINT64_MAX / PAGE }, huge = { 5, 0, (1ull << 32) + 1 };
 	const struct fm_pager_range twice[] = { { 5, BASE + 4 * PAGE, 4 }, { 5, BASE, 5 } };
 	const struct fm_pager_range *one[] = { &unaligned, &empty, &nobody, &high, &wraps, &huge };
 

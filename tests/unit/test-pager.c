@@ -51,8 +51,8 @@ static void test_fills_everything(void **state)
 	assert_true(src->got_done);
 	assert_int_equal(src->pages, pages); /* nothing twice */
 	printf("             %llu MiB while a process reads them: %.0f ms, %llu faults, p50 %llu us, p99 %llu us\n",
-	       (unsigned long long)(pages >> 8), (double)t / 1000, (unsigned long long)st.faults, (unsigned long long)st.fault_latency_p50_us,
-	       (unsigned long long)st.fault_latency_p99_us);
+	       (unsigned long long)(pages >> 8), (double)t / 1000, (unsigned long long)st.faults,
+	       (unsigned long long)st.fault_latency_p50_us, (unsigned long long)st.fault_latency_p99_us);
 
 	/* who comes later is told that it is over */
 	src = lab_connect(l, SOURCE_GOOD, 0, 0);

@@ -264,9 +264,9 @@ static void test_signals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order),          cmocka_unit_test(test_parallel),  cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_closing),        cmocka_unit_test(test_arguments), cmocka_unit_test(test_worker_signals),
-		cmocka_unit_test(test_stop),           cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_order),   cmocka_unit_test(test_parallel),  cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_closing), cmocka_unit_test(test_arguments), cmocka_unit_test(test_worker_signals),
+		cmocka_unit_test(test_stop),    cmocka_unit_test(test_signals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

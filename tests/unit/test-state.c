@@ -58,13 +58,14 @@ static void test_table_is_whole(void **state)
 
 static void test_numbers_and_names(void **state)
 {
-	static const char *const names[] = { "PENDING", "PLANNING", "PREPARATION", "EXECUTION", "VERIFICATION", "COMPLETED", "FAILED", "ROLLBACK" };
+	static const char *const names[] = { "PENDING",      "PLANNING",  "PREPARATION", "EXECUTION",
+		                             "VERIFICATION", "COMPLETED", "FAILED",      "ROLLBACK" };
 	for (int i = 1; i <= 8; i++) {
 		assert_string_equal(fm_state_to_string((enum fm_state)i), names[i - 1]);
 		assert_int_equal(fm_state_from_string(names[i - 1]), i);
 	}
 	assert_string_equal(fm_state_to_string(FM_STATE_INVALID), "INVALID");
-	assert_string_equal(fm_state_to_string((enum fm_state)-1), "INVALID");
+	assert_string_equal(fm_state_to_string((enum fm_state) - 1), "INVALID");
 	assert_string_equal(fm_state_to_string(_FM_STATE_MAX), "INVALID");
 	assert_int_equal(fm_state_from_string("INVALID"), FM_STATE_INVALID);
 	assert_int_equal(fm_state_from_string("pending"), FM_STATE_INVALID);

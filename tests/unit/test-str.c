@@ -170,9 +170,9 @@ static void test_parse_bytes(void **state)
 		const char *text;
 		uint64_t bytes;
 	} good[] = {
-		{ "0", 0 },           { "100", 100 },        { "100B", 100 },       { "64K", 65536 },     { "64k", 65536 },
-		{ "1Ki", 1024 },      { "1KiB", 1024 },      { "512M", 512u << 20 }, { "2G", 2ull << 30 }, { "1T", 1ull << 40 },
-		{ "15P", 15ull << 50 },
+		{ "0", 0 },           { "100", 100 },       { "100B", 100 },        { "64K", 65536 },
+		{ "64k", 65536 },     { "1Ki", 1024 },      { "1KiB", 1024 },       { "512M", 512u << 20 },
+		{ "2G", 2ull << 30 }, { "1T", 1ull << 40 }, { "15P", 15ull << 50 },
 	};
 	static const char *const bad[] = { "", "K", "-1K", "1X", "1KB", "1KK", "1 K", "1.5G", "1Kib", "1k " };
 	struct fm_error err = FM_ERROR_INIT;
@@ -254,17 +254,10 @@ static void test_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_copy_and_format),
-		cmocka_unit_test(test_buf),
-		cmocka_unit_test(test_strv),
-		cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_sanitize),
-		cmocka_unit_test(test_parse_u64),
-		cmocka_unit_test(test_parse_int),
-		cmocka_unit_test(test_parse_bytes),
-		cmocka_unit_test(test_parse_duration),
-		cmocka_unit_test(test_format_bytes),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_copy_and_format), cmocka_unit_test(test_buf),         cmocka_unit_test(test_strv),
+		cmocka_unit_test(test_compare),         cmocka_unit_test(test_sanitize),    cmocka_unit_test(test_parse_u64),
+		cmocka_unit_test(test_parse_int),       cmocka_unit_test(test_parse_bytes), cmocka_unit_test(test_parse_duration),
+		cmocka_unit_test(test_format_bytes),    cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

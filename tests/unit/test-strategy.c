@@ -11,7 +11,8 @@
 #include "basic/cleanup.h"
 #include "decision/strategy.h"
 
-static const uint64_t sizes[] = { 0, 1, 4096, 1u << 20, 15u << 20, (16u << 20) - 1, 16u << 20, 64u << 20, 1ull << 30, 64ull << 30, 1ull << 40 };
+static const uint64_t sizes[] = { 0,         1,         4096,       1u << 20,    15u << 20, (16u << 20) - 1,
+	                          16u << 20, 64u << 20, 1ull << 30, 64ull << 30, 1ull << 40 };
 
 static struct fm_strategy_choice choose(struct fm_workload_snapshot w, enum fm_strategy requested)
 {
@@ -42,7 +43,7 @@ static void test_names(void **state)
 		assert_non_null(strstr(e.hint, "post-copy"));
 		assert_int_equal(s, FM_STRATEGY_COLD);
 	}
-	assert_non_null(fm_strategy_to_string((enum fm_strategy)-1));
+	assert_non_null(fm_strategy_to_string((enum fm_strategy) - 1));
 	assert_non_null(fm_strategy_to_string((enum fm_strategy)99));
 }
 
@@ -100,19 +101,23 @@ static void test_monotonic(void **state)
 	for (size_t k = 0; k < FM_ARRAY_SIZE(both); k++)
 		for (uint32_t processes = 0; processes <= 4096; processes = processes * 4 + 1)
 			for (size_t i = 0; i + 1 < FM_ARRAY_SIZE(sizes); i++) {
-				struct fm_workload_snapshot w = { .memory_bytes = sizes[i], .processes = processes, .nested = true, .rootfs_bytes = 1 << 20 };
+				struct fm_workload_snapshot w = {
+					.memory_bytes = sizes[i], .processes = processes, .nested = true, .rootfs_bytes = 1 << 20
+				};
 				struct fm_strategy_choice a = choose(w, both[k]), b;
 				assert_true(a.predicted_total_ms >= a.predicted_downtime_ms);
 				assert_true(a.predicted_downtime_ms > 0);
 				assert_true(a.predicted_wire_bytes >= w.memory_bytes);
 				w.memory_bytes = sizes[i + 1];
 				b = choose(w, both[k]);
-				assert_true(b.predicted_downtime_ms >= a.predicted_downtime_ms && b.predicted_total_ms >= a.predicted_total_ms &&
+				assert_true(b.predicted_downtime_ms >= a.predicted_downtime_ms &&
+				            b.predicted_total_ms >= a.predicted_total_ms &&
 				            b.predicted_wire_bytes >= a.predicted_wire_bytes);
 				a = b;
 				w.processes++;
 				b = choose(w, both[k]);
-				assert_true(b.predicted_downtime_ms >= a.predicted_downtime_ms && b.predicted_total_ms >= a.predicted_total_ms);
+				assert_true(b.predicted_downtime_ms >= a.predicted_downtime_ms &&
+				            b.predicted_total_ms >= a.predicted_total_ms);
 				a = b;
 				w.rootfs_bytes *= 100;
 				b = choose(w, both[k]);
@@ -120,7 +125,8 @@ static void test_monotonic(void **state)
 				assert_true(b.predicted_total_ms >= a.predicted_total_ms);
 				w.bandwidth_bytes_per_s = 2000000000;
 				a = choose(w, both[k]);
-				assert_true(a.predicted_downtime_ms <= b.predicted_downtime_ms && a.predicted_total_ms <= b.predicted_total_ms);
+				assert_true(a.predicted_downtime_ms <= b.predicted_downtime_ms &&
+				            a.predicted_total_ms <= b.predicted_total_ms);
 			}
 }
 
@@ -128,7 +134,9 @@ static void test_monotonic(void **state)
 static void test_post_copy_is_shorter(void **state)
 {
 	for (size_t i = 0; i < FM_ARRAY_SIZE(sizes); i++) {
-		struct fm_workload_snapshot w = { .memory_bytes = sizes[i], .processes = 3, .nested = true, .bandwidth_bytes_per_s = 100000000 };
+		struct fm_workload_snapshot w = {
+			.memory_bytes = sizes[i], .processes = 3, .nested = true, .bandwidth_bytes_per_s = 100000000
+		};
 		uint64_t lazy = choose(w, FM_STRATEGY_POST_COPY).predicted_downtime_ms;
 		assert_true(lazy <= choose(w, FM_STRATEGY_COLD).predicted_downtime_ms);
 		w.bandwidth_bytes_per_s = 1000;
@@ -139,8 +147,8 @@ static void test_post_copy_is_shorter(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),     cmocka_unit_test(test_available), cmocka_unit_test(test_ordinary_only_cold),
-		cmocka_unit_test(test_nested),    cmocka_unit_test(test_monotonic), cmocka_unit_test(test_post_copy_is_shorter),
+		cmocka_unit_test(test_names),  cmocka_unit_test(test_available), cmocka_unit_test(test_ordinary_only_cold),
+		cmocka_unit_test(test_nested), cmocka_unit_test(test_monotonic), cmocka_unit_test(test_post_copy_is_shorter),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,9 @@
 
 /* ---- a tree of our own, counting in shared memory ---- */
 
-struct counters { volatile uint64_t root, child, thread; };
+struct counters {
+	volatile uint64_t root, child, thread;
+};
 
 static struct counters *shared_counters(void)
 {
@@ -178,28 +180,28 @@ static void test_never_ourselves(void **state)
 /* ---- blockers ---- */
 
 static const char troublemaker[] =
-	"import ctypes, os, socket, sys, time\n"
-	"libc = ctypes.CDLL(None, use_errno=True)\n"
-	"got = []\n"
-	"def attempt(name, r):\n"
-	"    if r is not None and r >= 0: got.append(name)\n"
-	"attempt('io_uring', libc.syscall(425, 8, ctypes.create_string_buffer(256)))\n"
-	"attempt('userfaultfd', libc.syscall(323, 0))\n"
-	"attempt('multipath', libc.socket(2, 1, 262))\n"
-	"libc.shmat.restype = ctypes.c_void_p\n"
-	"i = libc.shmget(0, 4096, 0o1600)\n"
-	"if i >= 0 and libc.shmat(i, None, 0) != ctypes.c_void_p(-1).value: got.append('System V shared memory, which cannot')\n"
-	"attempt('semaphores', libc.semget(0, 1, 0o1600))\n"
-	"if os.fork() == 0:\n"
-	"    attempt('uts namespace', libc.unshare(0x04000000))\n"
-	"    open(sys.argv[1] + '.child', 'w').write('\\n'.join(got[-1:]))\n"
-	"    os.rename(sys.argv[1] + '.child', sys.argv[1] + '.child-ready')\n"
-	"    time.sleep(100000)\n"
-	"while not os.path.exists(sys.argv[1] + '.child-ready'): time.sleep(0.01)\n"
-	"got += open(sys.argv[1] + '.child-ready').read().split('\\n')\n"
-	"open(sys.argv[1] + '.tmp', 'w').write('\\n'.join(got) + '\\n')\n"
-	"os.rename(sys.argv[1] + '.tmp', sys.argv[1])\n"
-	"time.sleep(100000)\n";
+        "import ctypes, os, socket, sys, time\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "got = []\n"
+        "def attempt(name, r):\n"
+        "    if r is not None and r >= 0: got.append(name)\n"
+        "attempt('io_uring', libc.syscall(425, 8, ctypes.create_string_buffer(256)))\n"
+        "attempt('userfaultfd', libc.syscall(323, 0))\n"
+        "attempt('multipath', libc.socket(2, 1, 262))\n"
+        "libc.shmat.restype = ctypes.c_void_p\n"
+        "i = libc.shmget(0, 4096, 0o1600)\n"
+        "if i >= 0 and libc.shmat(i, None, 0) != ctypes.c_void_p(-1).value: got.append('System V shared memory, which cannot')\n"
+        "attempt('semaphores', libc.semget(0, 1, 0o1600))\n"
+        "if os.fork() == 0:\n"
+        "    attempt('uts namespace', libc.unshare(0x04000000))\n"
+        "    open(sys.argv[1] + '.child', 'w').write('\\n'.join(got[-1:]))\n"
+        "    os.rename(sys.argv[1] + '.child', sys.argv[1] + '.child-ready')\n"
+        "    time.sleep(100000)\n"
+        "while not os.path.exists(sys.argv[1] + '.child-ready'): time.sleep(0.01)\n"
+        "got += open(sys.argv[1] + '.child-ready').read().split('\\n')\n"
+        "open(sys.argv[1] + '.tmp', 'w').write('\\n'.join(got) + '\\n')\n"
+        "os.rename(sys.argv[1] + '.tmp', sys.argv[1])\n"
+        "time.sleep(100000)\n";
 
 static bool strv_mentions(char **v, const char *part)
 {

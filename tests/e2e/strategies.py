@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What can be moved, and how: every strategy, nested and ordinary containers, processes, threads, files, output, the end after a move.
+
+Each container has a client that increments its counter over one connection throughout. Nothing may be lost, doubled or left behind.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+from common import Cluster, Resident, Tap, arguments, conclude, expect, lab_name, mend, no_leftovers, unwind_on_signal
+
+COUNTER = ["python3", "/counter.py"]
+TICKER = """
+i=0
+count() { while :; do i=$((i+1)); echo $i >>/data/$1; /bin/true; sleep 0.02; done; }
+count first &
+count second &
+(count third) &
+wait
+"""
+
+
+class Strategies:
+    def __init__(self, cluster, tap, options):
+        self.cluster, self.tap, self.options = cluster, tap, options
+
+    @contextlib.contextmanager
+    def case(self, name):
+        if self.options.only not in name:
+            yield False
+            return
+        with self.tap.test(name):
+            try:
+                yield True
+                no_leftovers(self.cluster)
+            finally:
+                mend(self.cluster)
+                for container in self.cluster.json("container", "ls")["containers"]:
+                    self.cluster.cli("container", "rm", "--force", container["name"], check=False)
+
+    def move(self, resident, to, strategy="auto"):
+        record = self.cluster.migrate(resident.name, to, "--strategy", strategy)
+        expect(record["path"] == "1N 2N 3N 4N 5N 6N", lambda: f"{strategy} to {to}: path {record['path']}: {record['error_message']}")
+        used = record["strategy"].lower().replace("_", "-")
+        expect(used == strategy or strategy == "auto" and used != "auto", f"asked for {strategy}, was {used}")
+        resident.check(to)
+        return record
+
+    # ------------------------------------------------------------------ nested
+
+    def there_and_back(self):
+        megabytes = 8 if self.options.short else 128
+        with self.case(f"Redis with {megabytes} MB there and back: post-copy, cold, auto; its data is the same") as wanted:
+            if not wanted:
+                return
+            redis = Resident(self.cluster, "redis")
+            self.cluster.load_redis(redis.ip, megabytes)
+            digest = self.cluster.redis(redis.ip, "DEBUG", "DIGEST-VALUE", *(f"key:{index}" for index in range(0, megabytes * 800, 97))).stdout
+            for to, strategy in (("dst", "post-copy"), ("src", "cold"), ("dst", "auto"), ("src", "post-copy")):
+                self.move(redis, to, strategy)
+                found = self.cluster.redis(redis.ip, "DEBUG", "DIGEST-VALUE", *(f"key:{index}" for index in range(0, megabytes * 800, 97))).stdout
+                expect(found == digest, f"the data after {strategy} to {to} is another")
+            redis.conclude("src")
+
+    def whole_digest(self):
+        """Nobody writes: the digest of everything is comparable."""
+        with self.case("Redis at rest there and back: the digest of everything") as wanted:
+            if not wanted:
+                return
+            redis = Resident(self.cluster, "redis")
+            self.cluster.load_redis(redis.ip, 4 if self.options.short else 64)
+            report = redis.client.finish()
+            expect(not report["error"], report["error"])
+            before = self.cluster.redis_digest(redis.ip)
+            for to, strategy in (("dst", "post-copy"), ("src", "post-copy"), ("dst", "cold")):
+                record = self.cluster.migrate("redis", to, "--strategy", strategy)
+                expect(record["state"] == "COMPLETED", record["error_message"])
+                expect(self.cluster.redis_digest(redis.ip) == before, f"the digest after {strategy} to {to} is another")
+
+    def processes_and_files(self):
+        """Two processes share the counter, each has threads; every increment is in a file before it is acknowledged; files come and go."""
+        with self.case("several processes and threads, files that change until the freeze, output") as wanted:
+            if not wanted:
+                return
+            command = [*COUNTER, "--workers", "2", "--threads", "3", "--journal", "/data/journal", "--rotate", "/data"]
+            service = Resident(self.cluster, "service", command=command, python=True)
+            for number, (to, strategy) in enumerate((("dst", "post-copy"), ("src", "cold"), ("dst", "cold"))):
+                service.ask("FILE", f"/data/kept{number}", f"written before move {number}")
+                service.ask("FILE", f"/data/gone{number}", "removed before the move")
+                service.ask("UNLINK", f"/data/gone{number}")
+                threads = json.loads(service.ask("STATE"))["threads"]
+                self.move(service, to, strategy)
+                self.check_state(service, threads)
+                service.ask("SAY", f"hello from {to} number {number}")
+                self.cluster.wait("its output arrives", lambda: f"hello from {to} number {number}\n" in self.output("service"))
+            service.check("dst")
+            report = service.client.finish()
+            expect(not report["error"], report["error"])
+            self.check_files(service)
+            service.remove()
+
+    def check_state(self, service, threads):
+        def run_on():
+            now = json.loads(service.ask("STATE"))["threads"]
+            return all(after > before for before, after in zip(threads, now))
+        self.cluster.wait("every thread goes on", run_on, 10)
+        state = json.loads(service.ask("STATE"))
+        expect(state["children"] in (0, 1, 2), state)
+        processes = self.cluster.container("service")["processes"]  # asked right after the migration: not the source's figures
+        expect(processes == 3, f"{processes} processes, not 3")
+
+    def check_files(self, service):
+        folder = os.path.join(self.cluster.rootfs_of("service"), "data")
+        with open(os.path.join(folder, "journal"), encoding="ascii") as file:
+            numbers = [int(line) for line in file]
+        last = service.counter()
+        expect(numbers == list(range(1, last + 1)), lambda: f"the journal has {len(numbers)} lines up to {numbers[-1:]}, the counter is {last}; first difference: "
+               f"{next((pair for pair in enumerate(numbers, 1) if pair[0] != pair[1]), None)}")
+        newest = last // 10
+        expected = {"journal", "kept0", "kept1", "kept2", str(newest), str(newest - 1)}
+        found = set(os.listdir(folder))
+        expect(found == expected, f"files {sorted(found)}, not {sorted(expected)}")
+        with open(os.path.join(folder, str(newest)), encoding="ascii") as file:
+            expect(file.read() == f"{newest}\n" * 100, "the newest file has other contents")
+
+    def output(self, name):
+        with open(os.path.join(self.cluster.instance_dir(name), "log"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def shell(self):
+        """A shell with background loops that start a process every few milliseconds: the tree changes until it is frozen."""
+        with self.case("a shell that starts processes all the time") as wanted:
+            if not wanted:
+                return
+            bundle = self.cluster.make_bundle("ticker", ["sh", "-c", TICKER])
+            self.cluster.cli("container", "run", "ticker", "--host", "src", "--bundle", bundle)
+            for to, strategy in (("dst", "cold"), ("src", "post-copy")) if self.options.short else (("dst", "cold"), ("src", "post-copy")) * 3:
+                self.cluster.wait("it ticks", lambda: min(map(len, self.ticks().values())) > 5)
+                before = {name: numbers[-1] for name, numbers in self.ticks().items()}
+                record = self.cluster.migrate("ticker", to, "--strategy", strategy)
+                expect(record["state"] == "COMPLETED", lambda: record["error_message"])
+                self.cluster.wait("it ticks on", lambda: all(numbers[-1] > before[name] + 3 for name, numbers in self.ticks().items()))
+                for name, numbers in self.ticks().items():
+                    expect(numbers == list(range(1, len(numbers) + 1)), f"{name} did not count one by one after {strategy} to {to}: {numbers[-10:]}")
+                no_leftovers(self.cluster)
+
+    def ticks(self):
+        folder = os.path.join(self.cluster.rootfs_of("ticker"), "data")
+        found = {}
+        for name in ("first", "second", "third"):
+            path = os.path.join(folder, name)
+            with open(path, encoding="ascii") if os.path.exists(path) else contextlib.nullcontext([]) as file:
+                found[name] = [int(line) for line in file if line.endswith("\n")]
+        return found
+
+    # ------------------------------------------------------------------ the end, after a move
+
+    def end_after_move(self):
+        with self.case("signals, exit and removal after a move") as wanted:
+            if not wanted:
+                return
+            for name, end, said in (("stopped", self.stop_by_runtime, "asked to stop"), ("ended", lambda service: service.ask("EXIT", "5", check=False), "serving")):
+                service = Resident(self.cluster, name, command=COUNTER, python=True)
+                self.move(service, "dst", "post-copy")
+                service.ask("SAY", "last words")
+                service.client.end()
+                end(service)
+                self.cluster.wait(f"{name} has ended", lambda: self.cluster.container(name)["status"] == "stopped")
+                output = self.output(name)
+                expect("last words\n" in output, f"its output: {output}")
+                expect(said == "serving" or said in output, f"its output: {output}")
+                self.cluster.cli("container", "rm", name)
+                no_leftovers(self.cluster)
+            service = Resident(self.cluster, "removed")
+            self.move(service, "dst", "cold")
+            service.remove()
+            names = [container["name"] for container in self.cluster.json("container", "ls")["containers"]]
+            expect("removed" not in names, f"still listed: {names}")
+
+    def stop_by_runtime(self, service):
+        container = self.cluster.container(service.name)
+        subprocess.run(["runc", "--root", self.cluster.path("runc", container["host"]), "kill", container["instance"], "TERM"], check=True)
+
+    # ------------------------------------------------------------------ ordinary
+
+    def ordinary(self):
+        with self.case("an ordinary container: cold, there and back; post-copy is refused") as wanted:
+            if not wanted:
+                return
+            redis = Resident(self.cluster, "plain", options=["--ordinary"])
+            expect(self.cluster.container("plain")["kind"] == "ordinary", "its kind")
+            record = self.cluster.migrate("plain", "dst", "--strategy", "post-copy")
+            expect(record["path"] == "1N 2F 8N" and "cold" in record["error_message"], f"post-copy: {record['path']}: {record['error_message']}")
+            redis.check("src")
+            self.move(redis, "dst", "cold")
+            self.move(redis, "src", "auto")
+            redis.conclude("src")
+
+    def discovered(self):
+        """Started by somebody else with the runtime alone; the agent finds it."""
+        with self.case("a container that somebody else started: discovered, cold") as wanted:
+            if not wanted:
+                return
+            script = "i=0; while :; do i=$((i+1)); echo $i >>/data/ticks; sleep 0.02; done"
+            bundle = self.cluster.make_bundle("found", ["sh", "-c", script])
+            root = self.cluster.path("runc", "src")
+            self.cluster.lab.run("src", ["runc", "--root", root, "run", "--detach", "--bundle", bundle, "found"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.cluster.wait("the agent finds it", lambda: "found" in [container["name"] for container in self.cluster.json("container", "ls")["containers"]])
+            record = self.cluster.migrate("found", "dst", "--strategy", "cold")
+            expect(record["path"] == "1N 2N 3N 4N 5N 6N", lambda: f"path {record['path']}: {record['error_message']}")
+            container = self.cluster.container("found")
+            expect((container["host"], container["kind"], container["status"]) == ("dst", "ordinary", "running"), container)
+            ticks = os.path.join(self.cluster.rootfs_of("found"), "data", "ticks")
+
+            def numbers():
+                with open(ticks, encoding="ascii") as file:
+                    return [int(line) for line in file if line.endswith("\n")]
+            before = len(numbers())
+            self.cluster.wait("it goes on", lambda: len(numbers()) > before + 3)
+            expect(numbers() == list(range(1, len(numbers()) + 1)), "it did not count one by one")
+            expect(os.path.isdir(bundle), "the user's bundle was removed")
+
+    def run(self):
+        self.there_and_back()
+        self.whole_digest()
+        self.processes_and_files()
+        self.shell()
+        self.end_after_move()
+        self.ordinary()
+        self.discovered()
+
+
+def main():
+    options = arguments(__doc__)
+    unwind_on_signal()
+    name = lab_name("st")
+    tap = Tap("strategies", options.tap)
+    started = time.monotonic()
+    with Cluster(name, keep_on_failure=options.keep) as cluster:
+        Strategies(cluster, tap, options).run()
+    tap.say(f"took {time.monotonic() - started:.0f} s")
+    return conclude(tap, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
