@@ -55,6 +55,11 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 	return fm_journal_note(m->journal, "criu", text, err);
 }
 
+static struct fm_criu_restore_opts restore_options(struct fm_mover *m)
+{
+	return (struct fm_criu_restore_opts){ .lazy = m->lazy, .timeout_ms = RESTORE_TIMEOUT_MS, .cancel_fd = m->stop.fd, .log_level = 1 };
+}
+
 static int stand_parent(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_bringup b = { .instance = m->instance,
@@ -71,6 +76,11 @@ static int stand_parent(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	if (m->lazy && fm_pages_start(m, err) < 0)
 		return fm_error_phase(err, "pages");
+	if (m->local.nested) {
+		struct fm_criu_restore_opts o = restore_options(m);
+		if (fm_criu_restore_prepare(m->criu, &o, err) < 0)
+			return fm_error_phase(err, "criu");
+	}
 	if (fm_journal_decide(m->journal, FM_DECISION_PREPARED, false, err) < 0)
 		return -1;
 	fm_mover_step(m, "prepared");
@@ -96,7 +106,7 @@ static int receive_neighbours(struct fm_mover *m, uint8_t *buf, struct fm_error 
 
 static int restore_begin(struct fm_mover *m, struct fm_restore_gate **gate, struct fm_error *err)
 {
-	struct fm_criu_restore_opts o = { .lazy = m->lazy, .timeout_ms = RESTORE_TIMEOUT_MS, .cancel_fd = m->stop.fd, .log_level = 1 };
+	struct fm_criu_restore_opts o = restore_options(m);
 	if (!m->local.nested)
 		return fm_restore_gate_begin(m->h, m->instance, m->images_path, m->local.dir, RESTORE_TIMEOUT_MS, m->stop.fd, gate, err);
 	return fm_criu_restore_begin(m->criu, &o, &m->root, err);

@@ -258,12 +258,29 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	return fm_mover_fault(m, "source-after-fence", err);
 }
 
+static int dump_options(struct fm_mover *m, int timeout_ms, struct fm_criu_dump_opts *ret, struct fm_error *err)
+{
+	*ret = (struct fm_criu_dump_opts){ .lazy = m->lazy, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1 };
+	return fm_proc_ns_pid(m->root, &ret->root_ns_pid, err);
+}
+
+/* What CRIU can do before it stops the first task does not belong into the freeze. */
+static int ready_criu(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	struct fm_criu_dump_opts o;
+	uint64_t t = fm_now_us();
+	if (!m->local.nested)
+		return 0;
+	if (dump_options(m, fm_deadline_left_ms(deadline_ms), &o, err) < 0 || fm_criu_dump_prepare(m->criu, &o, err) < 0)
+		return fm_error_phase(err, "criu");
+	fm_mover_phase(m, "criu-ready", fm_now_us() - t);
+	return 0;
+}
+
 static int dump_nested(struct fm_mover *m, int timeout_ms, struct fm_error *err)
 {
-	struct fm_criu_dump_opts o = { .lazy = m->lazy, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1 };
-	if (fm_proc_ns_pid(m->root, &o.root_ns_pid, err) < 0)
-		return -1;
-	if (fm_criu_dump_begin(m->criu, &o, err) < 0)
+	struct fm_criu_dump_opts o;
+	if (dump_options(m, timeout_ms, &o, err) < 0 || fm_criu_dump_begin(m->criu, &o, err) < 0)
 		return -1;
 	m->dumped = true;
 	if (fm_mover_fault(m, "source-after-dump", err) < 0)
@@ -393,9 +410,9 @@ static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 
 static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
-	if (warm_files(m, deadline_ms, err) < 0 || fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 ||
-	    transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 ||
-	    commit(m, err) < 0) {
+	if (warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 || fence(m, err) < 0 ||
+	    dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
+	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -500,6 +517,8 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 	}
 	(void)fm_journal_forget(m->journal, "hold", NULL);
 	(void)fm_journal_forget(m->journal, "fence", NULL);
+	fm_criu_free(m->criu); /* a pid namespace does not end before its last child is reaped */
+	m->criu = NULL;
 	if (fm_instances_destroy(m->h, m->instance, err) < 0)
 		return fm_error_prefix(err, "cannot free the source's copy");
 	if (fm_mover_undo(m, err) < 0)

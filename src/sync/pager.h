@@ -10,7 +10,8 @@
  * (EEXIST) is never overwritten.
  *
  * Crash safety: each userfaultfd is handed to `keep` (the nest) before CRIU may go on; a bitmap of what was filled or removed lives in a file on the migration's tmpfs. If this process dies, faults block; a
- * new process calls fm_pager_recover with the kept descriptors and goes on. When all ranges are filled they are unregistered, `drop` is called, and the pager is done.
+ * new process calls fm_pager_recover with the kept descriptors and goes on. When all is filled, `drop` is called and the
+ * descriptors are closed, which makes the memory ordinary again, and the pager is done.
  *
  * A child that is forked meanwhile and finds no place with the guard is served all the same, but a crash is then DATA_LOSS. So is a crash in the microseconds in which a message of the
  * kernel has been read and not yet been written down.

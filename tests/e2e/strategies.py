@@ -111,8 +111,7 @@ class Strategies:
         self.cluster.wait("every thread goes on", run_on, 10)
         state = json.loads(service.ask("STATE"))
         expect(state["children"] in (0, 1, 2), state)
-        processes = self.cluster.container("service")["processes"]  # asked right after the migration: not the source's figures
-        expect(processes == 3, f"{processes} processes, not 3")
+        self.cluster.wait("it is reported with three processes", lambda: self.cluster.container("service")["processes"] == 3, 5)
 
     def check_files(self, service):
         folder = os.path.join(self.cluster.rootfs_of("service"), "data")
