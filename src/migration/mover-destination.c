@@ -186,6 +186,12 @@ static int restore(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 		return -1;
 	if (restore_begin(m, &gate, err) < 0)
 		return fm_error_phase(err, "restore");
+	/* CRIU does not wait for its userfaultfds to be kept by the nest: the commit does. */
+	if (m->pager && fm_pager_wait_kept(m->pager, COMMIT_TIMEOUT_MS, m->stop.fd, err) < 0) {
+		restore_abort(m, gate);
+		fm_restore_gate_free(gate);
+		return fm_error_phase(err, "pages");
+	}
 	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
 	if (fm_journal_note(m->journal, "root", root, err) < 0 || fm_journal_decide(m->journal, FM_DECISION_RESTORED, false, err) < 0 ||
 	    fm_mover_fault(m, "destination-after-restore", err) < 0 || send_frame(m, FM_FRAME_RESTORED, fm_now_us() - t, err) < 0 ||

@@ -328,6 +328,8 @@ void fm_rollback(struct fm_migration *m, const struct fm_error *cause)
 	enum end end = undo(m);
 	if (fm_stopping(m))
 		return;
+	if (end == END_SOURCE || end == END_RESTORED) /* not shown as incoming there until the next report */
+		fm_fleet_container_gone(m->c->o.fleet, m->pb->container, m->pb->destination);
 	pthread_mutex_lock(&m->lock);
 	m->pb->rolled_back = end != END_DESTINATION && end != END_OPERATOR;
 	fm_pb_set(&m->pb->step, "failed");

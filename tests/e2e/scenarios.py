@@ -262,6 +262,7 @@ class Scenarios:
                 redis.conclude("src")
 
     def link_cut(self):
+        """Nobody tells anybody: the source has to notice the silence."""
         title = "failure in EXECUTION: the destination's link is cut"
         with self.scenario(5, title) as wanted:
             if not wanted:
@@ -271,7 +272,8 @@ class Scenarios:
                 migration = self.cluster.start_migration("redis5b", "dst")
                 self.cluster.wait_state(migration, "EXECUTION")
                 with link_cut(self.cluster, "dst"):
-                    # The service comes first: it is back long before anybody can talk to the destination again.
+                    self.cluster.wait_state(migration, "ROLLBACK")
+                    # The service comes first: it is back before anybody can talk to the destination again.
                     redis.more_writes()
                 self.over(5, title, migration, "1N 2N 3N 4F 8N", failure_in_execution("redis5b", "src", "dst"))
                 redis.conclude("src")
@@ -286,6 +288,7 @@ class Scenarios:
                 migration = self.cluster.start_migration("redis5c", "dst")
                 self.cluster.wait_state(migration, "EXECUTION")
                 self.cluster.agents["dst"].kill()
+                self.cluster.wait_state(migration, "ROLLBACK")
                 redis.more_writes()
                 self.cluster.agents["dst"].start()
                 self.over(5, title, migration, "1N 2N 3N 4F 8N", failure_in_execution("redis5c", "src", "dst"))
