@@ -80,7 +80,7 @@ static const struct settled *find_settled(struct fm_fleet *f, const char *name)
 static bool is_outdated(struct fm_fleet *f, const FM_PB(Container) * c, const char *host)
 {
 	const struct settled *e = find_settled(f, c->name);
-	return e && (fm_streq(e->left, host) || (fm_streq(e->host, host) && !is_resident(c)));
+	return e && (fm_streq(e->left, host) || (e->host[0] && !is_resident(c)));
 }
 
 /* Everything of a host that its report replaces; what we have just put there and it does not know yet stays. */

@@ -17,6 +17,7 @@
 #include "migration/instances.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
+#include "network/hold.h"
 #include "network/sockets.h"
 #include "sync/filetree.h"
 #include "sync/images-transfer.h"
@@ -74,6 +75,7 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
+	struct fm_hold *hold; /* what clients send meanwhile */
 
 	/* destination */
 	int listen_fd;

@@ -23,7 +23,8 @@
 #define RUNNING_TIMEOUT_MS  30000
 #define CRIU_END_TIMEOUT_MS 30000
 #define RECONNECT_PAUSE_MS  200
-#define FREEZE_PATIENCE_MS  5000 /* clients wait for a destination that fell silent: no longer than they would for a lost packet or two */
+#define WARM_PATIENCE_MS    30000 /* nobody waits yet, and the destination may be busy with its disk */
+#define FREEZE_PATIENCE_MS  5000  /* clients wait for a destination that fell silent: no longer than they would for a lost packet or two */
 
 /* ---------------------------------------------------------------- prepare */
 
@@ -253,8 +254,11 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	m->held = true;
 	m->fence_us = fm_now_us();
 	m->fenced = true;
-	if (m->endpoint && fm_endpoint_close_inbound(m->endpoint, err) < 0)
-		return fm_error_prefix(err, "cannot fence the source");
+	if (m->endpoint) {
+		m->hold = fm_hold_start(&m->local.endpoint);
+		if (fm_endpoint_close_inbound(m->endpoint, err) < 0)
+			return fm_error_prefix(err, "cannot fence the source");
+	}
 	return fm_mover_fault(m, "source-after-fence", err);
 }
 
@@ -381,6 +385,16 @@ static int commit(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
+/* What clients sent into the freeze goes on to where the container is now. */
+static void release_held(struct fm_mover *m)
+{
+	size_t n = fm_hold_release(m->hold);
+	if (n > 0)
+		fm_mover_note(m, "%zu frames that came while it was frozen were handed on", n);
+	fm_hold_free(m->hold);
+	m->hold = NULL;
+}
+
 static int hand_over(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_frame_header h;
@@ -389,6 +403,7 @@ static int hand_over(struct fm_mover *m, struct fm_error *err)
 	if (fm_stream_send(m->control, FM_FRAME_COMMIT, 0, 0, NULL, 0, RUNNING_TIMEOUT_MS, err) < 0 ||
 	    expect(m, FM_FRAME_RUNNING, &h, RUNNING_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "commit");
+	release_held(m);
 	pthread_mutex_lock(&m->lock);
 	m->frozen_us = fm_now_us() - m->fence_us;
 	pthread_mutex_unlock(&m->lock);
@@ -410,6 +425,7 @@ static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 
 static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
+	fm_stream_set_patience(m->control, WARM_PATIENCE_MS);
 	if (warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 || fence(m, err) < 0 ||
 	    dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
 	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
@@ -456,9 +472,10 @@ static int undo_fence(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->endpoint)
 		return 0;
-	if (fm_endpoint_open(m->endpoint, err) < 0)
+	if (fm_endpoint_open(m->endpoint, err) < 0 || fm_endpoint_announce(m->endpoint, err) < 0)
 		return -1;
-	return fm_endpoint_announce(m->endpoint, err);
+	release_held(m);
+	return 0;
 }
 
 int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err)

@@ -79,6 +79,8 @@ static void drop_resources(struct fm_mover *m)
 	fm_mover_drop_streams(m);
 	fm_criu_free(m->criu);
 	m->criu = NULL;
+	fm_hold_free(m->hold);
+	m->hold = NULL;
 	fm_manifest_free(m->manifest);
 	m->manifest = NULL;
 	fm_page_source_free(m->page_source);

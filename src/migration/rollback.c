@@ -329,7 +329,7 @@ void fm_rollback(struct fm_migration *m, const struct fm_error *cause)
 	if (fm_stopping(m))
 		return;
 	if (end == END_SOURCE || end == END_RESTORED) /* not shown as incoming there until the next report */
-		fm_fleet_container_gone(m->c->o.fleet, m->pb->container, m->pb->destination);
+		fm_fleet_container_moved(m->c->o.fleet, m->pb->container, m->pb->source);
 	pthread_mutex_lock(&m->lock);
 	m->pb->rolled_back = end != END_DESTINATION && end != END_OPERATOR;
 	fm_pb_set(&m->pb->step, "failed");

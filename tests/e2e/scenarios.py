@@ -255,7 +255,7 @@ class Scenarios:
             redis = Resident(self.cluster, "redis5a")
             with agent_with(self.cluster, "dst", fault=f"destination-after-prepare=stall:{STALL_MS}"):
                 migration = self.cluster.start_migration("redis5a", "dst")
-                self.cluster.wait("CRIU stands ready on dst", lambda: journal_tells(self.cluster, "dst", migration, "criu"), 30)
+                self.cluster.wait("CRIU stands ready on dst", lambda: journal_tells(self.cluster, "dst", "destination", migration, "criu"), 30)
                 for pid in criu_of(self.cluster, "dst"):
                     os.kill(pid, 9)
                 self.over(5, title, migration, "1N 2N 3N 4F 8N", failure_in_execution("redis5a", "src", "dst"))
@@ -270,7 +270,7 @@ class Scenarios:
             redis = Resident(self.cluster, "redis5b")
             with agent_with(self.cluster, "dst", fault=f"destination-before-restore=stall:{STALL_MS}"):
                 migration = self.cluster.start_migration("redis5b", "dst")
-                self.cluster.wait_state(migration, "EXECUTION")
+                self.cluster.wait("the source is frozen", lambda: journal_tells(self.cluster, "src", "source", migration, "FROZEN"), 30)
                 with link_cut(self.cluster, "dst"):
                     self.cluster.wait_state(migration, "ROLLBACK")
                     # The service comes first: it is back before anybody can talk to the destination again.
@@ -286,7 +286,7 @@ class Scenarios:
             redis = Resident(self.cluster, "redis5c")
             with agent_with(self.cluster, "dst", fault=f"destination-before-restore=stall:{STALL_MS}"):
                 migration = self.cluster.start_migration("redis5c", "dst")
-                self.cluster.wait_state(migration, "EXECUTION")
+                self.cluster.wait("the source is frozen", lambda: journal_tells(self.cluster, "src", "source", migration, "FROZEN"), 30)
                 self.cluster.agents["dst"].kill()
                 self.cluster.wait_state(migration, "ROLLBACK")
                 redis.more_writes()
@@ -376,9 +376,9 @@ def criu_of(cluster, host):
     return found
 
 
-def journal_tells(cluster, host, migration, word):
+def journal_tells(cluster, host, role, migration, word):
     try:
-        with open(cluster.path("state", host, "migrations", f"{migration}.destination.journal"), encoding="utf-8") as file:
+        with open(cluster.path("state", host, "migrations", f"{migration}.{role}.journal"), encoding="utf-8") as file:
             return f'"{word}"' in file.read()
     except FileNotFoundError:
         return False
