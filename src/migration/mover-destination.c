@@ -169,8 +169,7 @@ static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm
 		return fm_error_phase(err, "resume");
 	if (m->endpoint)
 		(void)fm_endpoint_announce(m->endpoint, NULL); /* once more: the first may have met a busy switch */
-	if (m->pager)
-		fm_pager_start_background(m->pager);
+	atomic_store(&m->resumed, true);
 	fm_mover_step(m, "running");
 	if (send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err) < 0)
 		return -1;

@@ -4,6 +4,7 @@
 #define FM_MIGRATION_MOVER_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "basic/clock.h"
 #include "basic/id.h"
@@ -80,6 +81,7 @@ struct fm_mover {
 	/* destination */
 	int listen_fd;
 	struct fm_pager *pager;
+	atomic_bool resumed;      /* the tree runs here */
 	pthread_t control_thread; /* follows the source */
 	bool control_started;
 	pthread_t follow_thread; /* follows the pager */

@@ -9,6 +9,10 @@
 #include "basic/cleanup.h"
 #include "migration/mover-internal.h"
 
+#define PROGRESS_MS 100
+#define CALM_MS     20 /* without a new fault */
+#define CALM_MAX_US 500000
+
 static int load_ranges(void *userdata, struct fm_pager_range **ret, size_t *ret_n, struct fm_error *err)
 {
 	struct fm_mover *m = userdata;
@@ -70,17 +74,44 @@ static void finished(struct fm_mover *m, uint64_t since_us)
 	fm_mover_step(m, "pages complete");
 }
 
+/*
+ * The first thing a restored application does is to touch its working set, page by page, and each of these faults is faster by ten times when no bulk transfer shares its way. So the background
+ * waits until the faults have calmed down, or for CALM_MAX_US at most.
+ */
+struct calm {
+	uint64_t resumed_us, faults;
+};
+
+static bool is_calm(struct fm_mover *m, struct calm *c)
+{
+	struct fm_pager_stats st;
+	if (!atomic_load(&m->resumed))
+		return false;
+	fm_pager_stats(m->pager, &st);
+	bool first = c->resumed_us == 0, quiet = !first && st.faults == c->faults;
+	if (first)
+		c->resumed_us = fm_now_us();
+	c->faults = st.faults;
+	return quiet || fm_now_us() > c->resumed_us + CALM_MAX_US;
+}
+
 static void *follow_pager(void *arg)
 {
 	struct fm_mover *m = arg;
 	uint64_t t = fm_now_us();
+	struct calm calm = { 0 };
+	bool background = false;
 	while (!fm_stop_requested(&m->stop)) {
 		struct fm_error err = FM_ERROR_INIT;
-		if (fm_pager_wait(m->pager, 100, m->stop.fd, &err) == 0) {
+		if (fm_pager_wait(m->pager, background ? PROGRESS_MS : CALM_MS, m->stop.fd, &err) == 0) {
 			finished(m, t);
 			return NULL;
 		}
 		fm_pages_refresh(m);
+		if (!background && is_calm(m, &calm)) {
+			fm_pager_start_background(m->pager);
+			background = true;
+		}
 		if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED && fm_mover_fault(m, "destination-pages", &err) < 0) {
 			(void)fm_mover_fail(m, &err);
 			return NULL;
@@ -135,7 +166,7 @@ int fm_pages_recover(struct fm_mover *m, struct fm_error *err)
 	}
 	if (fm_pager_recover(&o, fds, keys, n, &m->pager, err) < 0)
 		return -1;
-	fm_pager_start_background(m->pager);
+	atomic_store(&m->resumed, true);
 	return attach(m, err);
 }
 
