@@ -28,8 +28,11 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 		}
 		fm_migration_take_status(m, s);
 		/* A released destination was released because its pages were complete. */
-		if (fm_streq(s->step, "pages complete") || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED)
+		if (fm_streq(s->step, "pages complete") || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED) {
+			if (s->n_notes) /* what pages.c said last: how many pages and faults */
+				fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "On '%s': %s.", m->pb->destination, s->notes[s->n_notes - 1]);
 			return 0;
+		}
 		if (s->error_code)
 			return fm_error_set(err, (enum fm_code)s->error_code, "%s", s->error_message);
 		if (!s->alive)

@@ -33,15 +33,16 @@ struct fm_hold {
 	unsigned char bridge_mac[6];
 };
 
-/* Accept what is sent to this MAC; everything else costs four instructions and no memory. */
+/* Accept IPv4 that is sent to this MAC; everything else costs four instructions and no memory. */
 static int attach_filter(int fd, const uint8_t mac[6])
 {
 	uint32_t first = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
 	uint32_t last = (uint32_t)mac[4] << 8 | mac[5];
 	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, 3),
-		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, last, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, 0xffffffff), BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, 5),
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, last, 0, 3),
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0xffffffff),  BPF_STMT(BPF_RET | BPF_K, 0),
 	};
 	struct sock_fprog prog = { .len = FM_ARRAY_SIZE(code), .filter = code };
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
@@ -67,7 +68,8 @@ struct fm_hold *fm_hold_start(const struct fm_endpoint_config *cfg)
 		return NULL;
 	/* Protocol 0: it hears nothing before the filter is there. */
 	h->fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct sockaddr_ll every_port = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP) };
+	/* All protocols, because only such a tap sees what a bridge's port takes in before the bridge has it; the filter does the choosing. */
+	struct sockaddr_ll every_port = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
 	if (h->fd < 0 || find_bridge(h, cfg->bridge) < 0 || attach_filter(h->fd, cfg->mac) < 0 ||
 	    setsockopt(h->fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
 	    setsockopt(h->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) < 0 ||
