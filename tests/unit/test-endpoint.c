@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* test-endpoint.c - endpoints between two hosts of a laboratory (netlab.h): what they are, what passes, what is left. */
 #include "netlab.h"
+#include "network/hold.h"
 
 /* ---- the forwarding table of a host's bridge ---- */
 
@@ -559,6 +560,64 @@ static void test_closed_inbound(void **state)
 	assert_true(echo(lab, CT_ADDRESS, '0'));
 }
 
+struct hold_call {
+	struct fm_endpoint_config cfg;
+	struct fm_hold *hold;
+};
+
+static int do_hold(void *userdata, struct fm_error *e)
+{
+	struct hold_call *c = userdata;
+
+	c->hold = fm_hold_start(&c->cfg);
+	return c->hold ? 0 : fm_error_set(e, FM_E_INTERNAL, "no hold");
+}
+
+/* Until n IPv4 frames for the container have come in through a tap that hears them after the hold. */
+static void await_frames(int tap, unsigned n)
+{
+	uint8_t mac[6] = { 0x02, 0x77, 0x00, 0x00, 0x01, 0x00 };
+
+	while (n > 0) {
+		struct ether_header h;
+		assert_true(recv(tap, &h, sizeof(h), MSG_TRUNC) > 0);
+		n -= memcmp(h.ether_dhost, mac, 6) == 0 && h.ether_type == htons(ETHERTYPE_IP);
+	}
+}
+
+/* What is sent into the freeze reaches nobody then, and the destination once, in order, when it is open. */
+static void test_hold(void **state)
+{
+	struct lab *lab = *state;
+	struct hold_call c = { 0 };
+	uint32_t seq[20];
+	_fm_close_ int tap = -1;
+	unsigned before;
+
+	if (!need_root())
+		skip();
+	OK(fm_endpoint_config_parse("br0", "eth0", CT_MAC, CT_ADDRESS "/24", "", "held", &c.cfg, &err));
+	open_at(lab, 0);
+	assert_true(echo(lab, CT_ADDRESS, '0'));
+	OK(fm_netns_call(lab->ns[SRC], do_hold, &c, &err));
+	OK(fm_endpoint_close_inbound(lab->end[0], &err));
+	before = atomic_load(&lab->at[0].received);
+	tap = watch_in(lab, SRC, "eth0", ETH_P_ALL);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(seq); i++)
+		seq[i] = send_seq(lab, CT_ADDRESS);
+	await_frames(tap, FM_ARRAY_SIZE(seq));
+	OK(fm_endpoint_close(lab->end[0], &err));
+	open_at(lab, 1);
+	assert_int_equal(fm_hold_release(c.hold), FM_ARRAY_SIZE(seq));
+	for (size_t i = 0; i < FM_ARRAY_SIZE(seq); i++)
+		assert_true(answered(lab, seq[i], '1'));
+	assert_int_equal(atomic_load(&lab->at[0].received), before);
+	assert_true(echo(lab, CT_ADDRESS, '1')); /* the switch still knows where the client is */
+	fm_hold_free(c.hold);
+	assert_null(fm_hold_start(&(struct fm_endpoint_config){ .bridge = "none" }));
+	assert_int_equal(fm_hold_release(NULL), 0);
+}
+
 /* A late packet of the source's copy, coming in through the uplink, must not pull the address away. */
 static void test_late_packet(void **state)
 {
@@ -713,6 +772,7 @@ int main(void)
 		WITH_ENDS(test_ipv6_follows),
 		WITH_ENDS(test_closed_passes_nothing),
 		WITH_ENDS(test_closed_inbound),
+		WITH_ENDS(test_hold),
 		WITH_ENDS(test_late_packet),
 		WITH_ENDS(test_bridge_is_left_alone),
 		cmocka_unit_test(test_mtu),
