@@ -5,8 +5,9 @@ SAN_BUILD ?= build-san
 DEMO_MB ?= 64
 DEMO_STRATEGY ?= post-copy
 N ?= 50
+CHAOS_N ?= 10
 
-.PHONY: all build deps criu demo check unit e2e e2e-scenarios soak install clean format tidy fuzz help
+.PHONY: all build deps test-deps criu demo check e2e-scenarios soak chaos bench format install clean help
 
 all: build
 
@@ -40,8 +41,11 @@ e2e-scenarios: test-deps criu build ## the six scenarios of docs/LIFECYCLE.md
 soak: test-deps criu build ## N migrations back and forth (N=50)
 	@BUILD=$(BUILD) tests/e2e/soak.py --count $(N)
 
-chaos: test-deps criu build ## kill -9 of manager and agents at N random instants each (N=10)
-	@BUILD=$(BUILD) tests/e2e/chaos.py --count $(N)
+chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
+	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
+
+bench: test-deps criu build ## downtime by size of memory, phase by phase
+	@BUILD=$(BUILD) bench/switchover.py
 
 format: ## clang-format all sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

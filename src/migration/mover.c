@@ -89,6 +89,12 @@ static void drop_resources(struct fm_mover *m)
 	m->endpoint = NULL;
 	fm_local_done(&m->local);
 	fm_mover_publish(m);
+	fm_pb_free(m->description);
+	fm_pb_free(m->request);
+	free(m->config);
+	m->description = NULL;
+	m->request = NULL;
+	m->config = NULL;
 	if (m->images_fd >= 0)
 		(void)close(m->images_fd);
 	if (m->listen_fd >= 0)
@@ -103,10 +109,7 @@ void fm_mover_destroy(struct fm_mover *m)
 	drop_resources(m);
 	fm_journal_free(m->journal);
 	fm_stop_done(&m->stop);
-	fm_pb_free(m->description);
-	fm_pb_free(m->request);
 	fm_strv_free(m->notes);
-	free(m->config);
 	pthread_cond_destroy(&m->changed);
 	pthread_mutex_destroy(&m->lock);
 	free(m);

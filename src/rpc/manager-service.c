@@ -27,13 +27,24 @@ HANDLER(info)
 	return 0;
 }
 
+/* A host speaks for itself only: over TCP the certificate says who it is; over the Unix socket it is this machine's root. */
+static int check_reporter(const struct fm_rpc_call *call, const FM_PB(ReportRequest) * req, struct fm_error *err)
+{
+	const char *peer = fm_rpc_call_peer(call);
+	if (fm_str_startswith(peer, "unix:") || (req->host && fm_streq(peer, req->host->name)))
+		return 0;
+	(void)fm_error_set(err, FM_E_PERMISSION_DENIED, "the certificate of '%s' cannot report for host '%s'", peer,
+	                   req->host ? req->host->name : "");
+	return fm_error_hint(err, "start the agent with --name as its certificate was issued: 'fleximigrate pki issue NAME ADDRESS'");
+}
+
 HANDLER(report)
 {
 	SERVICE(s);
 	const FM_PB(ReportRequest) *req = (const FM_PB(ReportRequest) *)request;
 	if (req->protocol != 1)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the agent speaks protocol %u, this manager speaks 1", req->protocol);
-	if (fm_fleet_report(s->fleet, req, err) < 0)
+	if (check_reporter(call, req, err) < 0 || fm_fleet_report(s->fleet, req, err) < 0)
 		return -1;
 	FM_PB(ReportResponse) *r = FM_PB_NEW(ReportResponse, report_response);
 	r->interval_ms = FM_FLEET_REPORT_MS;
