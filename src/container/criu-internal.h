@@ -28,7 +28,8 @@ void fm_criu_log_errors(int images_dirfd, const char *log_file, int stderr_fd, c
 const char *fm_criu_log_advice(const char *errors);
 
 /* As the child sees them. */
-#define FM_CRIU_CHILD_SOCKET 3
-#define FM_CRIU_CHILD_IMAGES "/proc/self/fd/4"
+#define FM_CRIU_CHILD_SOCKET    3
+#define FM_CRIU_CHILD_IMAGES_FD 4
+#define FM_CRIU_CHILD_IMAGES    "/proc/self/fd/4"
 
 #endif

@@ -397,12 +397,37 @@ static bool proc_is_ours(void)
 	return readlink("/proc/self", got, sizeof(got)) == (ssize_t)n && memcmp(want, got, n) == 0;
 }
 
+/*
+ * Close every descriptor from `first` on but those in keep (-1: none). The child of an agent that dies now must hold neither the writing end of the pipe
+ * that it waits for (or it waits for ever) nor the agent's listening socket (or no new agent can start).
+ */
+static void close_others(int first, int *keep, size_t n_keep)
+{
+	while (true) {
+		int next = -1;
+		for (size_t i = 0; i < n_keep; i++)
+			if (keep[i] >= first && (next < 0 || keep[i] < next))
+				next = keep[i];
+		if (next < 0)
+			break;
+		if (next > first)
+			(void)syscall(SYS_close_range, first, next - 1, 0);
+		first = next + 1;
+	}
+	(void)syscall(SYS_close_range, first, ~0U, 0);
+}
+
 static _Noreturn void run_criu(const struct plan *p)
 {
 	const int from[] = { p->null, p->null, p->log, p->socket, p->images, p->libs, p->program };
+	int keep[] = { p->loader, p->go_r, p->status_w, p->last_pid_file };
 	char text[16];
 	ssize_t n;
 
+	for (int i = 0; i < (int)FM_ARRAY_SIZE(from); i++)
+		if (from[i] >= 0 && dup2(from[i], i) < 0)
+			fail(p, STEP_DESCRIPTORS, i);
+	close_others(FM_ARRAY_SIZE(from), keep, FM_ARRAY_SIZE(keep));
 	/* Wait until we are in the right cgroups. */
 	do
 		n = read(p->go_r, text, 1);
@@ -417,12 +442,9 @@ static _Noreturn void run_criu(const struct plan *p)
 		fail(p, STEP_PROC, 0);
 	(void)setsid();
 	(void)umask(077);
-	for (int i = 0; i < (int)FM_ARRAY_SIZE(from); i++)
-		if (from[i] >= 0 && dup2(from[i], i) < 0)
-			fail(p, STEP_DESCRIPTORS, i);
-	/* Whatever else the agent has inherited itself; exec needs the loader's until then. */
+	/* What is left above them is for here; exec needs the loader's until then. */
 	(void)syscall(SYS_close_range, FM_ARRAY_SIZE(from), ~0U, CLOSE_RANGE_CLOEXEC);
-	if (p->images >= 0 && fchdir(p->images) < 0)
+	if (p->images >= 0 && fchdir(FM_CRIU_CHILD_IMAGES_FD) < 0)
 		fail(p, STEP_FOLDER, 0);
 	reset_signals();
 	/* Everything waits for us while the tree is frozen. What we restore gets its own niceness back from the images. */
