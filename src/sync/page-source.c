@@ -45,6 +45,17 @@ static int compare_tasks(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static bool has_ended(const struct task *t)
+{
+	struct pollfd p = { .fd = t->pidfd, .events = POLLIN };
+	int n;
+
+	do
+		n = poll(&p, 1, 0);
+	while (n < 0 && errno == EINTR);
+	return n != 0;
+}
+
 static int open_task(struct task *t, struct fm_error *err)
 {
 	char path[48];
@@ -54,7 +65,8 @@ static int open_task(struct task *t, struct fm_error *err)
 		return fm_error_errno(err, errno, "cannot get hold of process %d", (int)t->host_pid);
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->host_pid);
 	t->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (t->mem_fd < 0)
+	/* A zombie belongs to the tree, but has no memory any more: newer kernels do not even open it. */
+	if (t->mem_fd < 0 && !(errno == ESRCH && has_ended(t)))
 		return fm_error_errno(err, errno, "cannot read the memory of process %d", (int)t->host_pid);
 	return 0;
 }
@@ -97,13 +109,7 @@ void fm_page_source_free(struct fm_page_source *p)
 
 static int check_alive(const struct task *t, struct fm_error *err)
 {
-	struct pollfd p = { .fd = t->pidfd, .events = POLLIN };
-	int n;
-
-	do
-		n = poll(&p, 1, 0);
-	while (n < 0 && errno == EINTR);
-	if (n != 0)
+	if (has_ended(t))
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "process %d (host pid %d) ended while its memory was still needed",
 		                    (int)t->ns_pid, (int)t->host_pid);
 	return 0;
@@ -122,7 +128,7 @@ static ssize_t read_pages(const struct task *t, uint64_t address, uint8_t *to, s
 		return fm_error_errno(err, errno, "cannot read %zu pages at %#llx of process %d", n_pages, (unsigned long long)address,
 		                      (int)t->host_pid);
 
-	if (address > INT64_MAX - FM_PAGE_BYTES)
+	if (address > INT64_MAX - FM_PAGE_BYTES || t->mem_fd < 0)
 		return 0;
 	do
 		r = pread(t->mem_fd, to, FM_PAGE_BYTES, (off_t)address);

@@ -424,6 +424,28 @@ static void test_new(void **state)
 	fm_page_source_free(NULL);
 }
 
+/* A tree that is frozen in the middle of its life has children that ended and were not waited for yet. */
+static void test_zombie(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_page_source_task t[2] = { { NS_PID, f->child }, { NS_PID + 1, 0 } };
+	siginfo_t si;
+
+	t[1].host_pid = fork();
+	if (t[1].host_pid == 0)
+		_exit(0);
+	assert_int_equal(0, waitid(P_PID, (id_t)t[1].host_pid, &si, WEXITED | WNOWAIT));
+	fm_page_source_free(f->source);
+	f->source = NULL;
+	assert_ok(fm_page_source_new(t, 2, &f->source, &err));
+	start_serving(f);
+	request(f, NS_PID, address_of(f, 1), 2);
+	expect_pages(f, 1, 2);
+	request(f, NS_PID + 1, address_of(f, 1), 2);
+	expect_fatal(f, FM_E_FAILED_PRECONDITION);
+	waitpid(t[1].host_pid, NULL, 0);
+}
+
 static void test_throughput(void **state)
 {
 	struct fixture *f = *state;
@@ -458,6 +480,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_task_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_and_resume, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_zombie, setup, teardown),
 		cmocka_unit_test(test_new),
 		cmocka_unit_test_setup_teardown(test_throughput, setup, teardown),
 	};
