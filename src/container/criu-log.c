@@ -119,6 +119,8 @@ const char *fm_criu_log_advice(const char *errors)
 		{ "SysVIPC shmem", "System V shared memory cannot be migrated; use POSIX or mmap shared memory" },
 		{ "multipathtcp", "start Go programs with GODEBUG=multipathtcp=0" },
 		{ "Unsupported proto", "a process uses a socket of a kind that CRIU cannot save" },
+		{ "Locking network failed",
+		  "install the package iptables: CRIU closes the network of an ordinary container with iptables-restore" },
 		{ "lazy-pages.socket", "the fault server was not running" },
 	};
 

@@ -29,13 +29,13 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "container/bundle.h"
+#include "container/criu-internal.h"
 #include "loop/child.h"
 
 #define RUNC_TIMEOUT_MS      30000
 #define RUNC_CRIU_TIMEOUT_MS 600000 /* killing CRIU half-way is worse than waiting */
 #define RUNC_MAX_LOG_BYTES   (1u << 20)
 #define RUNC_MAX_LIST_BYTES  (16u << 20) /* FM_MAX_CONTAINERS_PER_HOST of about 1 KiB, annotations included */
-#define CRIU_MAX_LOG_BYTES   (64u << 20)
 
 struct runc {
 	struct fm_runtime rt; /* first */
@@ -384,24 +384,24 @@ static int runc_remove(struct fm_runtime *rt, const char *id, struct fm_error *e
 
 /* ---- checkpoint and restore */
 
-/* The last "Error (…)" line of CRIU's log behind the message: runc says only "criu failed". */
+/* The errors of CRIU's log behind the message, and what to do about them: runc says only "criu failed". */
 static int add_criu_reason(const char *work_dir, const char *log_name, struct fm_error *err)
 {
-	_fm_free_ char *path = fm_xasprintf("%s/%s", work_dir, log_name);
-	_fm_free_ char *log = NULL;
-	char *save = NULL, *found = NULL;
+	_fm_close_ int fd = open(work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char errors[600];
 	struct fm_error old;
 
-	if (!err || fm_read_file(path, CRIU_MAX_LOG_BYTES, &log, NULL, NULL) < 0)
+	if (!err || fd < 0)
 		return -1;
-	for (char *line = strtok_r(log, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		if (strstr(line, "Error ("))
-			found = line;
-	if (!found)
+	fm_criu_log_errors(fd, log_name, -1, errors, sizeof(errors));
+	if (errors[0] == '\0')
 		return -1;
 	old = *err;
-	(void)fm_error_set(err, old.code, "%.500s; CRIU says: %.240s", old.message, strstr(found, "Error ("));
-	return fm_error_hint(err, "%s", *old.hint ? old.hint : path);
+	const char *advice = fm_criu_log_advice(errors);
+	(void)fm_error_set(err, old.code, "%.300s; CRIU says: %s", old.message, errors);
+	if (advice)
+		return fm_error_hint(err, "%s", advice);
+	return *old.hint ? fm_error_hint(err, "%s", old.hint) : fm_error_hint(err, "see %s/%s", work_dir, log_name);
 }
 
 static int check_criu(const struct runc *r, const char *verb, const char *id, struct fm_error *err)

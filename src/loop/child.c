@@ -266,8 +266,7 @@ static int spawn(struct run *r, char *const *argv, int out, int err_out, const i
 	return rc;
 }
 
-/* Whether PATH leads to any file of this name, executable or not. */
-static bool found_in_path(const char *name)
+bool fm_found_in_path(const char *name)
 {
 	const char *path = getenv("PATH"), *end;
 
@@ -294,7 +293,7 @@ static int start(struct run *r, char *const *argv, struct fm_error *err)
 		return fm_error_prefix(err, "starting %s", r->name);
 	rc = spawn(r, argv, out, err_out, keep, n_keep);
 	/* a directory in PATH that we may not read says EACCES for a program that is nowhere */
-	if (rc == EACCES && !strchr(r->name, '/') && !found_in_path(r->name))
+	if (rc == EACCES && !strchr(r->name, '/') && !fm_found_in_path(r->name))
 		rc = ENOENT;
 	if (rc) {
 		(void)fm_error_errno(err, rc, "starting %s", r->name);

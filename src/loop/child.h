@@ -12,6 +12,7 @@
 #ifndef FM_LOOP_CHILD_H
 #define FM_LOOP_CHILD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -35,5 +36,7 @@ struct fm_child_result {
 /* opts may be NULL; ret may be NULL when nobody wants the output. */
 int fm_child_run(char *const *argv, const struct fm_child_opts *opts, struct fm_child_result *ret, struct fm_error *err);
 void fm_child_result_done(struct fm_child_result *r);
+/* Whether PATH leads to any file of this name, executable or not. */
+bool fm_found_in_path(const char *name);
 
 #endif
