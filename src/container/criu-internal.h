@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* criu-internal.h - shared by criu.c (the protocol), criu-start.c (how the program gets running) and criu-log.c. For nobody else. */
+/* criu-internal.h - shared by criu.c (the protocol) and criu-start.c (how the program gets running). For nobody else. */
 #ifndef FM_CONTAINER_CRIU_INTERNAL_H
 #define FM_CONTAINER_CRIU_INTERNAL_H
 
@@ -21,11 +21,6 @@ ssize_t fm_criu_write_quietly(int fd, const void *buf, size_t n);
 
 /* CRIU's working files in its work folder that are no images (see criu-start.c). */
 void fm_criu_remove_litter(int images_dirfd);
-
-/* The error lines of a log in the images folder, or else of what came before the log; "" when there are none. */
-void fm_criu_log_errors(int images_dirfd, const char *log_file, int stderr_fd, char *buf, size_t cap);
-/* A hint for such lines, or NULL. */
-const char *fm_criu_log_advice(const char *errors);
 
 /* As the child sees them. */
 #define FM_CRIU_CHILD_SOCKET    3

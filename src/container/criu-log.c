@@ -5,9 +5,10 @@
  * The first error line names the cause, the last ones where it gave up; both are shown. Lines that are always there, or that only
  * repeat that it failed (or that we refused), are left out. What a user can do about the known ones is a table of signs.
  */
-#include "container/criu-internal.h"
+#include "container/criu-log.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,10 +87,9 @@ static char *read_log(int fd)
 	return text;
 }
 
-void fm_criu_log_errors(int images_dirfd, const char *log_file, int stderr_fd, char *buf, size_t cap)
+void fm_criu_log_errors(int folder_fd, const char *log_file, int stderr_fd, char *buf, size_t cap)
 {
-	_fm_close_ int fd =
-	        images_dirfd >= 0 && log_file ? openat(images_dirfd, log_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+	_fm_close_ int fd = folder_fd >= 0 && log_file ? openat(folder_fd, log_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
 	_fm_free_ char *text = fd >= 0 ? read_log(fd) : NULL;
 
 	buf[0] = '\0';
@@ -119,7 +119,7 @@ const char *fm_criu_log_advice(const char *errors)
 		{ "SysVIPC shmem", "System V shared memory cannot be migrated; use POSIX or mmap shared memory" },
 		{ "multipathtcp", "start Go programs with GODEBUG=multipathtcp=0" },
 		{ "Unsupported proto", "a process uses a socket of a kind that CRIU cannot save" },
-		{ "Locking network failed",
+		{ "iptables-restore",
 		  "install the package iptables: CRIU closes the network of an ordinary container with iptables-restore" },
 		{ "lazy-pages.socket", "the fault server was not running" },
 	};

@@ -27,6 +27,7 @@
  * that is given up is killed together with everything CRIU has made.
  */
 #include "container/criu-internal.h"
+#include "container/criu-log.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -29,7 +29,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "container/bundle.h"
-#include "container/criu-internal.h"
+#include "container/criu-log.h"
 #include "loop/child.h"
 
 #define RUNC_TIMEOUT_MS      30000

@@ -13,7 +13,6 @@
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/str.h"
-#include "loop/child.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
 
@@ -48,10 +47,8 @@ static void check_programs(struct exam *x)
 		find(x, "ok", "runtime", version, "");
 	else
 		find(x, "problem", "runtime", e.message, "install it: apt-get install runc");
-	if (!fm_found_in_path("iptables-restore"))
-		find(x, "problem", "iptables",
-		     "iptables-restore is missing: CRIU needs it to dump ordinary containers (nested ones do without)",
-		     "install it: apt-get install iptables");
+	if (fm_host_ordinary_problem())
+		find(x, "problem", "iptables", fm_host_ordinary_problem(), "install it: apt-get install iptables");
 	if (access(x->h->nest_binary, X_OK) == 0)
 		find(x, "ok", "nest", x->h->nest_binary, "");
 	else

@@ -12,6 +12,7 @@
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "loop/child.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
 #include "monitor/host-facts.h"
@@ -80,6 +81,13 @@ int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm
 	if (fm_streq(what, "tmpfs"))
 		return unmount_images(arg, err);
 	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
+}
+
+/* The runtime's CRIU closes the container's network while it works, with iptables; for nested ones ours leaves that to the fence. */
+const char *fm_host_ordinary_problem(void)
+{
+	return fm_found_in_path("iptables-restore") ? NULL
+	                                            : "iptables-restore is missing, without which CRIU does not move ordinary containers";
 }
 
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)

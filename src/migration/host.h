@@ -48,6 +48,8 @@ int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_
 int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm_error *err);
 /* A size-limited tmpfs for images at path; intent must be on record already. */
 int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err);
+/* Why no ordinary container can be dumped or restored on this host, or NULL; the same for all of them, and nothing to nested ones. */
+const char *fm_host_ordinary_problem(void);
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err); /* fills an initialised message with malloc'ed strings */
 
 #endif

@@ -545,6 +545,8 @@ int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectRespo
 	if (l.pid1 > 0)
 		add_listeners(r, l.pid1);
 	add_storage(h, &l, r);
+	if (!l.nested && fm_host_ordinary_problem())
+		fm_pb_add_string(&r->blockers, &r->n_blockers, fm_host_ordinary_problem());
 	if (h->criu_problem.code != FM_OK)
 		fm_pb_add_string(&r->blockers, &r->n_blockers, h->criu_problem.message);
 	if (l.config) {

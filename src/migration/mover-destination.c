@@ -330,6 +330,10 @@ static int check_request(struct fm_mover *m, struct fm_error *err)
 		*err = m->h->criu_problem;
 		return fm_error_prefix(err, "destination '%s'", m->h->name);
 	}
+	if (!fm_streq(m->description->kind, "nested") && fm_host_ordinary_problem()) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "destination '%s': %s", m->h->name, fm_host_ordinary_problem());
+		return fm_error_hint(err, "install it there: apt-get install iptables");
+	}
 	struct fm_bundle_info info = { 0 };
 	if (fm_bundle_parse(m->config, "/", &info, err) < 0)
 		return -1;

@@ -45,6 +45,7 @@ static int compare_tasks(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Also true for a zombie. */
 static bool has_ended(const struct task *t)
 {
 	struct pollfd p = { .fd = t->pidfd, .events = POLLIN };
@@ -65,9 +66,10 @@ static int open_task(struct task *t, struct fm_error *err)
 		return fm_error_errno(err, errno, "cannot get hold of process %d", (int)t->host_pid);
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->host_pid);
 	t->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
+	int saved = errno;
 	/* A zombie belongs to the tree, but has no memory any more: newer kernels do not even open it. */
-	if (t->mem_fd < 0 && !(errno == ESRCH && has_ended(t)))
-		return fm_error_errno(err, errno, "cannot read the memory of process %d", (int)t->host_pid);
+	if (t->mem_fd < 0 && !(saved == ESRCH && has_ended(t)))
+		return fm_error_errno(err, saved, "cannot read the memory of process %d", (int)t->host_pid);
 	return 0;
 }
 

@@ -101,13 +101,13 @@ class Resident:
 
 
 @contextlib.contextmanager
-def agent_with(cluster, host, options=(), fault=None):
-    """The host's agent restarted with other options; afterwards as it was. Later options win."""
+def agent_with(cluster, host, options=(), fault=None, path=None):
+    """The host's agent restarted with other options, a fault point or another PATH; afterwards as it was. Later options win."""
     agent = cluster.agents[host]
     agent.stop()
     usual = agent.argv
     agent.argv = [*usual, *options]
-    agent.start({"FLEXIMIGRATE_FAULT": fault} if fault else None)
+    agent.start({name: value for name, value in (("FLEXIMIGRATE_FAULT", fault), ("PATH", path)) if value})
     cluster.wait_online()
     try:
         yield
@@ -116,6 +116,17 @@ def agent_with(cluster, host, options=(), fault=None):
         agent.argv = usual
         agent.start()
         cluster.wait_online()
+
+
+def path_without(folder, prefixes):
+    """A PATH with everything that ours has but programs whose name begins so."""
+    os.makedirs(folder)
+    for directory in os.environ["PATH"].split(":"):
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            link = os.path.join(folder, name)
+            if not name.startswith(prefixes) and not os.path.lexists(link):
+                os.symlink(os.path.join(directory, name), link)
+    return folder
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from common import Cluster, Resident, Tap, arguments, conclude, expect, lab_name, mend, no_leftovers, unwind_on_signal
+from common import Cluster, Resident, Tap, agent_with, arguments, conclude, expect, lab_name, mend, no_leftovers, path_without, unwind_on_signal
 
 COUNTER = ["python3", "/counter.py"]
 TICKER = """
@@ -196,9 +196,22 @@ class Strategies:
             record = self.cluster.migrate("plain", "dst", "--strategy", "post-copy")
             expect(record["path"] == "1N 2F 8N" and "cold" in record["error_message"], f"post-copy: {record['path']}: {record['error_message']}")
             redis.check("src")
+            self.without_iptables(redis)
             self.move(redis, "dst", "cold")
             self.move(redis, "src", "auto")
             redis.conclude("src")
+
+    def without_iptables(self, redis):
+        """CRIU would fail in the middle of the freeze: found out before, on either host."""
+        path = path_without(self.cluster.path("no-iptables"), ("iptables", "ip6tables"))
+        for host, wanted in (("src", "1N 2F 8N"), ("dst", "1N 2N 3F 8N")):
+            with agent_with(self.cluster, host, path=path):
+                record = self.cluster.migrate("plain", "dst", "--strategy", "cold")
+                expect(record["path"] == wanted and "iptables-restore is missing" in record["error_message"], f"without iptables on {host}: {record['path']}: {record['error_message']}")
+                findings = {finding["subject"]: finding for finding in self.cluster.doctor(host)}
+                expect(findings["iptables"]["severity"] == "problem" and "apt-get install iptables" in findings["iptables"]["remedy"], f"doctor says {findings}")
+            redis.check("src")
+            no_leftovers(self.cluster)
 
     def discovered(self):
         """Started by somebody else with the runtime alone; the agent finds it."""

@@ -17,6 +17,7 @@
 
 #include "basic/clock.h"
 #include "container/bundle.h"
+#include "loop/child.h"
 #include "container/nest.h"
 #include "container/runtime.h"
 #include "nest-lab.h"
@@ -432,6 +433,60 @@ static void test_checkpoint_fails(void **state)
 	fm_runtime_free(bad_criu);
 }
 
+static bool link_program(const char *name, const char *dir, const char *path)
+{
+	_fm_free_ char *copy = fm_xstrdup(path), *link = fm_xasprintf("%s/%s", dir, name);
+	char *save = NULL;
+
+	for (char *d = strtok_r(copy, ":", &save); d; d = strtok_r(NULL, ":", &save)) {
+		_fm_free_ char *program = fm_xasprintf("%s/%s", d, name);
+		if (access(program, X_OK) == 0)
+			return symlink(program, link) == 0;
+	}
+	return false;
+}
+
+/* From now on PATH has runc and what CRIU's starter needs, and no iptables-restore. Returns the old one. */
+static char *hide_iptables(struct ctx *c)
+{
+	static const char *const needed[] = { "runc", "dirname", "readlink" };
+	struct fm_error err = FM_ERROR_INIT;
+	_fm_free_ char *dir = fm_xasprintf("%s/bin", c->lab.dir);
+	char *path = fm_xstrdup(getenv("PATH"));
+
+	ok(fm_mkdir_p(dir, 0755, &err), &err);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(needed); i++)
+		assert_true(link_program(needed[i], dir, path));
+	assert_int_equal(setenv("PATH", dir, 1), 0);
+	assert_false(fm_found_in_path("iptables-restore"));
+	return path;
+}
+
+/* The message names what is missing and the hint says what to install; the container runs on. */
+static void test_checkpoint_without_iptables(void **state)
+{
+	NEED_CTX(state);
+	NEED_CRIU(c);
+	struct fm_error err = FM_ERROR_INIT;
+	_fm_free_ char *images = fm_xasprintf("%s/no-iptables", c->lab.dir);
+	struct fm_checkpoint_opts co = { .image_dir = images, .work_dir = images, .tcp_established = true };
+	struct box b;
+
+	box_make(c, &b, "locked", "\"/probe\", \"count\", \"/tmp/counter\"", false, false, 0);
+	start(c, &b);
+	assert_string_equal(line_of(&b), "counting");
+	_fm_free_ char *path = hide_iptables(c);
+	int rc = c->rt->ops->checkpoint(c->rt, b.id, &co, &err);
+	assert_int_equal(setenv("PATH", path, 1), 0);
+	assert_int_equal(rc, -1);
+	print_message("    as expected: %s | hint: %s\n", err.message, err.hint);
+	assert_non_null(strstr(err.message, "iptables-restore"));
+	assert_non_null(strstr(err.hint, "install the package iptables"));
+	assert_int_equal(state_of(c, &b).status, FM_CONTAINER_RUNNING);
+	await_counter_above(&b, counter_of(&b));
+	box_done(c, &b);
+}
+
 static int group_setup(void **state)
 {
 	static struct ctx c;
@@ -458,6 +513,12 @@ static int group_teardown(void **state)
 
 	if (!c)
 		return 0;
+	/* What a failed test has left. */
+	_fm_free_ struct fm_instance *left = NULL;
+	size_t n = 0;
+	if (c->rt->ops->list(c->rt, &left, &n, NULL) == 0)
+		for (size_t i = 0; i < n; i++)
+			(void)c->rt->ops->remove(c->rt, left[i].id, NULL);
 	fm_runtime_free(c->rt);
 	free(c->instances);
 	lab_done(&c->lab);
@@ -475,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_nested_wait),
 		cmocka_unit_test(test_checkpoint_restore),
 		cmocka_unit_test(test_checkpoint_fails),
+		cmocka_unit_test(test_checkpoint_without_iptables),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
