@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * page-store.h - the destination's copy of a tree's pages while it still runs at the source: the only full copy outside of the tree.
+ *
+ * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
+ * by (process id in the tree's namespace, address). Data lies in a file in the migration's own tmpfs, mapped here, so that a new process takes it up after a crash
+ * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (a log of what lies where, each record with a checksum; a torn last record is ignored).
+ *
+ * Two ages. Filling: put, drop, from one thread. Sealed (fm_page_store_seal, when the source has frozen and everything has come): get from any thread, without a lock, pointers stay
+ * valid until the store is freed or the page is given back by fm_page_store_taken. There is no way back from sealed to filling.
+ *
+ * Limits: max_bytes of unique content and as many names as 4 times that would need; beyond is RESOURCE_EXHAUSTED, and what is there stays as it was.
+ */
+#ifndef FM_SYNC_PAGE_STORE_H
+#define FM_SYNC_PAGE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "basic/error.h"
+
+struct fm_page_hash {
+	uint64_t lo, hi; /* XXH3-128, seed 0 */
+};
+struct fm_page_hash fm_page_hash(const void *page);
+bool fm_page_is_zero(const void *page);
+
+struct fm_page_store;
+/* dirfd: borrowed for the call. The files must not exist yet. */
+int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
+/* After a crash: takes up a store that was sealed (FAILED_PRECONDITION otherwise: the source still has everything, start anew). DATA_LOSS when the files are damaged. */
+int fm_page_store_open(int dirfd, struct fm_page_store **ret, struct fm_error *err);
+void fm_page_store_free(struct fm_page_store *s); /* the files stay. NULL-safe. */
+
+/* vaddr: multiple of 4096. An older content of the page is given up. */
+int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err);
+int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err);
+/* The same content as a page that is here already; NOT_FOUND when there is none with this hash. */
+int fm_page_store_put_known(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_page_hash h, struct fm_error *err);
+/* Forget: it has changed at the source (and will be asked for there), or is gone. Unknown ones are no error. */
+int fm_page_store_drop(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages, struct fm_error *err);
+/* Content for applying a difference while filling; NULL: not here. Valid until the next put. A zero page is a page of zeros. */
+const void *fm_page_store_peek(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr);
+int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err);
+
+enum fm_page_have { FM_PAGE_NOT_HERE, FM_PAGE_ZERO, FM_PAGE_DATA };
+enum fm_page_have fm_page_store_get(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void **ret_page);
+/* How many pages from vaddr on, at most max, lie one after the other in the store (so that one copy brings them), or are zero, or are not here, like the first. *ret_page as for get. */
+size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have,
+                             const void **ret_page);
+/* The restored tree has these: memory is given back (holes in the file) as far as no other page has the same content. Any thread. Sealed only. */
+void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
+
+struct fm_page_store_stats {
+	uint64_t pages, zero_pages, unique_pages, bytes; /* bytes: of slots in use */
+};
+void fm_page_store_stats(const struct fm_page_store *s, struct fm_page_store_stats *ret);
+
+#endif
