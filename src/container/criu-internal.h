@@ -10,6 +10,7 @@ struct fm_criu_process {
 	pid_t pid;
 	int pidfd;
 	int socket;    /* our end of the RPC */
+	int view_fd;   /* the other end of its filter (criu-view.h), or -1 */
 	int stderr_fd; /* memfd: what the loader and CRIU wrote before the log file was open */
 };
 

@@ -49,6 +49,7 @@
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "container/criu-view.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
@@ -76,7 +77,7 @@ namespaces[] = {
 #define N_NAMESPACES FM_ARRAY_SIZE(namespaces)
 
 /* Where a child failed, sent through the status pipe. */
-enum step { STEP_CLONED = 1, STEP_SETNS, STEP_CLONE, STEP_PROC, STEP_DESCRIPTORS, STEP_FOLDER, STEP_EXEC };
+enum step { STEP_CLONED = 1, STEP_SETNS, STEP_CLONE, STEP_PROC, STEP_DESCRIPTORS, STEP_FOLDER, STEP_FILTER, STEP_EXEC };
 struct report {
 	int step, value, sys_errno;
 };
@@ -86,6 +87,7 @@ struct plan {
 	int loader, program, libs, images, socket, null, log; /* -1: images only */
 	int ns[N_NAMESPACES];                                 /* -1: already in it */
 	int last_pid_file;                                    /* -1: nothing to write */
+	bool view;                                            /* what it sees of memory is filtered (criu-view.h) */
 	pid_t avoid_pid;
 	int status_w, go_r;
 	char *const *argv, *const *env;
@@ -417,6 +419,28 @@ static void close_others(int first, int *keep, size_t n_keep)
 	(void)syscall(SYS_close_range, first, ~0U, 0);
 }
 
+/* The filter's other end goes to the agent as the first message on CRIU's own socket. */
+static void hand_over_view(const struct plan *p)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec byte = { .iov_base = "v", .iov_len = 1 };
+	struct msghdr m = { .msg_iov = &byte, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	int fd = fm_criu_view_install();
+
+	if (fd < 0)
+		fail(p, STEP_FILTER, 0);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	if (sendmsg(FM_CRIU_CHILD_SOCKET, &m, MSG_NOSIGNAL) < 0)
+		fail(p, STEP_FILTER, 1);
+}
+
 static _Noreturn void run_criu(const struct plan *p)
 {
 	const int from[] = { p->null, p->null, p->log, p->socket, p->images, p->libs, p->program };
@@ -447,6 +471,8 @@ static _Noreturn void run_criu(const struct plan *p)
 	if (p->images >= 0 && fchdir(FM_CRIU_CHILD_IMAGES_FD) < 0)
 		fail(p, STEP_FOLDER, 0);
 	reset_signals();
+	if (p->view)
+		hand_over_view(p);
 	/* Everything waits for us while the tree is frozen. What we restore gets its own niceness back from the images. */
 	(void)setpriority(PRIO_PROCESS, 0, CRIU_NICE);
 	(void)execveat(p->loader, "", p->argv, p->env, AT_EMPTY_PATH);
@@ -502,6 +528,8 @@ static int explain(const struct report *r, pid_t ns_pid, struct fm_error *err)
 		return fm_error_hint(err, "mount proc at /proc in the container's config.json");
 	case STEP_FOLDER:
 		return fm_error_errno(err, r->sys_errno, "cannot enter the images folder");
+	case STEP_FILTER:
+		return fm_error_errno(err, r->sys_errno, "cannot filter what CRIU sees of the container's memory");
 	case STEP_EXEC:
 		return fm_error_errno(err, r->sys_errno, "cannot execute CRIU's loader");
 	default:
@@ -603,6 +631,24 @@ static int prepare(const char *prefix, const struct fm_criu_start_opts *o, int p
 	return 0;
 }
 
+static int receive_view(int socket_fd, int *ret, struct fm_error *err)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	char text[8];
+	struct iovec into = { .iov_base = text, .iov_len = sizeof(text) };
+	struct msghdr m = { .msg_iov = &into, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
+	ssize_t n = recvmsg(socket_fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	const struct cmsghdr *c = n == 1 && text[0] == 'v' ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+		return fm_error_set(err, FM_E_INTERNAL, "the starting CRIU did not hand over its filter");
+	memcpy(ret, CMSG_DATA(c), sizeof(*ret));
+	return 0;
+}
+
 ssize_t fm_criu_write_quietly(int fd, const void *buf, size_t n)
 {
 	struct timespec now = { 0 };
@@ -684,17 +730,22 @@ int fm_criu_spawn(const char *prefix, const struct fm_criu_start_opts *o, struct
 	go_w = go[1];
 	p.argv = (char *const *)argv;
 	p.env = (char *const *)env;
+	p.view = o && o->hide_memory;
 	if (prepare(prefix, o, proc_dir, &p, err) < 0 || fork_into(&p, status_r, o ? o->ns_pid : 0, deadline, &pid, err) < 0)
 		return -1;
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		fm_error_errno(err, errno, "cannot open a descriptor for process %d", (int)pid);
-	if (pidfd < 0 || let_go(proc_dir, o, pid, go_w, status_r, deadline, err) < 0) {
+	int view_fd = -1;
+	if (pidfd < 0 || let_go(proc_dir, o, pid, go_w, status_r, deadline, err) < 0 ||
+	    (p.view && receive_view(socket_fd, &view_fd, err) < 0)) {
 		fm_closep(&pidfd);
 		kill(pid, SIGKILL);
 		reap(pid);
 		return -1;
 	}
-	*ret = (struct fm_criu_process){ .pid = pid, .pidfd = pidfd, .socket = FM_TAKE_FD(socket_fd), .stderr_fd = FM_TAKE_FD(p.log) };
+	*ret = (struct fm_criu_process){
+		.pid = pid, .pidfd = pidfd, .socket = FM_TAKE_FD(socket_fd), .stderr_fd = FM_TAKE_FD(p.log), .view_fd = view_fd
+	};
 	return 0;
 }

@@ -43,6 +43,7 @@
 #include "basic/io.h"
 #include "basic/proc.h"
 #include "basic/str.h"
+#include "container/criu-view.h"
 #include "criu-rpc.pb-c.h"
 
 #define MAX_MESSAGE_BYTES (64u << 10)
@@ -60,9 +61,10 @@ struct fm_criu {
 	struct fm_criu_process process;
 	int images_dirfd; /* -1: none */
 	enum criu_state state;
-	bool lazy_pages; /* this kernel and CRIU can */
-	pid_t root;      /* restored, host pid; 0 before */
-	int inventory;   /* RESTORE_READY: our end of the pipe in place of inventory.img */
+	bool lazy_pages;           /* this kernel and CRIU can */
+	struct fm_criu_view *view; /* or NULL */
+	pid_t root;                /* restored, host pid; 0 before */
+	int inventory;             /* RESTORE_READY: our end of the pipe in place of inventory.img */
 	unsigned char buffer[MAX_MESSAGE_BYTES];
 };
 
@@ -413,6 +415,10 @@ static int start(const char *prefix, const struct fm_criu_start_opts *o, struct 
 	c->images_dirfd = FM_TAKE_FD(images);
 	c->inventory = -1;
 	c->state = CRIU_NEW;
+	if (c->process.view_fd >= 0 && fm_criu_view_new(FM_TAKE_FD(c->process.view_fd), c->process.pid, &c->view, err) < 0) {
+		fm_criu_free(c);
+		return -1;
+	}
 	*ret = c;
 	return 0;
 }
@@ -470,6 +476,7 @@ void fm_criu_free(struct fm_criu *c)
 	give_up(c);
 	if (c->images_dirfd >= 0)
 		fm_criu_remove_litter(c->images_dirfd);
+	fm_criu_view_free(c->view);
 	fm_closep(&c->images_dirfd);
 	fm_closep(&c->inventory);
 	fm_closep(&c->process.pidfd);
@@ -502,6 +509,17 @@ static int reach(struct fm_criu *c, const char *script, const struct patience *p
 	return 0;
 }
 
+/* The tree is frozen: which pages CRIU was not shown. */
+static int list_hidden(struct fm_criu *c, struct fm_error *err)
+{
+	_fm_free_ struct fm_lazy_range *v = NULL;
+	size_t n = 0;
+
+	if (fm_criu_view_ranges(c->view, &v, &n, err) < 0)
+		return -1;
+	return fm_images_write_lazy(c->images_dirfd, v, n, err);
+}
+
 static void dump_what(const struct fm_criu_dump_opts *o, char buf[64])
 {
 	snprintf(buf, 64, "CRIU could not dump process %d", (int)o->root_ns_pid);
@@ -515,6 +533,8 @@ int fm_criu_dump_prepare(struct fm_criu *c, const struct fm_criu_dump_opts *o, s
 
 	if (check_ready(c, CRIU_NEW, o->lazy, err) < 0)
 		return -1;
+	if (o->hide > 0 && (o->lazy || !c->view))
+		return fm_error_set(err, FM_E_INTERNAL, "CRIU was not started for a dump with hidden memory");
 	common_opts(&opts, DUMP_LOG, o->log_level, o->timeout_ms, o->lazy);
 	opts.has_pid = 1;
 	opts.pid = o->root_ns_pid;
@@ -537,6 +557,8 @@ int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, str
 	if (c->state != CRIU_DUMP_READY && fm_criu_dump_prepare(c, o, err) < 0)
 		return -1;
 	dump_what(o, what);
+	if (o->hide > 0)
+		fm_criu_view_hide(c->view, o->hide);
 	c->state = CRIU_DUMPING;
 	if (acknowledge(c, true, err) < 0) {
 		abandon(c);
@@ -544,6 +566,10 @@ int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, str
 	}
 	if (reach(c, "post-dump", &p, DUMP_LOG, what, NULL, err) < 0)
 		return -1;
+	if (o->hide > 0 && list_hidden(c, err) < 0) {
+		abandon(c);
+		return fm_error_prefix(err, "%s", what);
+	}
 	c->state = CRIU_DUMPED;
 	return 0;
 }

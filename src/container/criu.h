@@ -55,6 +55,7 @@ struct fm_criu_start_opts {
 	bool join_cgroups; /* put CRIU into the cgroups of ns_pid, so that what it restores is accounted there (v1 controllers and v2) */
 	pid_t avoid_pid;   /* >0: first set ns_last_pid so that CRIU's own pid is above this */
 	int images_dirfd;  /* borrowed; images and CRIU's work folder (log, lazy-pages.socket) */
+	bool hide_memory;  /* for a dump with opts.hide: under the filter of criu-view.h */
 };
 /* Starts it and makes it load its kernel data (feature check, keep_open), so that the freeze pays nothing for that. */
 int fm_criu_start(const struct fm_criu_install *inst, const struct fm_criu_start_opts *o, struct fm_criu **ret, struct fm_error *err);
@@ -67,6 +68,9 @@ pid_t fm_criu_pid(const struct fm_criu *c);
 struct fm_criu_dump_opts {
 	pid_t root_ns_pid;
 	bool lazy;
+	/* Host pid of the root, or 0. The pages that a lazy dump would have left out are not even shown to CRIU (criu-view.h), which saves it their walking and pinning; started with
+	 * hide_memory, and not together with lazy. What there is to bring is then in the images folder as a file of ours, which fm_images_lazy_ranges reads. */
+	pid_t hide;
 	int timeout_ms;
 	int cancel_fd;
 	int log_level;

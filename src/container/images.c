@@ -32,6 +32,10 @@
 #define MAX_RANGES        (1u << 24)
 #define MAX_ADDRESS       (1ull << 57) /* user space of five-level page tables */
 
+#define HIDDEN_MAGIC        0x50484d46u /* "FMHP" */
+#define HIDDEN_VERSION      1u
+#define HIDDEN_RECORD_BYTES 24u
+
 struct reader {
 	const unsigned char *p, *end;
 };
@@ -185,6 +189,96 @@ int fm_pagemap_parse(const void *data, size_t len, pid_t ns_pid, struct fm_lazy_
 	return 0;
 }
 
+/* ---- our own: pages that CRIU was not shown ---- */
+
+static void put_u32(unsigned char *p, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		p[i] = (unsigned char)(v >> 8 * i);
+}
+
+static void put_u64(unsigned char *p, uint64_t v)
+{
+	put_u32(p, (uint32_t)v);
+	put_u32(p + 4, (uint32_t)(v >> 32));
+}
+
+static bool take_u64(struct reader *r, uint64_t *ret)
+{
+	uint32_t low, high;
+
+	if (!take_u32(r, &low) || !take_u32(r, &high))
+		return false;
+	*ret = low | (uint64_t)high << 32;
+	return true;
+}
+
+int fm_images_write_lazy(int images_dirfd, const struct fm_lazy_range *v, size_t n, struct fm_error *err)
+{
+	size_t len = 8 + n * HIDDEN_RECORD_BYTES;
+	_fm_free_ unsigned char *data = malloc(len);
+	_fm_close_ int fd = openat(images_dirfd, FM_IMAGES_HIDDEN, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return fm_error_errno(err, errno, "cannot make image %s", FM_IMAGES_HIDDEN);
+	if (!data)
+		return fm_error_errno(err, ENOMEM, "writing image %s", FM_IMAGES_HIDDEN);
+	put_u32(data, HIDDEN_MAGIC);
+	put_u32(data + 4, HIDDEN_VERSION);
+	for (size_t i = 0; i < n; i++) {
+		unsigned char *p = data + 8 + i * HIDDEN_RECORD_BYTES;
+		put_u64(p, v[i].vaddr);
+		put_u64(p + 8, v[i].n_pages);
+		put_u32(p + 16, (uint32_t)v[i].ns_pid);
+		put_u32(p + 20, 0);
+	}
+	return fm_write_full(fd, data, len, err);
+}
+
+static int parse_hidden(struct reader r, struct fm_lazy_range **v, size_t *n, struct fm_error *err)
+{
+	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE), last_end = 0;
+	uint32_t last_pid = 0;
+
+	while (r.p < r.end) {
+		struct entry e = { 0 };
+		uint32_t pid, zero;
+
+		if (!take_u64(&r, &e.vaddr) || !take_u64(&r, &e.n_pages) || !take_u32(&r, &pid) || !take_u32(&r, &zero))
+			return fm_error_set(err, FM_E_DATA_LOSS, "it is cut");
+		if (check_entry(&e, page_size, err) < 0)
+			return -1;
+		if (pid == 0 || pid > INT32_MAX || zero != 0 || pid < last_pid || (pid == last_pid && e.vaddr < last_end))
+			return fm_error_set(err, FM_E_DATA_LOSS, "it is not in order at process %u, 0x%llx", pid,
+			                    (unsigned long long)e.vaddr);
+		last_pid = pid;
+		last_end = e.vaddr + e.n_pages * page_size;
+		struct fm_lazy_range range = { .ns_pid = (pid_t)pid, .vaddr = e.vaddr, .n_pages = e.n_pages };
+		if (append(v, n, &range, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int fm_hidden_parse(const void *data, size_t len, struct fm_lazy_range **v, size_t *n, struct fm_error *err)
+{
+	struct reader r = { .p = data, .end = (const unsigned char *)data + len };
+	size_t before = *n;
+	uint32_t magic, version;
+
+	if (!take_u32(&r, &magic) || !take_u32(&r, &version) || magic != HIDDEN_MAGIC)
+		return fm_error_set(err, FM_E_DATA_LOSS, "it is no list of pages");
+	if (version != HIDDEN_VERSION)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "it is of version %u, which is not known here", version);
+	if (parse_hidden(r, v, n, err) < 0) {
+		*n = before;
+		return -1;
+	}
+	return 0;
+}
+
+/* ---- files ---- */
+
 static int read_image(int dirfd, const char *name, char **ret, size_t *ret_len, struct fm_error *err)
 {
 	_fm_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -237,7 +331,7 @@ int fm_images_lazy_ranges(int images_dirfd, struct fm_lazy_range **ret, size_t *
 	size_t n = 0, done = 0;
 	uint64_t total = 0;
 	struct dirent *e;
-	pid_t pid;
+	pid_t pid = 0;
 
 	/* A descriptor of its own: the caller's has a position. */
 	int fd = openat(images_dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -250,11 +344,12 @@ int fm_images_lazy_ranges(int images_dirfd, struct fm_lazy_range **ret, size_t *
 		_fm_free_ char *data = NULL;
 		size_t len = 0;
 
-		if (!pid_of(e->d_name, &pid))
+		bool hidden = fm_streq(e->d_name, FM_IMAGES_HIDDEN);
+		if (!hidden && !pid_of(e->d_name, &pid))
 			continue;
 		if (read_image(images_dirfd, e->d_name, &data, &len, err) < 0)
 			return -1;
-		if (fm_pagemap_parse(data, len, pid, &v, &n, err) < 0)
+		if ((hidden ? fm_hidden_parse(data, len, &v, &n, err) : fm_pagemap_parse(data, len, pid, &v, &n, err)) < 0)
 			return fm_error_prefix(err, "image %s", e->d_name);
 		for (; done < n; done++)
 			total += v[done].n_pages; /* cannot overflow: 2^24 ranges of at most 2^32 */

@@ -12,6 +12,7 @@
 #include "basic/limits.h"
 #include "basic/proc.h"
 #include "basic/str.h"
+#include "container/criu-view.h"
 #include "container/images.h"
 #include "container/nest.h"
 #include "loop/pool.h"
@@ -76,6 +77,7 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
+	bool hide;            /* CRIU is not shown the pages that are brought without it */
 	struct fm_hold *hold; /* what clients send meanwhile */
 
 	/* destination */

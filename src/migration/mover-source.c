@@ -59,10 +59,13 @@ static int take_endpoint(struct fm_mover *m, struct fm_error *err)
 
 static int start_criu(struct fm_mover *m, struct fm_error *err)
 {
-	struct fm_criu_start_opts o = { .ns_pid = m->local.pid1, .join_cgroups = false, .images_dirfd = m->images_fd };
-	struct fm_proc_id id;
 	if (!m->local.nested)
 		return 0;
+	m->hide = m->lazy && fm_criu_view_is_possible();
+	struct fm_criu_start_opts o = {
+		.ns_pid = m->local.pid1, .join_cgroups = false, .images_dirfd = m->images_fd, .hide_memory = m->hide
+	};
+	struct fm_proc_id id;
 	if (fm_criu_start(&m->h->criu, &o, &m->criu, err) < 0)
 		return -1;
 	if (fm_proc_identify(fm_criu_pid(m->criu), &id, err) < 0)
@@ -264,7 +267,9 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 
 static int dump_options(struct fm_mover *m, int timeout_ms, struct fm_criu_dump_opts *ret, struct fm_error *err)
 {
-	*ret = (struct fm_criu_dump_opts){ .lazy = m->lazy, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1 };
+	*ret = (struct fm_criu_dump_opts){
+		.lazy = m->lazy && !m->hide, .hide = m->hide ? m->root : 0, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1
+	};
 	return fm_proc_ns_pid(m->root, &ret->root_ns_pid, err);
 }
 
