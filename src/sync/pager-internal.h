@@ -99,6 +99,13 @@ struct fm_pager {
 	} ahead[FM_PAGER_AHEAD_MAX]; /* to ask right after the pages of faults */
 	size_t n_ahead;
 
+	struct {
+		uint32_t task;
+		uint64_t page;
+		bool done;
+		uint64_t pages; /* put into place */
+	} local; /* where the filling from here goes on */
+
 	int orphans[FM_PAGER_MESSAGES]; /* descriptors of children that could not be taken up: open, so that the children block */
 	size_t n_orphans;
 
@@ -130,6 +137,15 @@ void fm_pager_criu_close(struct fm_pager *p);
 /* All that may be sent now; the fault thread's, without the lock; -1: a failure that is dealt with. */
 int fm_pager_send_requests(struct fm_pager *p);
 void *fm_pager_receive(void *pager); /* the receiver's thread */
+
+/* Put [first, end) into every space of the task that lacks them; data NULL: zeros. Without the lock. */
+int fm_pager_put_everywhere(struct fm_pager *p, uint32_t task, uint64_t first, uint64_t end, const uint8_t *data, struct fm_error *err);
+
+/* pager-local.c; the fault thread's, without the lock */
+/* What tasks wait for and is here, and a piece of the rest. 1: there is more, 0: nothing is left to do just now, -1: fatal */
+int fm_pager_fill_local(struct fm_pager *p, struct fm_error *err);
+/* Has everything that is here been tried? With the lock. */
+bool fm_pager_local_is_over(const struct fm_pager *p);
 
 /* pager-fill.c; with the lock */
 

@@ -51,6 +51,11 @@ static bool urgent_request(struct fm_pager *p, struct fm_pager_request *ret)
 
 static bool ahead_request(struct fm_pager *p, struct fm_pager_request *ret)
 {
+	if (!fm_pager_local_is_over(p)) { /* what lies behind is probably here */
+		p->n_ahead = 0;
+		return false;
+	}
+
 	uint64_t page;
 	uint32_t n;
 
@@ -71,7 +76,7 @@ static bool background_request(struct fm_pager *p, struct fm_pager_request *ret)
 	size_t n_tasks = p->table->n_tasks;
 	uint32_t n;
 
-	if (!p->background || !p->look_again || max < FM_PAGER_WINDOW_MIN || !fm_pager_state_finished(p->table->state))
+	if (!p->background || !fm_pager_local_is_over(p) || !p->look_again || max < FM_PAGER_WINDOW_MIN || !fm_pager_state_finished(p->table->state))
 		return false;
 	if (max > FM_PAGES_PER_REQUEST_MAX)
 		max = FM_PAGES_PER_REQUEST_MAX;
@@ -226,7 +231,7 @@ static int put_into_space(struct fm_pager *p, uint64_t key, uint64_t first, uint
 }
 
 /* Children that come to life meanwhile have larger keys, and get the pages too. */
-static int put_everywhere(struct fm_pager *p, uint32_t task, uint64_t first, uint64_t end, const uint8_t *data, struct fm_error *err)
+int fm_pager_put_everywhere(struct fm_pager *p, uint32_t task, uint64_t first, uint64_t end, const uint8_t *data, struct fm_error *err)
 {
 	for (uint64_t key = 0;;) {
 		fm_pager_lock(p);
@@ -304,7 +309,7 @@ static int take_answer(struct fm_pager *p, const struct fm_frame_header *h, cons
 	if (!asked)
 		return refuse(h, "pages that were not asked for", err);
 	uint64_t first = q.page + q.got;
-	if (put_everywhere(p, q.task, first, first + n, gone ? NULL : payload, err) < 0)
+	if (fm_pager_put_everywhere(p, q.task, first, first + n, gone ? NULL : payload, err) < 0)
 		return -1;
 	fm_pager_lock(p);
 	settle(p, i, n);

@@ -258,14 +258,19 @@ static int dispatch(struct fm_pager *p, const struct epoll_event *e, struct fm_e
 static int run(struct fm_pager *p, struct fm_error *err)
 {
 	struct epoll_event events[EVENTS];
+	bool more_local = false;
 
 	while (!p->quit) {
-		int n = epoll_wait(p->epoll_fd, events, EVENTS, -1);
+		int n = epoll_wait(p->epoll_fd, events, EVENTS, more_local ? 0 : -1);
 		if (n < 0 && errno != EINTR)
 			return fm_error_errno(err, errno, "epoll_wait");
 		for (int i = 0; i < n && !p->quit; i++)
 			if (dispatch(p, &events[i], err) < 0)
 				return -1;
+		int local = fm_pager_fill_local(p, err);
+		if (local < 0)
+			return -1;
+		more_local = local > 0;
 		(void)fm_pager_send_requests(p);
 		keep_children(p);
 		if (drop_what_is_over(p, err) < 0)
@@ -539,6 +544,7 @@ void fm_pager_stats(struct fm_pager *p, struct fm_pager_stats *ret)
 	*ret = (struct fm_pager_stats){
 		.pages_total = total,
 		.pages_done = p->table ? total - fm_table_missing(p->table, false) : 0,
+		.pages_local = p->local.pages,
 		.faults = p->faults,
 		.fault_latency_p50_us = percentile(p, 50),
 		.fault_latency_p99_us = percentile(p, 99),

@@ -5,7 +5,7 @@
  * Speaks CRIU's lazy-pages socket (peers: `criu restore --lazy-pages` connects to "lazy-pages.socket" in its work folder, sends per task an int32 pid in the tree's namespace and the task's
  * userfaultfd by SCM_RIGHTS, later the word 0x52535446 "restore finished"). Which ranges are lazy is read from the pagemap images when CRIU connects.
  *
- * Every page is asked for over the page stream: faults at once (urgent), the rest in the background with a bounded window (pull), so the source keeps no state and a cut stream only
+ * Pages that are here already (opts.local) are put into place from here. Every other is asked for over the page stream: faults at once (urgent), the rest in the background with a bounded window (pull), so the source keeps no state and a cut stream only
  * pauses: waiting tasks block, and everything not yet filled is asked again on the next stream. EVENT_FORK, REMAP, REMOVE, UNMAP are followed. A page that is already there
  * (EEXIST) is never overwritten.
  *
@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "sync/page-store.h"
 #include "sync/stream.h"
 
 struct fm_pager_range {
@@ -40,6 +41,10 @@ struct fm_pager_opts {
 	/* Keep a duplicate of fd under key outside this process; drop key UINT64_MAX = all. */
 	int (*keep)(void *userdata, uint64_t key, int fd, struct fm_error *err);
 	int (*drop)(void *userdata, uint64_t key, struct fm_error *err);
+	/* May be NULL. Pages that are here already: how many from vaddr on, at most max, are alike (all zero, or one after the other at *ret_page, or not here), like fm_page_store_get_run.
+	 * The source has them too, the same: what cannot be put into place from here is asked for there, and after a crash all is. local_taken: these are not asked for any more. */
+	size_t (*local)(void *userdata, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have, const void **ret_page);
+	void (*local_taken)(void *userdata, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
 	void *userdata;
 	uint32_t window_pages; /* background pages under way; 0 = 2048 (8 MiB) */
 };
@@ -57,7 +62,7 @@ void fm_pager_start_background(struct fm_pager *p);
 
 /* pages: of the images, without what children have of them. faults: all; latency: of those that had to wait for the source. */
 struct fm_pager_stats {
-	uint64_t pages_total, pages_done, faults, fault_latency_p50_us, fault_latency_p99_us, fault_latency_max_us;
+	uint64_t pages_total, pages_done, pages_local, faults, fault_latency_p50_us, fault_latency_p99_us, fault_latency_max_us;
 	bool stream_up, done;
 };
 void fm_pager_stats(struct fm_pager *p, struct fm_pager_stats *ret);

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * push.c - see push.h.
+ *
+ * A round: scan, then read what the scan reported, in batches of pages of one task that may lie anywhere (one process_vm_readv for up to FM_CHUNK_PAGES_MAX of them), encode, send.
+ * A page that cannot be read any more has gone since the scan: the destination drops it; if it comes back, the next scan reports it.
+ * Read after scan, never before: what changes while it is read is reported by the next scan (tracker.h).
+ */
+#include "sync/push.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/io.h"
+#include "basic/limits.h"
+#include "sync/page-codec.h"
+#include "sync/stream-internal.h"
+
+#define SEND_MS     30000
+#define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
+#define SLICE_US    100000u
+
+struct fm_push {
+	struct fm_push_opts o;
+	struct fm_tracker *tracker;
+	struct fm_page_encoder *encoder;
+	uint64_t round;
+	uint64_t *addresses; /* of the batch */
+	uint8_t *pages;
+	uint8_t *chunk;
+	size_t n;     /* pages in the batch */
+	pid_t ns_pid; /* whose */
+	pid_t host_pid;
+	struct fm_push_result result;   /* of the round under way */
+	uint64_t slice_us, slice_bytes; /* bandwidth: since when, how much */
+};
+
+FM_DEFINE_CLEANUP(struct fm_push *, fm_push_free);
+
+int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err)
+{
+	struct fm_tracker_opts t = { .backend = o->backend, .kinds = FM_TRACK_ANONYMOUS };
+	struct fm_page_encoder_opts e = { .compress = o->compress };
+	_fm_cleanup_(fm_push_freep) struct fm_push *p = calloc(1, sizeof(*p));
+
+	if (p) {
+		p->o = *o;
+		p->addresses = calloc(FM_CHUNK_PAGES_MAX, sizeof(*p->addresses));
+		p->pages = malloc(FM_CHUNK_BODY_MAX);
+		p->chunk = malloc(FM_CHUNK_BYTES_MAX);
+	}
+	if (!p || !p->addresses || !p->pages || !p->chunk)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for pushing pages");
+	memset(p->pages, 0, FM_CHUNK_BODY_MAX); /* reading into memory that has to be made first is slow */
+	if (fm_tracker_new(&t, &p->tracker, err) < 0 || fm_page_encoder_new(&e, &p->encoder, err) < 0)
+		return -1;
+	*ret = FM_TAKE_PTR(p);
+	return 0;
+}
+
+void fm_push_free(struct fm_push *p)
+{
+	if (!p)
+		return;
+	fm_tracker_free(p->tracker);
+	fm_page_encoder_free(p->encoder);
+	free(p->addresses);
+	free(p->pages);
+	free(p->chunk);
+	free(p);
+}
+
+/* ---------------------------------------------------------------- sending */
+
+/* Keep to the bandwidth: once a slice's bytes are out, wait for its end. */
+static int pace(struct fm_push *p, size_t bytes, int cancel_fd, struct fm_error *err)
+{
+	uint64_t now = fm_now_us(), allowed_us;
+
+	if (p->o.bandwidth_bytes_per_s == 0)
+		return 0;
+	p->slice_bytes += bytes;
+	allowed_us = p->slice_bytes * 1000000 / p->o.bandwidth_bytes_per_s;
+	if (now - p->slice_us < allowed_us) {
+		int ms = (int)((allowed_us - (now - p->slice_us)) / 1000);
+		if (ms > 0 && fm_wait_fd(cancel_fd, POLLIN, ms, NULL) > 0)
+			return fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages");
+	}
+	if (fm_now_us() - p->slice_us > SLICE_US && allowed_us > SLICE_US) {
+		p->slice_us = fm_now_us();
+		p->slice_bytes = 0;
+	}
+	return 0;
+}
+
+static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+
+	if (len == 0)
+		return 0;
+	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round, p->chunk, len, SEND_MS, err) < 0)
+		return fm_stream_explain(p->o.stream, err);
+	fm_page_encoder_link(p->encoder, len, fm_now_us() - t);
+	p->result.payload_bytes += len;
+	return paced ? pace(p, len, cancel_fd, err) : 0;
+}
+
+/* How many of the batch's pages from `first` on could be read. */
+static size_t read_pages(struct fm_push *p, size_t first)
+{
+	struct iovec remote[FM_CHUNK_PAGES_MAX], local = { .iov_base = p->pages + first * FM_PAGE_BYTES,
+		                                           .iov_len = (p->n - first) * FM_PAGE_BYTES };
+	size_t k = 0;
+
+	for (size_t i = first; i < p->n; i++) {
+		void *at = (void *)(uintptr_t)p->addresses[i];
+		if (k && (char *)remote[k - 1].iov_base + remote[k - 1].iov_len == (char *)at)
+			remote[k - 1].iov_len += FM_PAGE_BYTES;
+		else
+			remote[k++] = (struct iovec){ .iov_base = at, .iov_len = FM_PAGE_BYTES };
+	}
+	ssize_t r = process_vm_readv(p->host_pid, &local, 1, remote, k, 0);
+	return r > 0 ? (size_t)r / FM_PAGE_BYTES : 0;
+}
+
+/* The pages of the batch that are gone (or may not be read this way: PROT_NONE) are left to be asked for. */
+static int flush(struct fm_push *p, bool paced, int cancel_fd, struct fm_error *err)
+{
+	size_t first = 0, len = 0;
+
+	while (first < p->n) {
+		size_t got = read_pages(p, first);
+		if (got > 0) {
+			if (fm_page_encoder_pages(p->encoder, p->ns_pid, p->addresses + first, p->pages + first * FM_PAGE_BYTES, got,
+			                          p->chunk, &len, err) < 0 ||
+			    send_chunk(p, len, paced, cancel_fd, err) < 0)
+				return -1;
+			first += got;
+			continue;
+		}
+		if (fm_page_encoder_drop(p->encoder, p->ns_pid, p->addresses[first], 1, p->chunk, &len, err) < 0 ||
+		    send_chunk(p, len, paced, cancel_fd, err) < 0)
+			return -1;
+		first++;
+	}
+	p->n = 0;
+	return fm_wait_fd(cancel_fd, POLLIN, 0, NULL) > 0 ? fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages") : 0;
+}
+
+static int add_page(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, bool paced, int cancel_fd,
+                    struct fm_error *err)
+{
+	if (p->n > 0 && (p->ns_pid != t->ns_pid || p->n == FM_CHUNK_PAGES_MAX) && flush(p, paced, cancel_fd, err) < 0)
+		return -1;
+	p->ns_pid = t->ns_pid;
+	p->host_pid = t->host_pid;
+	p->addresses[p->n++] = address;
+	return 0;
+}
+
+static int drop_run(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, uint64_t n_pages, int cancel_fd,
+                    struct fm_error *err)
+{
+	p->ns_pid = t->ns_pid;
+	while (n_pages > 0) {
+		size_t len = 0, k = n_pages < FM_CHUNK_PAGES_MAX ? n_pages : FM_CHUNK_PAGES_MAX;
+		if (fm_page_encoder_drop(p->encoder, t->ns_pid, address, k, p->chunk, &len, err) < 0 ||
+		    send_chunk(p, len, false, cancel_fd, err) < 0)
+			return -1;
+		address += k * FM_PAGE_BYTES;
+		n_pages -= k;
+	}
+	return 0;
+}
+
+static int end_round(struct fm_push *p, bool final, int cancel_fd, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	uint8_t none[8];
+
+	if (fm_stream_send(p->o.stream, FM_FRAME_ROUND_END, p->round, final, NULL, 0, SEND_MS, err) < 0 ||
+	    fm_stream_expect(p->o.stream, FM_FRAME_ROUND_OK, &h, none, sizeof(none), ROUND_OK_MS, cancel_fd, err) < 0)
+		return fm_stream_explain(p->o.stream, err);
+	if (h.a != p->round)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the destination answered for round %llu, not %llu", (unsigned long long)h.a,
+		                    (unsigned long long)p->round);
+	p->round++;
+	return 0;
+}
+
+static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
+                     bool final, int cancel_fd, struct fm_error *err)
+{
+	for (size_t i = 0; i < dirty->n; i++) {
+		const struct fm_page_run *run = &dirty->v[i];
+		uint64_t left = max_pages > p->result.pages_changed ? max_pages - p->result.pages_changed : 0;
+		uint64_t k = run->n_pages < left ? run->n_pages : left;
+		for (uint64_t j = 0; j < k; j++)
+			if (add_page(p, &tasks[run->task], run->vaddr + j * FM_PAGE_BYTES, !final, cancel_fd, err) < 0)
+				return -1;
+		p->result.pages_changed += run->n_pages;
+		p->result.pages_left += run->n_pages - k;
+		if (k == run->n_pages)
+			continue;
+		if (flush(p, !final, cancel_fd, err) < 0 ||
+		    drop_run(p, &tasks[run->task], run->vaddr + k * FM_PAGE_BYTES, run->n_pages - k, cancel_fd, err) < 0)
+			return -1;
+	}
+	return flush(p, !final, cancel_fd, err);
+}
+
+static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, bool final, int cancel_fd,
+                     struct fm_push_result *ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	struct fm_page_encoder_stats before, after;
+	uint64_t start = fm_now_us();
+
+	p->result = (struct fm_push_result){ 0 };
+	p->slice_us = start;
+	p->slice_bytes = 0;
+	fm_page_encoder_stats(p->encoder, &before);
+	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 || fm_tracker_scan(p->tracker, &dirty, NULL, err) < 0)
+		return fm_error_prefix(err, "finding out which pages have changed");
+	p->result.scan_us = fm_now_us() - start;
+	if (send_runs(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0 || end_round(p, final, cancel_fd, err) < 0)
+		return -1;
+	fm_page_encoder_stats(p->encoder, &after);
+	p->result.pages_sent = after.full + after.delta + after.known + after.zero - before.full - before.delta - before.known - before.zero;
+	p->result.total_us = fm_now_us() - start;
+	*ret = p->result;
+	return 0;
+}
+
+int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, int cancel_fd, struct fm_push_result *ret,
+                  struct fm_error *err)
+{
+	return one_round(p, tasks, n, UINT64_MAX, false, cancel_fd, ret, err);
+}
+
+int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, int cancel_fd,
+                  struct fm_push_result *ret, struct fm_error *err)
+{
+	return one_round(p, tasks, n, max_pages, true, cancel_fd, ret, err);
+}
+
+/* ---------------------------------------------------------------- receiving */
+
+static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_page_decoder *d, uint8_t *buf, int cancel_fd,
+                   _Atomic uint64_t *pages, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	struct fm_page_store_stats st;
+
+	for (;;) {
+		if (fm_stream_recv(s, &h, buf, FM_MAX_FRAME_BYTES, -1, cancel_fd, err) < 0)
+			return -1;
+		if (h.type == FM_FRAME_PAGES_PUSH) {
+			if (h.a == 0 || h.a > INT32_MAX)
+				return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were sent", (unsigned long long)h.a);
+			if (fm_page_decoder_chunk(d, (pid_t)h.a, buf, h.length, err) < 0)
+				return -1;
+			continue;
+		}
+		if (h.type != FM_FRAME_ROUND_END)
+			return fm_stream_unexpected(s, &h, "receiving pages before the freeze", err);
+		bool final = h.b != 0;
+		if (final && fm_page_store_seal(store, err) < 0)
+			return -1;
+		fm_page_store_stats(store, &st);
+		if (pages)
+			atomic_store(pages, st.pages);
+		if (fm_stream_send(s, FM_FRAME_ROUND_OK, h.a, 0, NULL, 0, SEND_MS, err) < 0)
+			return -1;
+		if (final)
+			return 0;
+	}
+}
+
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, _Atomic uint64_t *ret_pages, struct fm_error *err)
+{
+	_fm_cleanup_(fm_page_decoder_freep) struct fm_page_decoder *d = NULL;
+	_fm_free_ uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (!buf)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving pages");
+	if (fm_page_decoder_new(store, &d, err) < 0)
+		return -1;
+	if (receive(s, store, d, buf, cancel_fd, ret_pages, &e) == 0)
+		return 0;
+	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED)
+		fm_stream_send_error(s, &e);
+	if (err)
+		*err = e;
+	return -1;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over a push stream (FM_STREAM_PUSH, docs/PROTOCOL.md).
+ *
+ * Source: fm_push_round as often as the caller likes while the tree runs, then fm_push_final once, when it is frozen. Each waits until the destination has
+ * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. After a failure the push is over: its store at the destination is worth nothing
+ * (the encoder no longer knows what is there); the source still has every page, so a post-copy can go on without it.
+ *
+ * Destination: fm_push_receive until the final round; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
+ * has: the last round has replaced or dropped all that changed.
+ *
+ * One thread each.
+ */
+#ifndef FM_SYNC_PUSH_H
+#define FM_SYNC_PUSH_H
+
+#include "sync/page-source.h"
+#include "sync/page-store.h"
+#include "sync/stream.h"
+#include "sync/tracker.h"
+
+struct fm_push_opts {
+	struct fm_stream *stream; /* borrowed */
+	enum fm_tracker_backend backend;
+	uint64_t bandwidth_bytes_per_s; /* 0: no limit; of payloads, kept over tenths of a second; not in the final round */
+	int compress;                   /* -1: adapt; see page-codec.h */
+};
+
+struct fm_push_result {
+	uint64_t pages_changed; /* as the tracker says */
+	uint64_t pages_sent;    /* with content, a difference or a reference: the rest was the same as before */
+	uint64_t pages_left;    /* final: changed, not sent, to be asked for */
+	uint64_t payload_bytes;
+	uint64_t scan_us, total_us;
+};
+
+struct fm_push;
+int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err);
+/* Ends the tracking as well, which takes time (tracker.h): not inside a freeze. NULL-safe. */
+void fm_push_free(struct fm_push *p);
+
+/* tasks: the tree as it is now; ns_pids must stay the same for the same task. */
+int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, int cancel_fd, struct fm_push_result *ret,
+                  struct fm_error *err);
+/* The tree is frozen. At most max_pages of what changed are sent, of the rest the destination forgets what it has. */
+int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, int cancel_fd,
+                  struct fm_push_result *ret, struct fm_error *err);
+
+/* Until the final round (0, the store is sealed) or a failure. *ret_pages, may be NULL: pages that came, updated after each round. */
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, _Atomic uint64_t *ret_pages, struct fm_error *err);
+
+#endif
