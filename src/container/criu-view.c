@@ -20,7 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -70,6 +70,7 @@ struct fm_criu_view {
 
 	pthread_mutex_t lock; /* the rest */
 	pid_t root;           /* 0: nothing is hidden */
+	int frozen_fd;        /* to be told; 0: nobody, or told */
 	struct process *processes;
 	size_t n_processes;
 	struct fm_error failure; /* first */
@@ -206,6 +207,9 @@ static int find_process(struct fm_criu_view *v, pid_t ns_pid, const struct proce
 			*ret = &v->processes[i];
 			return 0;
 		}
+	if (v->frozen_fd > 0)
+		(void)eventfd_write(v->frozen_fd, 1);
+	v->frozen_fd = 0;
 	if (fm_proc_tree(v->root, &tree, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
@@ -457,10 +461,11 @@ void fm_criu_view_free(struct fm_criu_view *v)
 	release(v);
 }
 
-void fm_criu_view_hide(struct fm_criu_view *v, pid_t root)
+void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd)
 {
 	pthread_mutex_lock(&v->lock);
 	v->root = root;
+	v->frozen_fd = frozen_fd;
 	pthread_mutex_unlock(&v->lock);
 }
 

@@ -34,8 +34,9 @@ struct fm_criu_view;
 int fm_criu_view_new(int listener_fd, pid_t criu_pid, struct fm_criu_view **ret, struct fm_error *err);
 /* Ends the thread; later ioctls of CRIU fail. NULL-safe. */
 void fm_criu_view_free(struct fm_criu_view *v);
-/* From now on, for the tree at root (host pid). Looks at a process when CRIU first asks for it, which is when all are frozen. */
-void fm_criu_view_hide(struct fm_criu_view *v, pid_t root);
+/* From now on, for the tree at root (host pid). Looks at a process when CRIU first asks for it, which is when all are frozen: then frozen_fd (> 0, an eventfd, borrowed) is
+ * written to. */
+void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd);
 /* While the tree is still frozen: the pages that exist in hidden mappings, sorted by (pid, vaddr); *ret malloc'ed. An error when CRIU could not be answered properly. */
 int fm_criu_view_ranges(struct fm_criu_view *v, struct fm_lazy_range **ret, size_t *ret_n, struct fm_error *err);
 

@@ -558,7 +558,7 @@ int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, str
 		return -1;
 	dump_what(o, what);
 	if (o->hide > 0)
-		fm_criu_view_hide(c->view, o->hide);
+		fm_criu_view_hide(c->view, o->hide, o->frozen_fd);
 	c->state = CRIU_DUMPING;
 	if (acknowledge(c, true, err) < 0) {
 		abandon(c);

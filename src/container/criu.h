@@ -71,6 +71,7 @@ struct fm_criu_dump_opts {
 	/* Host pid of the root, or 0. The pages that a lazy dump would have left out are not even shown to CRIU (criu-view.h), which saves it their walking and pinning; started with
 	 * hide_memory, and not together with lazy. What there is to bring is then in the images folder as a file of ours, which fm_images_lazy_ranges reads. */
 	pid_t hide;
+	int frozen_fd; /* with hide: an eventfd that is written to as soon as all tasks are frozen, long before dump_begin returns; 0 or -1 = none */
 	int timeout_ms;
 	int cancel_fd;
 	int log_level;

@@ -27,17 +27,13 @@ int fm_strategy_from_string(const char *name, enum fm_strategy *ret, struct fm_e
 			return 0;
 		}
 	(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a strategy", name);
-	return fm_error_hint(err, "strategies: auto, cold, post-copy (pre-copy and live are not in this version)");
+	return fm_error_hint(err, "strategies: auto, live, pre-copy, post-copy, cold");
 }
 
 int fm_strategy_check_available(enum fm_strategy s, struct fm_error *err)
 {
-	if (s == FM_STRATEGY_AUTO || s == FM_STRATEGY_COLD || s == FM_STRATEGY_POST_COPY)
+	if (s >= FM_STRATEGY_AUTO && s < _FM_STRATEGY_MAX)
 		return 0;
-	if (s == FM_STRATEGY_PRE_COPY || s == FM_STRATEGY_LIVE) {
-		(void)fm_error_set(err, FM_E_UNIMPLEMENTED, "strategy %s is not in this version", fm_strategy_to_string(s));
-		return fm_error_hint(err, "use --strategy post-copy for a short downtime, or cold");
-	}
 	return fm_error_set(err, FM_E_INVALID_ARGUMENT, "strategy number %d is unknown", (int)s);
 }
 
@@ -61,7 +57,7 @@ static double post_copy_downtime_ms(const struct fm_workload_snapshot *w)
 static void predict(const struct fm_workload_snapshot *w, struct fm_strategy_choice *c)
 {
 	double copy_ms = (double)(w->memory_bytes + w->rootfs_bytes) / bandwidth(w) * 1000;
-	double down = c->strategy == FM_STRATEGY_POST_COPY ? post_copy_downtime_ms(w) : cold_downtime_ms(w);
+	double down = c->strategy == FM_STRATEGY_COLD ? cold_downtime_ms(w) : post_copy_downtime_ms(w);
 	c->predicted_downtime_ms = (uint64_t)(down + 0.5);
 	c->predicted_total_ms = (uint64_t)(down + copy_ms + 300.5); /* 300 ms: parent container and endpoint */
 	c->predicted_wire_bytes = w->memory_bytes + w->rootfs_bytes;
@@ -74,9 +70,9 @@ int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy re
 	char size[32];
 	if (fm_strategy_check_available(requested, err) < 0)
 		return -1;
-	if (!w->nested && requested == FM_STRATEGY_POST_COPY) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "an ordinary container can only be moved with strategy cold, not post-copy");
+	if (!w->nested && requested != FM_STRATEGY_AUTO && requested != FM_STRATEGY_COLD) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "an ordinary container can only be moved with strategy cold, not %s",
+		                   fm_strategy_to_string(requested));
 		return fm_error_hint(err, "start it nested ('fleximigrate container run' without --ordinary) or use --strategy cold");
 	}
 	(void)fm_format_bytes(w->memory_bytes, size, sizeof(size));

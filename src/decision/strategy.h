@@ -23,7 +23,7 @@ enum fm_strategy {
 };
 const char *fm_strategy_to_string(enum fm_strategy s);                                      /* "post-copy"; never NULL */
 int fm_strategy_from_string(const char *name, enum fm_strategy *ret, struct fm_error *err); /* INVALID_ARGUMENT lists the names */
-/* UNIMPLEMENTED with a hint for what this version does not have yet */
+/* INVALID_ARGUMENT for a number that is none */
 int fm_strategy_check_available(enum fm_strategy s, struct fm_error *err);
 
 struct fm_workload_snapshot {

@@ -17,6 +17,7 @@
 
 #define DEFAULT_TOTAL_MS 600000
 #define MAX_TOTAL_MS     (7ull * 24 * 3600 * 1000)
+#define MIN_BANDWIDTH    65536u
 
 /* ---------------------------------------------------------------- one migration */
 
@@ -288,6 +289,12 @@ static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err
 	if (req->max_total_ms > MAX_TOTAL_MS)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a limit of %llu ms is more than the longest one, %llu ms",
 		                    (unsigned long long)req->max_total_ms, (unsigned long long)MAX_TOTAL_MS);
+	if (req->max_downtime_ms > MAX_TOTAL_MS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a downtime of %llu ms is more than the longest one, %llu ms",
+		                    (unsigned long long)req->max_downtime_ms, (unsigned long long)MAX_TOTAL_MS);
+	if (req->bandwidth_bytes_per_s > 0 && req->bandwidth_bytes_per_s < MIN_BANDWIDTH)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a bandwidth of %llu bytes/s is less than the smallest one, %u",
+		                    (unsigned long long)req->bandwidth_bytes_per_s, MIN_BANDWIDTH);
 	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
 }
 
@@ -305,6 +312,8 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->pb->strategy = req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO;
 	m->pb->state = FLEXIMIGRATE__V1__STATE__PENDING;
 	m->pb->created_unix_ms = fm_realtime_ms();
+	m->max_downtime_ms = req->max_downtime_ms;
+	m->bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : DEFAULT_TOTAL_MS);
 	return m;
 }

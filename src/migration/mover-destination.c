@@ -300,6 +300,8 @@ static void *accept_streams(void *arg)
 			continue; /* a stranger: refused, nothing changed */
 		if (role == FM_STREAM_PAGES && m->lazy)
 			take_pages(m, s);
+		else if (role == FM_STREAM_PUSH)
+			(void)fm_pages_take_push(m, s, NULL);
 		else if (role != FM_STREAM_CONTROL || start_control(m, s, NULL) < 0)
 			fm_stream_free(s);
 	}

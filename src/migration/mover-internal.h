@@ -15,6 +15,7 @@
 #include "container/criu-view.h"
 #include "container/images.h"
 #include "container/nest.h"
+#include "decision/strategy.h"
 #include "loop/pool.h"
 #include "migration/instances.h"
 #include "migration/mover.h"
@@ -25,6 +26,7 @@
 #include "sync/images-transfer.h"
 #include "sync/page-source.h"
 #include "sync/pager.h"
+#include "sync/push.h"
 
 #define FM_MOVER_IMAGES_MAX_BYTES (64ull << 30)
 #define FM_MOVER_MAX_PHASES       24
@@ -37,7 +39,11 @@ struct fm_mover {
 	char instance[128];
 	char peer[64];
 	uint32_t epoch;
-	bool lazy; /* post-copy */
+	enum fm_strategy strategy;
+	bool lazy; /* pages are filled in by the fault server: every strategy but cold */
+	struct {
+		uint64_t max_downtime_ms, max_rounds_ms, bandwidth_bytes_per_s; /* 0: none, or the default */
+	} limits;
 	char token[FM_TOKEN_LEN + 1];
 	char stream_address[128];
 
@@ -77,12 +83,19 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
+	struct fm_rounds *rounds; /* pre-copy and live; NULL when there are none (any more) */
 	bool hide;            /* CRIU is not shown the pages that are brought without it */
 	struct fm_hold *hold; /* what clients send meanwhile */
 
 	/* destination */
 	int listen_fd;
 	struct fm_pager *pager;
+	struct fm_page_store *store; /* what came before the freeze */
+	struct fm_stream *push;
+	pthread_t push_thread;
+	bool push_started;
+	atomic_bool store_ready;  /* sealed: it says what the frozen tree had */
+	_Atomic uint64_t pushed;  /* pages in the store */
 	atomic_bool resumed;      /* the tree runs here */
 	pthread_t control_thread; /* follows the source */
 	bool control_started;
@@ -124,6 +137,15 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 int fm_source_recover(struct fm_mover *m, struct fm_error *err);
 int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err);
 
+/* ---- rounds.c: the source's pages before the freeze, and the last set inside it. Each is nothing for other strategies. */
+int fm_mover_tasks(struct fm_mover *m, struct fm_page_source_task **ret, size_t *ret_n, struct fm_error *err);
+int fm_rounds_run(struct fm_mover *m, struct fm_error *err);
+int fm_rounds_last(struct fm_mover *m, struct fm_error *err);
+int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err);
+int fm_rounds_frozen_fd(const struct fm_mover *m);
+int fm_rounds_await_final(struct fm_mover *m, struct fm_error *err);
+void fm_rounds_end(struct fm_mover *m);
+
 /* ---- mover-destination.c */
 int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);
 int fm_destination_verify(struct fm_mover *m, const FM_PB(VerifyRequest) * req, FM_PB(VerifyResponse) * resp, struct fm_error *err);
@@ -135,6 +157,8 @@ bool fm_destination_tree_alive(struct fm_mover *m);
 /* ---- pages.c: the destination's pages after (and during) the restore */
 int fm_pages_start(struct fm_mover *m, struct fm_error *err);
 int fm_pages_recover(struct fm_mover *m, struct fm_error *err);
+/* The source pushes pages before the freeze; takes the stream, also on failure. */
+int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err);
 void fm_pages_refresh(struct fm_mover *m);
 void fm_pages_stop(struct fm_mover *m);
 

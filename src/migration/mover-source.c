@@ -159,18 +159,10 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 
 static int map_tasks(struct fm_mover *m, struct fm_error *err)
 {
-	_fm_free_ pid_t *tree = NULL;
+	_fm_free_ struct fm_page_source_task *tasks = NULL;
 	size_t n = 0;
-	if (fm_proc_tree(m->root, &tree, &n, err) < 0)
+	if (fm_mover_tasks(m, &tasks, &n, err) < 0)
 		return -1;
-	_fm_free_ struct fm_page_source_task *tasks = calloc(n, sizeof(*tasks));
-	if (!tasks)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	for (size_t i = 0; i < n; i++) {
-		tasks[i].host_pid = tree[i];
-		if (fm_proc_ns_pid(tree[i], &tasks[i].ns_pid, err) < 0)
-			return -1;
-	}
 	return fm_page_source_new(tasks, n, &m->page_source, err);
 }
 
@@ -268,7 +260,8 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 static int dump_options(struct fm_mover *m, int timeout_ms, struct fm_criu_dump_opts *ret, struct fm_error *err)
 {
 	*ret = (struct fm_criu_dump_opts){
-		.lazy = m->lazy && !m->hide, .hide = m->hide ? m->root : 0, .timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1
+		.lazy = m->lazy && !m->hide, .hide = m->hide ? m->root : 0, .frozen_fd = fm_rounds_frozen_fd(m),
+		.timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1
 	};
 	return fm_proc_ns_pid(m->root, &ret->root_ns_pid, err);
 }
@@ -431,9 +424,10 @@ static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
 	fm_stream_set_patience(m->control, WARM_PATIENCE_MS);
-	if (warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 || fence(m, err) < 0 ||
-	    dump(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
-	    let_criu_go(m, deadline_ms, err) < 0 || await_restored(m, deadline_ms, err) < 0 || commit(m, err) < 0) {
+	if (fm_rounds_run(m, err) < 0 || warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 ||
+	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 ||
+	    start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 ||
+	    await_restored(m, deadline_ms, err) < 0 || fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -449,6 +443,7 @@ int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 	fm_thread_hurry(true);
 	int rc = give_away(m, deadline_ms, err);
 	fm_thread_hurry(false);
+	fm_rounds_end(m);
 	return rc;
 }
 

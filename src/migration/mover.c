@@ -325,7 +325,8 @@ static void restore_members(struct fm_mover *m)
 		(void)snprintf(m->stream_address, sizeof(m->stream_address), "%s", s);
 	if ((s = fm_journal_head(m->journal, "epoch")) && fm_parse_u64(s, &epoch, NULL) == 0)
 		m->epoch = (uint32_t)epoch;
-	m->lazy = fm_streq(fm_journal_head(m->journal, "strategy"), "post-copy");
+	(void)fm_strategy_from_string(fm_journal_head(m->journal, "strategy"), &m->strategy, NULL);
+	m->lazy = m->strategy != FM_STRATEGY_COLD;
 	m->images_fd = open(m->images_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
@@ -417,7 +418,7 @@ static json_t *journal_head(const struct fm_mover *m)
 {
 	_fm_free_ char *epoch = fm_xasprintf("%u", m->epoch);
 	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "container", m->container, "peer", m->peer, "token", m->token, "instance",
-	                 m->instance, "stream_address", m->stream_address, "epoch", epoch, "strategy", m->lazy ? "post-copy" : "cold");
+	                 m->instance, "stream_address", m->stream_address, "epoch", epoch, "strategy", fm_strategy_to_string(m->strategy));
 }
 
 static int check_ids(const char *id, const char *container, FM_PB(Strategy) strategy, struct fm_error *err)
@@ -426,8 +427,8 @@ static int check_ids(const char *id, const char *container, FM_PB(Strategy) stra
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a migration id", id);
 	if (!fm_name_is_valid(container))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%s' is not a container name", container);
-	if (strategy != FLEXIMIGRATE__V1__STRATEGY__COLD && strategy != FLEXIMIGRATE__V1__STRATEGY__POST_COPY)
-		return fm_error_set(err, FM_E_UNIMPLEMENTED, "this agent moves containers with cold and post-copy only");
+	if ((enum fm_strategy)strategy <= FM_STRATEGY_AUTO || (enum fm_strategy)strategy >= _FM_STRATEGY_MAX)
+		return fm_error_set(err, FM_E_UNIMPLEMENTED, "strategy number %d is not known to this agent", (int)strategy);
 	return 0;
 }
 
@@ -482,7 +483,8 @@ int fm_movers_prepare_destination(struct fm_movers *ms, const FM_PB(PrepareDesti
 	    fm_mover_alloc(ms->h, req->migration_id, true, &m, err) < 0)
 		return -1;
 	m->epoch = req->epoch;
-	m->lazy = req->strategy == FLEXIMIGRATE__V1__STRATEGY__POST_COPY;
+	m->strategy = (enum fm_strategy)req->strategy;
+	m->lazy = m->strategy != FM_STRATEGY_COLD;
 	(void)snprintf(m->container, sizeof(m->container), "%s", req->container->name);
 	(void)snprintf(m->peer, sizeof(m->peer), "%.63s", req->source);
 	(void)snprintf(m->instance, sizeof(m->instance), "%s.%s", req->container->name, req->migration_id);
@@ -515,7 +517,11 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
 	    fm_mover_alloc(ms->h, req->migration_id, false, &m, err) < 0)
 		return -1;
 	m->epoch = req->epoch;
-	m->lazy = req->strategy == FLEXIMIGRATE__V1__STRATEGY__POST_COPY;
+	m->strategy = (enum fm_strategy)req->strategy;
+	m->lazy = m->strategy != FM_STRATEGY_COLD;
+	m->limits.max_downtime_ms = req->max_downtime_ms;
+	m->limits.max_rounds_ms = req->max_rounds_ms;
+	m->limits.bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	(void)snprintf(m->container, sizeof(m->container), "%s", req->container);
 	(void)snprintf(m->peer, sizeof(m->peer), "%.63s", req->destination);
 	(void)snprintf(m->token, sizeof(m->token), "%.32s", req->token);

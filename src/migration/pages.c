@@ -42,11 +42,74 @@ static int drop(void *userdata, uint64_t key, struct fm_error *err)
 	return fm_nest_drop(m->local.control_dir, key, err);
 }
 
+static size_t local(void *userdata, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have, const void **ret_page)
+{
+	struct fm_mover *m = userdata;
+	*ret_have = FM_PAGE_NOT_HERE;
+	return atomic_load(&m->store_ready) ? fm_page_store_get_run(m->store, ns_pid, vaddr, max, ret_have, ret_page) : max;
+}
+
+static void local_taken(void *userdata, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages)
+{
+	struct fm_mover *m = userdata;
+	fm_page_store_taken(m->store, ns_pid, vaddr, n_pages);
+}
+
 static struct fm_pager_opts pager_opts(struct fm_mover *m)
 {
 	return (struct fm_pager_opts){
-		.images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .userdata = m
+		.images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .local = local, .local_taken = local_taken, .userdata = m
 	};
+}
+
+/* ---------------------------------------------------------------- what comes before the freeze */
+
+static void *receive_push(void *arg)
+{
+	struct fm_mover *m = arg;
+	struct fm_error e = FM_ERROR_INIT;
+	if (fm_push_receive(m->push, m->store, m->stop.fd, &m->pushed, &e) == 0)
+		atomic_store(&m->store_ready, true);
+	else if (e.code != FM_E_CANCELLED) /* every page can still be asked for: the source decides whether that will do */
+		fm_mover_note(m, "pages that came before the freeze are not used: %s", e.message);
+	return NULL;
+}
+
+/* Once only: the store is worth nothing after a break, and the source starts no second push. */
+int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
+{
+	int rc = 0;
+	if (m->push_started || (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY))
+		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
+	else if (fm_page_store_new(m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, &m->store, err) < 0)
+		rc = -1;
+	if (rc < 0) {
+		fm_stream_free(s);
+		return -1;
+	}
+	m->push = s;
+	rc = pthread_create(&m->push_thread, NULL, receive_push, m);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the thread that receives pages");
+	m->push_started = true;
+	return 0;
+}
+
+static void end_push(struct fm_mover *m)
+{
+	if (m->push_started)
+		pthread_join(m->push_thread, NULL);
+	m->push_started = false;
+	if (m->push) {
+		pthread_mutex_lock(&m->lock);
+		m->wire_bytes += fm_stream_bytes(m->push);
+		pthread_mutex_unlock(&m->lock);
+		fm_stream_free(m->push);
+	}
+	m->push = NULL;
+	atomic_store(&m->store_ready, false);
+	fm_page_store_free(m->store);
+	m->store = NULL;
 }
 
 void fm_pages_refresh(struct fm_mover *m)
@@ -70,7 +133,11 @@ static void finished(struct fm_mover *m, uint64_t since_us)
 	fm_mover_phase(m, "pages", fm_now_us() - since_us);
 	fm_mover_phase(m, "fault-p50", st.fault_latency_p50_us);
 	fm_mover_phase(m, "fault-p99", st.fault_latency_p99_us);
-	fm_mover_note(m, "%llu pages present, %llu faults served", (unsigned long long)st.pages_total, (unsigned long long)st.faults);
+	if (st.pages_local > 0)
+		fm_mover_note(m, "%llu pages present, %llu of them since before the freeze, %llu faults served", (unsigned long long)st.pages_total,
+		              (unsigned long long)st.pages_local, (unsigned long long)st.faults);
+	else
+		fm_mover_note(m, "%llu pages present, %llu faults served", (unsigned long long)st.pages_total, (unsigned long long)st.faults);
 	fm_mover_step(m, "pages complete");
 }
 
@@ -181,4 +248,5 @@ void fm_pages_stop(struct fm_mover *m)
 	m->pager = NULL;
 	pthread_mutex_unlock(&m->lock);
 	fm_pager_free(p);
+	end_push(m);
 }

@@ -44,6 +44,10 @@ static int prepare_source(struct fm_migration *m, struct fm_error *err)
 	req.destination = m->pb->destination;
 	req.stream_address = m->prepared->stream_address;
 	req.token = m->prepared->token;
+	req.max_downtime_ms = m->max_downtime_ms;
+	req.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
+	/* The switch-over and what follows it need some of the time, too. */
+	req.max_rounds_ms = (uint64_t)fm_deadline_left_ms(m->deadline_ms) / 2;
 	m->source_touched = true;
 	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, FM_PREPARE_TIMEOUT_MS, &resp, err) < 0)
 		return -1;

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * converge.h - Decision Engine: after each round of pre-copy, another one, the switch-over, or no hope? A pure function of what was measured.
+ *
+ * Model: pages that change while a round is sent are the next round's work. With w bytes changing while r bytes are sent at rate b, rounds shrink when w < r. The downtime that a
+ * switch-over would have now is base_ms (freeze, dump, restore) plus, for pre-copy, what of the last set does not fit behind them: the last set is sent while CRIU
+ * dumps and restores, overlap_ms of it cost nothing. For live the last set does not count: what is not sent is fetched on demand.
+ */
+#ifndef FM_DECISION_CONVERGE_H
+#define FM_DECISION_CONVERGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fm_converge_limits {
+	uint64_t max_downtime_ms; /* 0: 300 */
+	uint64_t max_rounds_ms;   /* all rounds together; 0: 5 minutes */
+	uint32_t max_factor_percent; /* of the memory's size on the wire; 0: 300 */
+	uint32_t max_rounds;         /* 0: 30 */
+};
+
+struct fm_converge_round {
+	uint64_t changed_bytes; /* found by its scan */
+	uint64_t sent_bytes;    /* payload on the wire */
+	uint64_t us;            /* scan to arrival */
+};
+
+enum fm_converge_verdict { FM_CONVERGE_ANOTHER, FM_CONVERGE_SWITCH, FM_CONVERGE_HOPELESS };
+
+struct fm_converge_decision {
+	enum fm_converge_verdict verdict;
+	uint64_t predicted_downtime_ms;
+	uint64_t rate_bytes_per_s; /* of memory, best of the rounds that say something */
+	char reason[200];          /* one sentence */
+};
+
+/* rounds: all so far, oldest first. on_demand: what is left may be fetched after the switch-over (live). base_ms: 0 = 60. */
+void fm_converge(const struct fm_converge_limits *l, const struct fm_converge_round *rounds, unsigned n, bool on_demand, uint64_t base_ms,
+                 struct fm_converge_decision *ret);
+
+#endif

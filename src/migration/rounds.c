@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rounds.c - the source's pages before the freeze: rounds of pre-copy while the container runs (strategies pre-copy and live), and the last set inside the freeze.
+ *
+ * The last set is found and sent by a thread of its own, from the moment at which all tasks are frozen, while CRIU dumps and the destination restores: usually it is
+ * over before they are. The commit waits for it, because the destination's store says nothing before it has been brought up to date.
+ *
+ * live: whatever goes wrong here, the container can still be moved post-copy: the store is then not used, and every page is asked for. pre-copy promises that the destination has
+ * all pages, so there it ends the migration before anything is frozen, or undoes the freeze.
+ */
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "decision/converge.h"
+#include "migration/mover-internal.h"
+
+#define CONNECT_TIMEOUT_MS 10000
+#define ROUNDS_MAX         64u
+#define FINAL_MS           30u   /* live: sending more than this would take inside the freeze is left to be fetched */
+#define FINAL_PAGES_MIN    1024u
+#define FROZEN_WAIT_MS     60000
+
+struct fm_rounds {
+	struct fm_stream *stream;
+	struct fm_push *push;
+	struct fm_converge_round round[ROUNDS_MAX];
+	unsigned n;
+	uint64_t rate_bytes_per_s;
+	struct fm_page_source_task *tasks; /* of the last round: only these are known to the tracker */
+	size_t n_tasks;
+
+	int frozen_fd; /* eventfd: the tree is frozen */
+	pthread_t thread;
+	bool started;
+	int rc;
+	struct fm_error error;
+	struct fm_push_result result;
+};
+
+static bool wanted(const struct fm_mover *m)
+{
+	return m->strategy == FM_STRATEGY_LIVE || m->strategy == FM_STRATEGY_PRE_COPY;
+}
+
+int fm_mover_tasks(struct fm_mover *m, struct fm_page_source_task **ret, size_t *ret_n, struct fm_error *err)
+{
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0, k = 0;
+	if (fm_proc_tree(m->root, &tree, &n, err) < 0)
+		return -1;
+	struct fm_page_source_task *tasks = calloc(n ? n : 1, sizeof(*tasks));
+	if (!tasks)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		tasks[k].host_pid = tree[i];
+		if (fm_proc_ns_pid(tree[i], &tasks[k].ns_pid, NULL) == 0) /* one that ended meanwhile is no task any more */
+			k++;
+	}
+	*ret = tasks;
+	*ret_n = k;
+	return 0;
+}
+
+static void drop(struct fm_mover *m)
+{
+	struct fm_rounds *r = m->rounds;
+	if (!r)
+		return;
+	m->rounds = NULL;
+	fm_push_free(r->push);
+	if (r->stream) {
+		pthread_mutex_lock(&m->lock);
+		m->wire_bytes += fm_stream_bytes(r->stream);
+		pthread_mutex_unlock(&m->lock);
+		fm_stream_free(r->stream);
+	}
+	fm_closep(&r->frozen_fd);
+	free(r->tasks);
+	free(r);
+}
+
+/* live goes on without what has failed; pre-copy does not. */
+static int without(struct fm_mover *m, struct fm_error *why, struct fm_error *err)
+{
+	drop(m);
+	if (m->strategy == FM_STRATEGY_LIVE && why->code != FM_E_CANCELLED) {
+		fm_mover_note(m, "pages are fetched after the switch-over only: %s", why->message);
+		return 0;
+	}
+	*err = *why;
+	return fm_error_phase(err, "pages");
+}
+
+static int begin(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_rounds *r = calloc(1, sizeof(*r));
+	if (!r)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	m->rounds = r;
+	r->frozen_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r->frozen_fd < 0)
+		return fm_error_errno(err, errno, "eventfd");
+	if (!m->hide)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' cannot keep CRIU from dumping pages itself (Linux 6.7 is needed)",
+		                    m->h->name);
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PUSH, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
+		return fm_error_prefix(err, "cannot connect to the destination '%s'", m->peer);
+	struct fm_push_opts o = {
+		.stream = r->stream, .backend = FM_TRACKER_AUTO, .bandwidth_bytes_per_s = m->limits.bandwidth_bytes_per_s, .compress = -1
+	};
+	return fm_push_new(&o, &r->push, err);
+}
+
+static int one_round(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_rounds *r = m->rounds;
+	struct fm_push_result got = { 0 };
+	free(r->tasks);
+	r->tasks = NULL;
+	if (fm_mover_tasks(m, &r->tasks, &r->n_tasks, err) < 0 ||
+	    fm_push_round(r->push, r->tasks, r->n_tasks, fm_mover_cancel_fd(m), &got, err) < 0)
+		return -1;
+	if (r->n == ROUNDS_MAX) /* the first one tells the memory's size: keep it */
+		memmove(&r->round[1], &r->round[2], (--r->n - 1) * sizeof(r->round[0]));
+	r->round[r->n++] = (struct fm_converge_round){
+		.changed_bytes = got.pages_changed * FM_PAGE_BYTES, .sent_bytes = got.payload_bytes, .us = got.total_us
+	};
+	pthread_mutex_lock(&m->lock);
+	m->pages_total = r->round[0].changed_bytes / FM_PAGE_BYTES;
+	m->pages_done = m->pages_total - (got.pages_changed < m->pages_total && r->n > 1 ? got.pages_changed : 0);
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->lock);
+	return 0;
+}
+
+static int run_rounds(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_converge_limits l = { .max_downtime_ms = m->limits.max_downtime_ms, .max_rounds_ms = m->limits.max_rounds_ms };
+	struct fm_converge_decision d = { .verdict = FM_CONVERGE_ANOTHER };
+	uint64_t t = fm_now_us();
+
+	while (d.verdict == FM_CONVERGE_ANOTHER) {
+		if (one_round(m, err) < 0)
+			return -1;
+		fm_converge(&l, m->rounds->round, m->rounds->n, m->strategy == FM_STRATEGY_LIVE, 0, &d);
+	}
+	m->rounds->rate_bytes_per_s = d.rate_bytes_per_s;
+	fm_mover_phase(m, "rounds", fm_now_us() - t);
+	fm_mover_note(m, "%u rounds: %s", m->rounds->n, d.reason);
+	if (d.verdict == FM_CONVERGE_HOPELESS) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "pre-copy does not converge: %s", d.reason);
+		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime");
+	}
+	return 0;
+}
+
+int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	if (!wanted(m))
+		return 0;
+	fm_mover_step(m, "rounds");
+	if (begin(m, &e) < 0 || run_rounds(m, &e) < 0)
+		return without(m, &e, err);
+	return 0;
+}
+
+/* Just before the fence: what changed while the files were looked at is not to be the freeze's work. */
+int fm_rounds_last(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	if (m->rounds && one_round(m, &e) < 0)
+		return without(m, &e, err);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- inside the freeze */
+
+static bool still_there(const struct fm_page_source_task *t, const struct fm_page_source_task *now, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (now[i].host_pid == t->host_pid && now[i].ns_pid == t->ns_pid)
+			return true;
+	return false;
+}
+
+/* Those of the last round that still live. Others came to life since, and nothing of them is at the destination. */
+static int known_tasks(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_rounds *r = m->rounds;
+	_fm_free_ struct fm_page_source_task *now = NULL;
+	size_t n = 0, k = 0;
+	if (fm_mover_tasks(m, &now, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if (still_there(&r->tasks[i], now, n))
+			r->tasks[k++] = r->tasks[i];
+	r->n_tasks = k;
+	return 0;
+}
+
+static void *final_round(void *arg)
+{
+	struct fm_mover *m = arg;
+	struct fm_rounds *r = m->rounds;
+	uint64_t max = r->rate_bytes_per_s / 1000 * FINAL_MS / FM_PAGE_BYTES;
+	struct pollfd fds[] = { { .fd = r->frozen_fd, .events = POLLIN }, { .fd = m->stop.fd, .events = POLLIN } };
+
+	fm_thread_hurry(true);
+	if (max < FINAL_PAGES_MIN)
+		max = FINAL_PAGES_MIN;
+	if (m->strategy == FM_STRATEGY_PRE_COPY)
+		max = UINT64_MAX;
+	r->rc = -1;
+	if (poll(fds, 2, FROZEN_WAIT_MS) <= 0 || !(fds[0].revents & POLLIN))
+		(void)fm_error_set(&r->error, FM_E_CANCELLED, "the tree was not frozen");
+	else if (known_tasks(m, &r->error) == 0)
+		r->rc = fm_push_final(r->push, r->tasks, r->n_tasks, max, m->stop.fd, &r->result, &r->error);
+	return NULL;
+}
+
+/* -1: nobody waits for it */
+int fm_rounds_frozen_fd(const struct fm_mover *m)
+{
+	return m->rounds && m->rounds->started ? m->rounds->frozen_fd : -1;
+}
+
+int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->rounds)
+		return 0;
+	int rc = pthread_create(&m->rounds->thread, NULL, final_round, m);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the thread of the last round");
+	m->rounds->started = true;
+	return 0;
+}
+
+static void join(struct fm_rounds *r)
+{
+	if (r->started)
+		pthread_join(r->thread, NULL);
+	r->started = false;
+}
+
+int fm_rounds_await_final(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_rounds *r = m->rounds;
+	uint64_t t = fm_now_us();
+	if (!r)
+		return 0;
+	join(r);
+	fm_mover_phase(m, "last-set", r->result.total_us);
+	fm_mover_phase(m, "last-set-wait", fm_now_us() - t);
+	if (r->rc == 0) {
+		fm_mover_note(m, "%llu pages changed since the last round, %llu of them are fetched on demand",
+		              (unsigned long long)r->result.pages_changed, (unsigned long long)r->result.pages_left);
+		return 0;
+	}
+	if (m->strategy == FM_STRATEGY_LIVE && !fm_stop_requested(&m->stop)) {
+		fm_mover_note(m, "pages are fetched after the switch-over only: %s", r->error.message);
+		return 0;
+	}
+	*err = r->error;
+	return fm_error_phase(err, "pages");
+}
+
+/* Not inside the freeze: ending the tracking takes its time. */
+void fm_rounds_end(struct fm_mover *m)
+{
+	if (!m->rounds)
+		return;
+	if (m->rounds->started) {
+		(void)eventfd_write(m->rounds->frozen_fd, 1); /* if it still waits for that, it will find out */
+		fm_stream_shutdown(m->rounds->stream);
+		join(m->rounds);
+	}
+	drop(m);
+}
