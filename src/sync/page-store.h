@@ -4,7 +4,7 @@
  *
  * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
  * by (process id in the tree's namespace, address). Data lies in a file in the migration's own tmpfs, mapped here, so that a new process takes it up after a crash
- * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (a log of what lies where, each record with a checksum; a torn last record is ignored).
+ * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (what lies where, with checksums; written by seal, so only a sealed store can be taken up).
  *
  * Two ages. Filling: put, drop, from one thread. Sealed (fm_page_store_seal, when the source has frozen and everything has come): get from any thread, without a lock, pointers stay
  * valid until the store is freed or the page is given back by fm_page_store_taken. There is no way back from sealed to filling.
@@ -20,6 +20,8 @@
 #include <sys/types.h>
 
 #include "basic/error.h"
+
+#define FM_PAGE_ADDRESS_END (1ull << 47) /* of what a task can have mapped */
 
 struct fm_page_hash {
 	uint64_t lo, hi; /* XXH3-128, seed 0 */
@@ -46,15 +48,20 @@ const void *fm_page_store_peek(const struct fm_page_store *s, pid_t ns_pid, uint
 int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err);
 
 enum fm_page_have { FM_PAGE_NOT_HERE, FM_PAGE_ZERO, FM_PAGE_DATA };
+/* *ret_page: NULL unless FM_PAGE_DATA */
 enum fm_page_have fm_page_store_get(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void **ret_page);
 /* How many pages from vaddr on, at most max, lie one after the other in the store (so that one copy brings them), or are zero, or are not here, like the first. *ret_page as for get. */
 size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have,
                              const void **ret_page);
-/* The restored tree has these: memory is given back (holes in the file) as far as no other page has the same content. Any thread. Sealed only. */
+/*
+ * The restored tree has these: memory is given back (holes in the file) as far as no other page has the same content. Any thread, while others get other pages. Sealed only. Nobody may
+ * still use what a get of one of these pages (or a run over them) returned: its bytes may become zeros. A get that comes after finds NOT_HERE; one at the same time either that or the
+ * page, and with the page the same danger. After a crash a taken page is gone, or, when its content was shared, here again: then it is to be taken again.
+ */
 void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
 
 struct fm_page_store_stats {
-	uint64_t pages, zero_pages, unique_pages, bytes; /* bytes: of slots in use */
+	uint64_t pages, zero_pages, unique_pages, bytes; /* pages: also the zero ones. bytes: of slots in use */
 };
 void fm_page_store_stats(const struct fm_page_store *s, struct fm_page_store_stats *ret);
 

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * page-store.c - see page-store.h.
+ *
+ * Three tables: names (page -> slot), contents (hash -> slot, with counts of the names that have it) and the file of slots. A slot is written before a name
+ * points to it. A page that is overwritten and has its content for itself is overwritten in place: what changes again and again makes no holes.
+ *
+ * The file grows with posix_fallocate: on a full tmpfs that is an error, where writing to a hole through the mapping would be SIGBUS.
+ */
+#include "sync/page-store-internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#define STEP_MIN (1ull << 20)
+#define STEP_MAX (16ull << 20) /* a few milliseconds of clearing memory at a time */
+
+static const uint64_t zero_page[FM_STORE_PAGE / 8];
+
+struct fm_page_hash fm_page_hash(const void *page)
+{
+	XXH128_hash_t h = XXH3_128bits(page, FM_STORE_PAGE);
+	return (struct fm_page_hash){ .lo = h.low64, .hi = h.high64 };
+}
+
+bool fm_page_is_zero(const void *page)
+{
+	uint64_t first;
+
+	/* Most pages are told apart by their first bytes, without a call. */
+	memcpy(&first, page, sizeof(first));
+	return !first && memcmp(page, zero_page, FM_STORE_PAGE) == 0;
+}
+
+int fm_store_alloc(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = calloc(1, sizeof(*s));
+	if (!s)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
+	s->fd = s->dirfd = -1;
+	s->max_bytes = max_bytes;
+	s->max_names = max_bytes / FM_STORE_PAGE * 4;
+	fm_names_init(&s->names, s->max_names);
+	fm_contents_init(&s->contents, (uint32_t)(max_bytes / FM_STORE_PAGE));
+	void *p = mmap(NULL, max_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return fm_error_errno(err, errno, "cannot reserve %llu bytes of address space for pages", (unsigned long long)max_bytes);
+	s->base = p;
+	*ret = FM_TAKE_PTR(s);
+	return 0;
+}
+
+int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = NULL;
+
+	max_bytes -= max_bytes % FM_STORE_PAGE;
+	if (!max_bytes || max_bytes > FM_STORE_BYTES_MAX)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a page store holds one page to 1 TiB, not %llu bytes",
+		                    (unsigned long long)max_bytes);
+	if (faccessat(dirfd, FM_STORE_INDEX, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return fm_error_errno(err, EEXIST, "cannot create a page store: " FM_STORE_INDEX);
+	if (fm_store_alloc(max_bytes, &s, err) < 0)
+		return -1;
+	s->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+	if (s->dirfd < 0)
+		return fm_error_errno(err, errno, "cannot keep the directory of a page store");
+	s->fd = openat(dirfd, FM_STORE_FILE, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (s->fd < 0)
+		return fm_error_errno(err, errno, "cannot create " FM_STORE_FILE);
+	*ret = FM_TAKE_PTR(s);
+	return 0;
+}
+
+void fm_page_store_free(struct fm_page_store *s)
+{
+	if (!s)
+		return;
+	if (s->base)
+		(void)munmap(s->base, s->max_bytes);
+	fm_closep(&s->fd);
+	fm_closep(&s->dirfd);
+	fm_names_done(&s->names);
+	fm_contents_done(&s->contents);
+	free(s);
+}
+
+int fm_store_map(struct fm_page_store *s, uint64_t end, struct fm_error *err)
+{
+	/* Populated while the pages come: a fault for each of them would cost more than the copy. A reopened store takes them as they are needed. */
+	int flags = MAP_SHARED | MAP_FIXED | (s->sealed ? 0 : MAP_POPULATE);
+	int prot = PROT_READ | (s->sealed ? 0 : PROT_WRITE);
+
+	if (end > s->mapped && mmap(s->base + s->mapped, end - s->mapped, prot, flags, s->fd, (off_t)s->mapped) == MAP_FAILED)
+		return fm_error_errno(err, errno, "cannot map " FM_STORE_FILE);
+	s->mapped = end;
+	return 0;
+}
+
+/* File behind this slot */
+static int back_slot(struct fm_page_store *s, uint32_t slot, struct fm_error *err)
+{
+	if ((uint64_t)slot * FM_STORE_PAGE < s->mapped)
+		return 0;
+	uint64_t step = s->mapped < STEP_MIN ? STEP_MIN : s->mapped > STEP_MAX ? STEP_MAX : s->mapped;
+	if (step > s->max_bytes - s->mapped)
+		step = s->max_bytes - s->mapped;
+	int e = posix_fallocate(s->fd, (off_t)s->mapped, (off_t)step);
+	if (e)
+		return fm_error_errno(err, e, "cannot enlarge " FM_STORE_FILE " by %llu bytes", (unsigned long long)step);
+	return fm_store_map(s, s->mapped + step, err);
+}
+
+static void count(_Atomic uint64_t *what, int64_t by)
+{
+	atomic_fetch_add_explicit(what, (uint64_t)by, memory_order_relaxed);
+}
+
+/* For the one thread that fills: readers of the figures see whole numbers, and there is no bus lock. */
+static void count_filling(_Atomic uint64_t *what, int by)
+{
+	atomic_store_explicit(what, atomic_load_explicit(what, memory_order_relaxed) + (uint64_t)(int64_t)by, memory_order_relaxed);
+}
+
+static void give_up(struct fm_page_store *s, uint32_t value)
+{
+	if (value == FM_NAME_ZERO)
+		count_filling(&s->zero_pages, -1);
+	else if (value >= FM_NAME_SLOT && fm_contents_unref(&s->contents, value - FM_NAME_SLOT))
+		count_filling(&s->unique_pages, -1);
+}
+
+/* value: its reference is taken already */
+static void set_name(struct fm_page_store *s, struct fm_names_ref ref, uint32_t value)
+{
+	uint32_t old = fm_names_at(&s->names, ref);
+
+	fm_names_set(&s->names, ref, value);
+	if (value == FM_NAME_ZERO)
+		count_filling(&s->zero_pages, 1);
+	count_filling(&s->pages, (value != FM_NAME_NONE) - (old != FM_NAME_NONE));
+	give_up(s, old);
+}
+
+static int reserve_name(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_names_ref *ret, struct fm_error *err)
+{
+	if (s->sealed)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the page store is sealed: it takes no more pages");
+	if (ns_pid <= 0 || vaddr % FM_STORE_PAGE || vaddr >= FM_PAGE_ADDRESS_END)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "no page can lie at %#llx of process %d", (unsigned long long)vaddr,
+		                    (int)ns_pid);
+	if (fm_names_reserve(&s->names, ns_pid, vaddr / FM_STORE_PAGE, ret, err) < 0)
+		return -1;
+	if (atomic_load_explicit(&s->pages, memory_order_relaxed) >= s->max_names && !fm_names_at(&s->names, *ret))
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the page store has %llu pages and takes no more",
+		                    (unsigned long long)s->max_names);
+	return 0;
+}
+
+static uint32_t find_same(const struct fm_page_store *s, struct fm_page_hash h, const void *page)
+{
+	unsigned budget = FM_CONTENT_SEARCH_MAX;
+	uint32_t slot = FM_CONTENT_NONE;
+
+	do
+		slot = fm_contents_find(&s->contents, h, slot, &budget);
+	while (slot != FM_CONTENT_NONE && memcmp(fm_store_slot(s, slot), page, FM_STORE_PAGE) != 0);
+	return slot;
+}
+
+/* Is this content nobody else's? Then it can be changed where it is. */
+static bool is_alone(const struct fm_page_store *s, uint32_t value)
+{
+	return value >= FM_NAME_SLOT && atomic_load_explicit(&s->contents.v[value - FM_NAME_SLOT].refs, memory_order_relaxed) == 1;
+}
+
+int fm_store_put_hashed(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_page_hash h,
+                        struct fm_error *err)
+{
+	struct fm_names_ref ref;
+	uint32_t slot;
+
+	if (reserve_name(s, ns_pid, vaddr, &ref, err) < 0)
+		return -1;
+	uint32_t old = fm_names_at(&s->names, ref);
+	slot = find_same(s, h, page);
+	if (slot != FM_CONTENT_NONE) {
+		if (old == slot + FM_NAME_SLOT)
+			return 0;
+		fm_contents_ref(&s->contents, slot);
+	} else if (is_alone(s, old)) {
+		memcpy(fm_store_slot(s, old - FM_NAME_SLOT), page, FM_STORE_PAGE);
+		fm_contents_change(&s->contents, old - FM_NAME_SLOT, h);
+		return 0;
+	} else {
+		if (fm_contents_reserve(&s->contents, &slot, err) < 0 || back_slot(s, slot, err) < 0)
+			return -1;
+		memcpy(fm_store_slot(s, slot), page, FM_STORE_PAGE);
+		(void)fm_contents_add(&s->contents, h);
+		count_filling(&s->unique_pages, 1);
+	}
+	set_name(s, ref, slot + FM_NAME_SLOT);
+	return 0;
+}
+
+int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err)
+{
+	if (fm_page_is_zero(page))
+		return fm_page_store_put_zero(s, ns_pid, vaddr, err);
+	return fm_store_put_hashed(s, ns_pid, vaddr, page, fm_page_hash(page), err);
+}
+
+int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err)
+{
+	struct fm_names_ref ref;
+
+	if (reserve_name(s, ns_pid, vaddr, &ref, err) < 0)
+		return -1;
+	set_name(s, ref, FM_NAME_ZERO);
+	return 0;
+}
+
+int fm_page_store_put_known(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_page_hash h, struct fm_error *err)
+{
+	unsigned budget = FM_CONTENT_SEARCH_MAX;
+	struct fm_names_ref ref;
+
+	if (reserve_name(s, ns_pid, vaddr, &ref, err) < 0)
+		return -1;
+	uint32_t slot = fm_contents_find(&s->contents, h, FM_CONTENT_NONE, &budget);
+	if (slot == FM_CONTENT_NONE)
+		return fm_error_set(err, FM_E_NOT_FOUND, "no page here has the content of %#llx of process %d", (unsigned long long)vaddr,
+		                    (int)ns_pid);
+	fm_contents_ref(&s->contents, slot);
+	set_name(s, ref, slot + FM_NAME_SLOT);
+	return 0;
+}
+
+static void drop_one(void *ctx, struct fm_names_ref ref)
+{
+	set_name(ctx, ref, FM_NAME_NONE);
+}
+
+int fm_page_store_drop(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages, struct fm_error *err)
+{
+	if (s->sealed)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the page store is sealed: it drops no pages");
+	if (vaddr % FM_STORE_PAGE)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "no page can lie at %#llx", (unsigned long long)vaddr);
+	fm_names_each(&s->names, ns_pid, vaddr / FM_STORE_PAGE, n_pages, drop_one, s);
+	return 0;
+}
+
+static enum fm_page_have have_of(uint32_t value)
+{
+	return value == FM_NAME_NONE ? FM_PAGE_NOT_HERE : value == FM_NAME_ZERO ? FM_PAGE_ZERO : FM_PAGE_DATA;
+}
+
+const void *fm_page_store_peek(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr)
+{
+	const void *page = NULL;
+
+	switch (fm_page_store_get(s, ns_pid, vaddr, &page)) {
+	case FM_PAGE_ZERO:
+		return zero_page;
+	case FM_PAGE_DATA:
+		return page;
+	case FM_PAGE_NOT_HERE:
+		break;
+	}
+	return NULL;
+}
+
+int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err)
+{
+	if (s->sealed)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the page store is sealed already");
+	if (fm_store_write_index(s, err) < 0)
+		return -1;
+	s->sealed = true;
+	return 0;
+}
+
+enum fm_page_have fm_page_store_get(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void **ret_page)
+{
+	uint32_t value = fm_names_get(&s->names, ns_pid, vaddr / FM_STORE_PAGE);
+	enum fm_page_have have = have_of(value);
+
+	*ret_page = have == FM_PAGE_DATA ? fm_store_slot(s, value - FM_NAME_SLOT) : NULL;
+	return have;
+}
+
+/* How many values of the leaf, at most max from i on, go on like the one before, which is `value`; *value becomes the last that does. */
+static size_t run_in_leaf(const struct fm_names_leaf *leaf, uint32_t i, size_t max, uint32_t *value)
+{
+	size_t n = 0;
+
+	for (; i < FM_NAMES_LEAF_PAGES && n < max; i++, n++) {
+		uint32_t v = leaf ? atomic_load_explicit(&leaf->v[i], memory_order_relaxed) : FM_NAME_NONE;
+		if (v != (*value >= FM_NAME_SLOT ? *value + 1 : *value))
+			break;
+		*value = v;
+	}
+	return n;
+}
+
+size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have,
+                             const void **ret_page)
+{
+	uint64_t page = vaddr / FM_STORE_PAGE;
+	size_t n = 1;
+
+	if (!max)
+		return 0;
+	const struct fm_names_leaf *leaf = fm_names_leaf(&s->names, ns_pid, page);
+	uint32_t value = leaf ? atomic_load_explicit(&leaf->v[page % FM_NAMES_LEAF_PAGES], memory_order_relaxed) : FM_NAME_NONE;
+	*ret_have = have_of(value);
+	*ret_page = *ret_have == FM_PAGE_DATA ? fm_store_slot(s, value - FM_NAME_SLOT) : NULL;
+	while (n < max) {
+		uint32_t i = (uint32_t)((page + n) % FM_NAMES_LEAF_PAGES);
+		if (i == 0)
+			leaf = fm_names_leaf(&s->names, ns_pid, page + n);
+		size_t room = FM_NAMES_LEAF_PAGES - i < max - n ? FM_NAMES_LEAF_PAGES - i : max - n;
+		size_t more = run_in_leaf(leaf, i, room, &value);
+		n += more;
+		if (more < room)
+			break;
+	}
+	return n;
+}
+
+/* Pages given back, as runs of slots */
+struct holes {
+	struct fm_page_store *s;
+	uint64_t start, n; /* slots */
+	uint64_t pages, zero_pages, unique_pages;
+};
+
+static void punch(struct holes *h)
+{
+	/* Memory that cannot be given back now goes with the file. */
+	if (h->n)
+		(void)fallocate(h->s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(h->start * FM_STORE_PAGE),
+		                (off_t)(h->n * FM_STORE_PAGE));
+	h->n = 0;
+}
+
+static void take_one(void *ctx, struct fm_names_ref ref)
+{
+	struct holes *h = ctx;
+	uint32_t value = atomic_exchange_explicit(&h->s->names.leaves[ref.leaf].v[ref.i], FM_NAME_NONE, memory_order_relaxed);
+
+	/* Another thread may have been faster. */
+	if (value == FM_NAME_NONE)
+		return;
+	h->pages++;
+	if (value == FM_NAME_ZERO) {
+		h->zero_pages++;
+		return;
+	}
+	uint32_t slot = value - FM_NAME_SLOT;
+	/* Whoever used the content under another name is done with it before the hole is made. */
+	if (atomic_fetch_sub_explicit(&h->s->contents.v[slot].refs, 1, memory_order_acq_rel) != 1)
+		return;
+	h->unique_pages++;
+	if (slot != h->start + h->n)
+		punch(h);
+	if (!h->n)
+		h->start = slot;
+	h->n++;
+}
+
+void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages)
+{
+	struct holes h = { .s = s };
+
+	if (!s->sealed)
+		return;
+	fm_names_each(&s->names, ns_pid, vaddr / FM_STORE_PAGE, n_pages, take_one, &h);
+	punch(&h);
+	count(&s->pages, -(int64_t)h.pages);
+	count(&s->zero_pages, -(int64_t)h.zero_pages);
+	count(&s->unique_pages, -(int64_t)h.unique_pages);
+}
+
+void fm_page_store_stats(const struct fm_page_store *s, struct fm_page_store_stats *ret)
+{
+	*ret = (struct fm_page_store_stats){
+		.pages = atomic_load_explicit(&s->pages, memory_order_relaxed),
+		.zero_pages = atomic_load_explicit(&s->zero_pages, memory_order_relaxed),
+		.unique_pages = atomic_load_explicit(&s->unique_pages, memory_order_relaxed),
+	};
+	ret->bytes = ret->unique_pages * FM_STORE_PAGE;
+}
