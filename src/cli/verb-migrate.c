@@ -32,15 +32,15 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 {
 	const struct fm_option table[] = {
 		{ "to", FM_OPT_STRING, &o->to, "HOST", "destination", NULL },
-		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY",
-		  "auto (default), live, pre-copy, post-copy, cold", NULL },
+		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY", "auto (default), live, pre-copy, post-copy, cold", NULL },
 		{ "dry-run", FM_OPT_FLAG, &o->dry_run, NULL, "show the plan and every reason against it; change nothing", NULL },
 		{ "detach", FM_OPT_FLAG, &o->detach, NULL, "print the migration's id and return at once", NULL },
 		{ "max-total-time", FM_OPT_DURATION, &o->max_total_ms, "TIME", "roll back when it is not committed by then (default 10m)",
 		  NULL },
 		{ "max-downtime", FM_OPT_DURATION, &o->max_downtime_ms, "TIME",
 		  "pre-copy: switch over when about this is predicted, give up if it cannot be (default 300ms)", NULL },
-		{ "bandwidth", FM_OPT_BYTES, &o->bandwidth, "BYTES", "pages sent before the switch-over, per second (default: no limit)", NULL },
+		{ "bandwidth", FM_OPT_BYTES, &o->bandwidth, "BYTES", "pages sent before the switch-over, per second (default: no limit)",
+		  NULL },
 		FM_CLIENT_OPTIONS(o->client),
 		{ 0 },
 	};

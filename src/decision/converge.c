@@ -7,16 +7,16 @@
 
 #include "basic/str.h"
 
-#define BASE_MS           60u
-#define OVERLAP_MS        20u
-#define DOWNTIME_MS       300u
-#define ROUNDS_MS         300000u
-#define FACTOR_PERCENT    300u
-#define ROUNDS            30u
-#define SMALL_BYTES       (2u << 20)  /* a set this small is not worth another round */
-#define TELLING_BYTES     (1u << 20)  /* smaller rounds say nothing about the rate */
-#define DEFAULT_RATE      (200u << 20)
-#define PROGRESS_PERCENT  80u /* a round that leaves more than this of the one before does not shrink */
+#define BASE_MS          60u
+#define OVERLAP_MS       20u
+#define DOWNTIME_MS      300u
+#define ROUNDS_MS        300000u
+#define FACTOR_PERCENT   300u
+#define ROUNDS           30u
+#define SMALL_BYTES      (2u << 20) /* a set this small is not worth another round */
+#define TELLING_BYTES    (1u << 20) /* smaller rounds say nothing about the rate */
+#define DEFAULT_RATE     (200u << 20)
+#define PROGRESS_PERCENT 80u /* a round that leaves more than this of the one before does not shrink */
 
 static uint64_t or_default(uint64_t v, uint64_t d)
 {
@@ -88,11 +88,12 @@ void fm_converge(const struct fm_converge_limits *l, const struct fm_converge_ro
 	else if (!on_demand && limit && d.predicted_downtime_ms <= target)
 		decide(&d, FM_CONVERGE_SWITCH, "%s are left: about %llu ms of downtime", left, (unsigned long long)d.predicted_downtime_ms);
 	else if (!on_demand && limit)
-		decide(&d, FM_CONVERGE_HOPELESS, "%s: %s change during a round, which would mean %llu ms of downtime, not %llu", limit, left,
-		       (unsigned long long)d.predicted_downtime_ms, (unsigned long long)target);
-	else if (!on_demand && stuck && n > 3 && r[n - 2].changed_bytes * 100 > r[n - 3].changed_bytes * PROGRESS_PERCENT)
-		decide(&d, FM_CONVERGE_HOPELESS, "the rounds do not get smaller: %s change during each, which would mean %llu ms of downtime, not %llu",
+		decide(&d, FM_CONVERGE_HOPELESS, "%s: %s change during a round, which would mean %llu ms of downtime, not %llu", limit,
 		       left, (unsigned long long)d.predicted_downtime_ms, (unsigned long long)target);
+	else if (!on_demand && stuck && n > 3 && r[n - 2].changed_bytes * 100 > r[n - 3].changed_bytes * PROGRESS_PERCENT)
+		decide(&d, FM_CONVERGE_HOPELESS,
+		       "the rounds do not get smaller: %s change during each, which would mean %llu ms of downtime, not %llu", left,
+		       (unsigned long long)d.predicted_downtime_ms, (unsigned long long)target);
 	else
 		decide(&d, FM_CONVERGE_ANOTHER, "%s changed during the last round", left);
 	*ret = d;

@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 struct fm_converge_limits {
-	uint64_t max_downtime_ms; /* 0: 300 */
-	uint64_t max_rounds_ms;   /* all rounds together; 0: 5 minutes */
+	uint64_t max_downtime_ms;    /* 0: 300 */
+	uint64_t max_rounds_ms;      /* all rounds together; 0: 5 minutes */
 	uint32_t max_factor_percent; /* of the memory's size on the wire; 0: 300 */
 	uint32_t max_rounds;         /* 0: 30 */
 };

@@ -30,9 +30,9 @@ struct fm_migration {
 	uint32_t epoch;
 	struct fm_stop cancel; /* the user's cancel, heeded until the commit point */
 	atomic_bool past_commit;
-	enum fm_state resume_from; /* after a restart; INVALID: a new one */
-	bool taken_up;             /* after a restart, for good */
-	uint64_t deadline_ms;      /* monotonic */
+	enum fm_state resume_from;                       /* after a restart; INVALID: a new one */
+	bool taken_up;                                   /* after a restart, for good */
+	uint64_t deadline_ms;                            /* monotonic */
 	uint64_t max_downtime_ms, bandwidth_bytes_per_s; /* as asked for; 0 = none */
 
 	FM_PB(InspectResponse) * facts; /* from the source */

@@ -84,8 +84,8 @@ struct fm_mover {
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
 	struct fm_rounds *rounds; /* pre-copy and live; NULL when there are none (any more) */
-	bool hide;            /* CRIU is not shown the pages that are brought without it */
-	struct fm_hold *hold; /* what clients send meanwhile */
+	bool hide;                /* CRIU is not shown the pages that are brought without it */
+	struct fm_hold *hold;     /* what clients send meanwhile */
 
 	/* destination */
 	int listen_fd;

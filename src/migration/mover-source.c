@@ -259,10 +259,12 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 
 static int dump_options(struct fm_mover *m, int timeout_ms, struct fm_criu_dump_opts *ret, struct fm_error *err)
 {
-	*ret = (struct fm_criu_dump_opts){
-		.lazy = m->lazy && !m->hide, .hide = m->hide ? m->root : 0, .frozen_fd = fm_rounds_frozen_fd(m),
-		.timeout_ms = timeout_ms, .cancel_fd = -1, .log_level = 1
-	};
+	*ret = (struct fm_criu_dump_opts){ .lazy = m->lazy && !m->hide,
+		                           .hide = m->hide ? m->root : 0,
+		                           .frozen_fd = fm_rounds_frozen_fd(m),
+		                           .timeout_ms = timeout_ms,
+		                           .cancel_fd = -1,
+		                           .log_level = 1 };
 	return fm_proc_ns_pid(m->root, &ret->root_ns_pid, err);
 }
 

@@ -57,9 +57,13 @@ static void local_taken(void *userdata, pid_t ns_pid, uint64_t vaddr, uint64_t n
 
 static struct fm_pager_opts pager_opts(struct fm_mover *m)
 {
-	return (struct fm_pager_opts){
-		.images_dirfd = m->images_fd, .load_ranges = load_ranges, .keep = keep, .drop = drop, .local = local, .local_taken = local_taken, .userdata = m
-	};
+	return (struct fm_pager_opts){ .images_dirfd = m->images_fd,
+		                       .load_ranges = load_ranges,
+		                       .keep = keep,
+		                       .drop = drop,
+		                       .local = local,
+		                       .local_taken = local_taken,
+		                       .userdata = m };
 }
 
 /* ---------------------------------------------------------------- what comes before the freeze */
@@ -134,10 +138,11 @@ static void finished(struct fm_mover *m, uint64_t since_us)
 	fm_mover_phase(m, "fault-p50", st.fault_latency_p50_us);
 	fm_mover_phase(m, "fault-p99", st.fault_latency_p99_us);
 	if (st.pages_local > 0)
-		fm_mover_note(m, "%llu pages present, %llu of them since before the freeze, %llu faults served", (unsigned long long)st.pages_total,
-		              (unsigned long long)st.pages_local, (unsigned long long)st.faults);
+		fm_mover_note(m, "%llu pages present, %llu of them since before the freeze, %llu faults served",
+		              (unsigned long long)st.pages_total, (unsigned long long)st.pages_local, (unsigned long long)st.faults);
 	else
-		fm_mover_note(m, "%llu pages present, %llu faults served", (unsigned long long)st.pages_total, (unsigned long long)st.faults);
+		fm_mover_note(m, "%llu pages present, %llu faults served", (unsigned long long)st.pages_total,
+		              (unsigned long long)st.faults);
 	fm_mover_step(m, "pages complete");
 }
 

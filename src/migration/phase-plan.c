@@ -78,13 +78,13 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 	                                      m->pb->container, m->pb->destination);
 	_fm_free_ char *freeze =
 	        fm_xasprintf("fence the port on '%s', freeze, checkpoint, restore on '%s'", m->pb->source, m->pb->destination);
-	_fm_free_ char *commit = fm_xasprintf("commit, open the port on '%s'%s", m->pb->destination,
-	                                      c->strategy == FM_STRATEGY_POST_COPY || c->strategy == FM_STRATEGY_LIVE
-	                                              ? ", fetch the remaining pages on demand"
-	                                              : "");
+	_fm_free_ char *commit = fm_xasprintf(
+	        "commit, open the port on '%s'%s", m->pb->destination,
+	        c->strategy == FM_STRATEGY_POST_COPY || c->strategy == FM_STRATEGY_LIVE ? ", fetch the remaining pages on demand" : "");
 	fm_pb_add_string(&p->steps, &p->n_steps, parent);
 	if (c->strategy == FM_STRATEGY_PRE_COPY || c->strategy == FM_STRATEGY_LIVE)
-		fm_pb_add_string(&p->steps, &p->n_steps, "send the memory in rounds while it runs, each what changed during the one before");
+		fm_pb_add_string(&p->steps, &p->n_steps,
+		                 "send the memory in rounds while it runs, each what changed during the one before");
 	fm_pb_add_string(&p->steps, &p->n_steps, freeze);
 	fm_pb_add_string(&p->steps, &p->n_steps, commit);
 	fm_pb_add_string(&p->steps, &p->n_steps, "verify from the client's side, then free the source");

@@ -19,7 +19,7 @@
 
 #define CONNECT_TIMEOUT_MS 10000
 #define ROUNDS_MAX         64u
-#define FINAL_MS           30u   /* live: sending more than this would take inside the freeze is left to be fetched */
+#define FINAL_MS           30u /* live: sending more than this would take inside the freeze is left to be fetched */
 #define FINAL_PAGES_MIN    1024u
 #define FROZEN_WAIT_MS     60000
 
@@ -104,8 +104,8 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	if (r->frozen_fd < 0)
 		return fm_error_errno(err, errno, "eventfd");
 	if (!m->hide)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' cannot keep CRIU from dumping pages itself (Linux 6.7 is needed)",
-		                    m->h->name);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "host '%s' cannot keep CRIU from dumping pages itself (Linux 6.7 is needed)", m->h->name);
 	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PUSH, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
 		return fm_error_prefix(err, "cannot connect to the destination '%s'", m->peer);
 	struct fm_push_opts o = {
@@ -125,9 +125,9 @@ static int one_round(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	if (r->n == ROUNDS_MAX) /* the first one tells the memory's size: keep it */
 		memmove(&r->round[1], &r->round[2], (--r->n - 1) * sizeof(r->round[0]));
-	r->round[r->n++] = (struct fm_converge_round){
-		.changed_bytes = got.pages_changed * FM_PAGE_BYTES, .sent_bytes = got.payload_bytes, .us = got.total_us
-	};
+	r->round[r->n++] = (struct fm_converge_round){ .changed_bytes = got.pages_changed * FM_PAGE_BYTES,
+		                                       .sent_bytes = got.payload_bytes,
+		                                       .us = got.total_us };
 	pthread_mutex_lock(&m->lock);
 	m->pages_total = r->round[0].changed_bytes / FM_PAGE_BYTES;
 	m->pages_done = m->pages_total - (got.pages_changed < m->pages_total && r->n > 1 ? got.pages_changed : 0);

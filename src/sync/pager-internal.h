@@ -104,7 +104,7 @@ struct fm_pager {
 		uint64_t page;
 		bool done;
 		uint64_t pages; /* put into place */
-	} local; /* where the filling from here goes on */
+	} local;                /* where the filling from here goes on */
 
 	int orphans[FM_PAGER_MESSAGES]; /* descriptors of children that could not be taken up: open, so that the children block */
 	size_t n_orphans;

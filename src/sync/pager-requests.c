@@ -76,7 +76,8 @@ static bool background_request(struct fm_pager *p, struct fm_pager_request *ret)
 	size_t n_tasks = p->table->n_tasks;
 	uint32_t n;
 
-	if (!p->background || !fm_pager_local_is_over(p) || !p->look_again || max < FM_PAGER_WINDOW_MIN || !fm_pager_state_finished(p->table->state))
+	if (!p->background || !fm_pager_local_is_over(p) || !p->look_again || max < FM_PAGER_WINDOW_MIN ||
+	    !fm_pager_state_finished(p->table->state))
 		return false;
 	if (max > FM_PAGES_PER_REQUEST_MAX)
 		max = FM_PAGES_PER_REQUEST_MAX;

@@ -40,6 +40,7 @@ struct fm_push {
 };
 
 FM_DEFINE_CLEANUP(struct fm_push *, fm_push_free);
+FM_DEFINE_CLEANUP(struct fm_page_decoder *, fm_page_decoder_free);
 
 int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err)
 {
@@ -113,8 +114,8 @@ static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, 
 /* How many of the batch's pages from `first` on could be read. */
 static size_t read_pages(struct fm_push *p, size_t first)
 {
-	struct iovec remote[FM_CHUNK_PAGES_MAX], local = { .iov_base = p->pages + first * FM_PAGE_BYTES,
-		                                           .iov_len = (p->n - first) * FM_PAGE_BYTES };
+	struct iovec remote[FM_CHUNK_PAGES_MAX],
+	        local = { .iov_base = p->pages + first * FM_PAGE_BYTES, .iov_len = (p->n - first) * FM_PAGE_BYTES };
 	size_t k = 0;
 
 	for (size_t i = first; i < p->n; i++) {
@@ -231,7 +232,8 @@ static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks,
 	if (send_runs(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0 || end_round(p, final, cancel_fd, err) < 0)
 		return -1;
 	fm_page_encoder_stats(p->encoder, &after);
-	p->result.pages_sent = after.full + after.delta + after.known + after.zero - before.full - before.delta - before.known - before.zero;
+	p->result.pages_sent =
+	        after.full + after.delta + after.known + after.zero - before.full - before.delta - before.known - before.zero;
 	p->result.total_us = fm_now_us() - start;
 	*ret = p->result;
 	return 0;
