@@ -142,10 +142,10 @@ class Inputs:
             self.refused(2, "is not a host name", "migrate", "redis", "--to", "d/st")
 
     def strategies(self):
-        with self.case("strategies that are not in this version, or at all") as wanted:
+        with self.case("strategies that do not exist, limits that mean nothing") as wanted:
             if wanted:
-                for name in ("pre-copy", "live"):
-                    self.refused(5, f"strategy.* {name} is not in this version", "migrate", "redis", "--to", "dst", "--strategy", name, hint="cold|post-copy")
+                self.refused(2, "smallest one", "migrate", "redis", "--to", "dst", "--strategy", "live", "--bandwidth", "10")
+                self.refused(2, "longest one", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-downtime", "800h")
                 self.refused(2, "warp", "migrate", "redis", "--to", "dst", "--strategy", "warp", hint="post-copy")
 
     # ------------------------------------------------------------------ containers

@@ -513,8 +513,6 @@ static void test_refused_requests(void **state)
 		{ "web", "a b", 0, FM_E_INVALID_ARGUMENT },
 		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT },
 		{ "web", "beta", -1, FM_E_INVALID_ARGUMENT },
-		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__PRE_COPY, FM_E_UNIMPLEMENTED },
-		{ "web", "beta", FLEXIMIGRATE__V1__STRATEGY__LIVE, FM_E_UNIMPLEMENTED },
 	};
 	FM_PB(Migration) **list = NULL;
 	struct fm_error e = FM_ERROR_INIT;
