@@ -520,6 +520,16 @@ static __attribute__((unused)) struct fm_criu *criu_in(struct fixture *f, const 
 	return c;
 }
 
+/* The same, under the filter that hides memory. */
+static __attribute__((unused)) struct fm_criu *criu_hiding_in(struct fixture *f, const struct parent *p, int folder)
+{
+	struct fm_criu_start_opts o = { .ns_pid = p->pid, .avoid_pid = 1000, .images_dirfd = folder, .hide_memory = true };
+	struct fm_criu *c = NULL;
+
+	OK(fm_criu_start(&f->install, &o, &c, &oops));
+	return c;
+}
+
 static __attribute__((unused)) struct fm_criu_dump_opts dump_opts(bool lazy)
 {
 	return (struct fm_criu_dump_opts){
@@ -533,12 +543,11 @@ static __attribute__((unused)) struct fm_criu_restore_opts restore_opts(bool laz
 }
 
 /* From a CRIU (prepared or not) to a stopped tree. */
-static __attribute__((unused)) void dump_and_stop_with(struct fm_criu *c, pid_t root, bool lazy)
+static __attribute__((unused)) void dump_and_stop_opts(struct fm_criu *c, pid_t root, const struct fm_criu_dump_opts *o)
 {
-	struct fm_criu_dump_opts o = dump_opts(lazy);
 	uint64_t t0 = fm_now_us(), t1, t2;
 
-	OK(fm_criu_dump_begin(c, &o, &oops));
+	OK(fm_criu_dump_begin(c, o, &oops));
 	t1 = fm_now_us();
 	OK(fm_tree_stop(root, &oops));
 	OK(fm_criu_dump_end(c, TIMEOUT_MS, &oops));
@@ -546,6 +555,13 @@ static __attribute__((unused)) void dump_and_stop_with(struct fm_criu *c, pid_t 
 	t2 = fm_now_us();
 	print_message("    dump %.1f ms, end %.1f ms\n", (double)(t1 - t0) / 1e3, (double)(t2 - t1) / 1e3);
 	fm_criu_free(c);
+}
+
+static __attribute__((unused)) void dump_and_stop_with(struct fm_criu *c, pid_t root, bool lazy)
+{
+	struct fm_criu_dump_opts o = dump_opts(lazy);
+
+	dump_and_stop_opts(c, root, &o);
 }
 
 static __attribute__((unused)) void dump_and_stop(struct fixture *f, const struct parent *p, pid_t root, bool lazy)

@@ -12,8 +12,11 @@
 
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+
+#include "container/criu-view.h"
 
 /* ---- a fault server ---- */
 
@@ -308,29 +311,38 @@ struct move {
 	const char *from_cable, *to_cable;
 	int client;
 	bool lazy, prepared;
+	bool hidden; /* lazy, and CRIU is not even shown the pages */
 };
 
 /* One move, with a client on the connection all the time. */
 static pid_t move(struct fixture *f, const struct move *m, pid_t root)
 {
-	struct fm_criu_dump_opts d = dump_opts(m->lazy);
+	struct fm_criu_dump_opts d = dump_opts(m->lazy && !m->hidden);
 	struct fm_criu_restore_opts r = restore_opts(m->lazy);
 	struct fm_criu *source, *destination;
+	int frozen_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	eventfd_t count;
 	struct pager pager;
 	uint64_t frozen[512];
 	char buf[6];
 
 	folder_clear(f->images);
 	folder_clear(f->incoming);
-	source = criu_in(f, m->from, f->images);
+	source = m->hidden ? criu_hiding_in(f, m->from, f->images) : criu_in(f, m->from, f->images);
 	destination = criu_in(f, m->to, f->incoming);
+	if (m->hidden) {
+		d.hide = root;
+		d.frozen_fd = frozen_fd;
+	}
 	if (m->prepared) {
 		OK(fm_criu_restore_prepare(destination, &r, &oops));
 		OK(fm_criu_dump_prepare(source, &d, &oops));
 		wait_progress(f); /* not touched yet */
 	}
 	network_fence(f, m->from_cable);
-	dump_and_stop_with(source, root, m->lazy);
+	dump_and_stop_opts(source, root, &d);
+	assert_int_equal(eventfd_read(frozen_fd, &count) == 0, m->hidden);
+	close(frozen_fd);
 	memcpy(frozen, f->counters, sizeof(frozen));
 	/* The client talks on: what it sends is lost now and comes again. */
 	assert_int_equal(send(m->client, "moving", 6, MSG_NOSIGNAL), 6);
@@ -359,7 +371,7 @@ static pid_t move(struct fixture *f, const struct move *m, pid_t root)
 	return moved;
 }
 
-static void there_and_back(struct fixture *f, bool lazy, bool prepared)
+static void there_and_back(struct fixture *f, bool lazy, bool prepared, bool hidden)
 {
 	NEED(f);
 	parent_start(&f->a);
@@ -367,7 +379,7 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared)
 	parent_start(&f->client);
 	network_make(f);
 	pid_t root = start_victim(f, &f->a);
-	struct move m = { .from = &f->a, .to = &f->b, .from_cable = "ca", .to_cable = "cb", .lazy = lazy, .prepared = prepared };
+	struct move m = { .from = &f->a, .to = &f->b, .from_cable = "ca", .to_cable = "cb", .lazy = lazy, .prepared = prepared, .hidden = hidden };
 	m.client = parent_connect(&f->client, "10.9.0.2", PORT);
 	echo(m.client, "before");
 	root = move(f, &m, root);
@@ -376,7 +388,7 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared)
 	parent_start(&f->a);
 	network_cable(f, &f->a, "ca");
 	m = (struct move){
-		.from = &f->b, .to = &f->a, .from_cable = "cb", .to_cable = "ca", .client = m.client, .lazy = lazy, .prepared = prepared
+		.from = &f->b, .to = &f->a, .from_cable = "cb", .to_cable = "ca", .client = m.client, .lazy = lazy, .prepared = prepared, .hidden = hidden
 	};
 	move(f, &m, root);
 	close(m.client);
@@ -384,12 +396,21 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared)
 
 static void test_move_there_and_back(void **state)
 {
-	there_and_back(*state, false, false);
+	there_and_back(*state, false, false, false);
 }
 
 static void test_move_lazily_there_and_back(void **state)
 {
-	there_and_back(*state, true, true);
+	there_and_back(*state, true, true, false);
+}
+
+static void test_move_hidden_there_and_back(void **state)
+{
+	if (!fm_criu_view_is_possible()) {
+		print_message("    not run: this kernel has no PAGEMAP_SCAN or no seccomp notifications\n");
+		skip();
+	}
+	there_and_back(*state, true, true, true);
 }
 
 static void test_aborted_restore_leaves_nothing(void **state)
@@ -952,6 +973,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refused_dump_without_stop_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move_there_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move_lazily_there_and_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_move_hidden_there_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_aborted_restore_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_agent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_missing_pid, setup, teardown),
