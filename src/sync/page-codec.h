@@ -13,7 +13,7 @@
  *         FM_PAGE_KIND_ZERO    nothing
  *         FM_PAGE_KIND_FULL    4096 bytes
  *         FM_PAGE_KIND_KNOWN   u64 lo, u64 hi: XXH3-128 of a page that the destination has
- *         FM_PAGE_KIND_DELTA   u16 length (<= FM_DELTA_BYTES_MAX), then runs {u16 skip, u16 copy, bytes}: over the page's last version that was sent; u64 XXH3-64 of the result
+ *         FM_PAGE_KIND_DELTA   u16 length (<= FM_DELTA_BYTES_MAX), then runs {u16 skip, u16 copy, bytes} of that length: over the page's last version that was sent; u64 XXH3-64 of the result
  *         FM_PAGE_KIND_DROP    nothing: not to be kept
  * The whole payload is covered by the frame's checksum; every field is checked before it is used, and the memory a decoder needs is bounded by the constants below.
  *
@@ -28,6 +28,7 @@
 #ifndef FM_SYNC_PAGE_CODEC_H
 #define FM_SYNC_PAGE_CODEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -51,6 +52,10 @@ struct fm_page_encoder_opts {
 int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_encoder **ret, struct fm_error *err);
 void fm_page_encoder_free(struct fm_page_encoder *e);
 
+/*
+ * What these two make is taken for delivered, in this order: when a chunk is lost, or after an error other than INVALID_ARGUMENT (all later calls fail then), start anew with another
+ * encoder and another store.
+ */
 /* n (<= FM_CHUNK_PAGES_MAX) pages of a task that lie one after the other from vaddr on. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
 int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const void *pages, size_t n, uint8_t *out,
                           size_t *ret_len, struct fm_error *err);
