@@ -158,6 +158,8 @@ static int switch_over_known(struct fm_migration *m, const FM_PB(MoverStatus) * 
 	m->past_commit = true;
 	if (!m->committed_ms)
 		m->committed_ms = fm_now_ms();
+	for (size_t i = 0; i < s->n_notes; i++)
+		fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "On '%s': %s.", m->pb->source, s->notes[i]);
 	return await_destination(m, err);
 }
 
@@ -179,6 +181,13 @@ int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err)
 	}
 }
 
+/* Rounds of pre-copy come on top of what a switch-over may take: half of the migration's time at most (prepare_source). */
+static int execute_limit_ms(const struct fm_migration *m)
+{
+	bool rounds = m->pb->strategy == FLEXIMIGRATE__V1__STRATEGY__PRE_COPY || m->pb->strategy == FLEXIMIGRATE__V1__STRATEGY__LIVE;
+	return FM_EXECUTE_TIMEOUT_MS + (rounds && m->deadline_ms ? fm_deadline_left_ms(m->deadline_ms) / 2 : 0);
+}
+
 int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 {
 	FM_PB(ExecuteRequest) req = FLEXIMIGRATE__V1__EXECUTE_REQUEST__INIT;
@@ -186,12 +195,13 @@ int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 	struct fm_error e = FM_ERROR_INIT;
 	req.migration_id = m->id;
 	req.epoch = m->epoch;
-	req.timeout_ms = FM_EXECUTE_TIMEOUT_MS - 30000;
+	int limit_ms = execute_limit_ms(m);
+	req.timeout_ms = (uint32_t)limit_ms - 30000;
 	if (m->deadline_ms && (uint32_t)fm_deadline_left_ms(m->deadline_ms) < req.timeout_ms)
 		req.timeout_ms = (uint32_t)fm_deadline_left_ms(m->deadline_ms) + 1; /* 0 would be the agent's own limit */
 	if (fm_fault_point(m->c->o.fault, "manager-before-execute", err) < 0)
 		return -1;
-	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_EXECUTE, &req, FM_EXECUTE_TIMEOUT_MS, &s, &e) == 0)
+	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_EXECUTE, &req, limit_ms, &s, &e) == 0)
 		return switch_over_known(m, s, err);
 	struct fm_error why = FM_ERROR_INIT;
 	if (!fm_stopping(m) && fm_check_cancelled(m, &why) < 0) {

@@ -15,7 +15,7 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 {
 	uint64_t deadline = fm_now_ms() + PAGES_TIMEOUT_MS;
 	fm_migration_step(m, "fetching pages");
-	while (m->pb->strategy == FLEXIMIGRATE__V1__STRATEGY__POST_COPY) {
+	while (m->pb->strategy != FLEXIMIGRATE__V1__STRATEGY__COLD) {
 		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
 		struct fm_error e = FM_ERROR_INIT;
 		if (fm_call_status(m, m->pb->destination, 200, &s, &e) < 0) {

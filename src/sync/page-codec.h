@@ -56,7 +56,10 @@ void fm_page_encoder_free(struct fm_page_encoder *e);
  * What these two make is taken for delivered, in this order: when a chunk is lost, or after an error other than INVALID_ARGUMENT (all later calls fail then), start anew with another
  * encoder and another store.
  */
-/* n (<= FM_CHUNK_PAGES_MAX) pages of a task that lie one after the other from vaddr on. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
+/* n (<= FM_CHUNK_PAGES_MAX) pages of a task, wherever they lie, none twice. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
+int fm_page_encoder_pages(struct fm_page_encoder *e, pid_t ns_pid, const uint64_t *addresses, const void *pages, size_t n, uint8_t *out,
+                          size_t *ret_len, struct fm_error *err);
+/* The same for pages that lie one after the other from vaddr on. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
 int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const void *pages, size_t n, uint8_t *out,
                           size_t *ret_len, struct fm_error *err);
 /* Not readable any more, or not to be kept: the destination is told to drop it. */

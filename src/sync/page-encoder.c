@@ -187,16 +187,19 @@ static size_t finish(struct fm_page_encoder *e, struct chunk *c, uint8_t *out, u
 	return before + packed;
 }
 
-int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const void *pages, size_t n, uint8_t *out,
+int fm_page_encoder_pages(struct fm_page_encoder *e, pid_t ns_pid, const uint64_t *addresses, const void *pages, size_t n, uint8_t *out,
                           size_t *ret_len, struct fm_error *err)
 {
 	struct chunk c = { .ns_pid = ns_pid, .entries = out + FM_CHUNK_HEAD_BYTES, .body = out + FM_CHUNK_HEAD_BYTES + n * 8 };
 	uint64_t start = fm_now_us();
 
-	if (check_range(e, ns_pid, vaddr, n, err) < 0)
-		return -1;
 	for (size_t i = 0; i < n; i++)
-		if (add_page(e, &c, vaddr / PAGE + i, (const uint8_t *)pages + i * PAGE, err) < 0) {
+		if (check_range(e, ns_pid, addresses[i], 1, err) < 0)
+			return -1;
+	if (n == 0 || n > FM_CHUNK_PAGES_MAX)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "no chunk can be made of %zu pages", n);
+	for (size_t i = 0; i < n; i++)
+		if (add_page(e, &c, addresses[i] / PAGE, (const uint8_t *)pages + i * PAGE, err) < 0) {
 			e->broken = true;
 			return -1;
 		}
@@ -205,6 +208,18 @@ int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vadd
 	e->stats.bytes_in += (uint64_t)n * PAGE;
 	e->stats.encode_us += fm_now_us() - start;
 	return 0;
+}
+
+int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const void *pages, size_t n, uint8_t *out,
+                          size_t *ret_len, struct fm_error *err)
+{
+	uint64_t addresses[FM_CHUNK_PAGES_MAX];
+
+	if (check_range(e, ns_pid, vaddr, n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		addresses[i] = vaddr + i * PAGE;
+	return fm_page_encoder_pages(e, ns_pid, addresses, pages, n, out, ret_len, err);
 }
 
 struct dropping {

@@ -83,7 +83,8 @@ static const char *const frame_names[_FM_FRAME_MAX] = {
 	[FM_FRAME_RESTORE] = "RESTORE",       [FM_FRAME_RESTORED] = "RESTORED",         [FM_FRAME_COMMIT] = "COMMIT",
 	[FM_FRAME_RUNNING] = "RUNNING",       [FM_FRAME_PREPARED] = "PREPARED",         [FM_FRAME_BYE] = "BYE",
 	[FM_FRAME_ABORT] = "ABORT",           [FM_FRAME_PAGE_REQUEST] = "PAGE_REQUEST", [FM_FRAME_PAGES] = "PAGES",
-	[FM_FRAME_PAGES_GONE] = "PAGES_GONE", [FM_FRAME_PAGES_DONE] = "PAGES_DONE",
+	[FM_FRAME_PAGES_GONE] = "PAGES_GONE", [FM_FRAME_PAGES_DONE] = "PAGES_DONE",     [FM_FRAME_PAGES_PUSH] = "PAGES_PUSH",
+	[FM_FRAME_ROUND_END] = "ROUND_END",   [FM_FRAME_ROUND_OK] = "ROUND_OK",
 };
 
 static bool frame_is_known(unsigned type)
@@ -683,7 +684,7 @@ static int check_hello(const struct fm_frame_header *h, const char *payload, con
 		                    (unsigned long long)h->a, PROTOCOL_VERSION);
 	if (!newline || !secret_equal(newline + 1, h->length - token_len - 1, migration_id))
 		return fm_error_set(err, FM_E_UNAUTHENTICATED, "the stream belongs to another migration than '%s'", migration_id);
-	if (h->b != FM_STREAM_CONTROL && h->b != FM_STREAM_PAGES)
+	if (h->b != FM_STREAM_CONTROL && h->b != FM_STREAM_PAGES && h->b != FM_STREAM_PUSH)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "unknown stream role %llu", (unsigned long long)h->b);
 	return 0;
 }
