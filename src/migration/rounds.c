@@ -29,8 +29,6 @@ struct fm_rounds {
 	struct fm_converge_round round[ROUNDS_MAX];
 	unsigned n;
 	uint64_t rate_bytes_per_s;
-	struct fm_page_source_task *tasks; /* of the last round: only these are known to the tracker */
-	size_t n_tasks;
 
 	int frozen_fd; /* eventfd: the tree is frozen */
 	pthread_t thread;
@@ -78,7 +76,6 @@ static void drop(struct fm_mover *m)
 		fm_stream_free(r->stream);
 	}
 	fm_closep(&r->frozen_fd);
-	free(r->tasks);
 	free(r);
 }
 
@@ -117,11 +114,10 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 static int one_round(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_rounds *r = m->rounds;
+	_fm_free_ struct fm_page_source_task *tasks = NULL;
 	struct fm_push_result got = { 0 };
-	free(r->tasks);
-	r->tasks = NULL;
-	if (fm_mover_tasks(m, &r->tasks, &r->n_tasks, err) < 0 ||
-	    fm_push_round(r->push, r->tasks, r->n_tasks, fm_mover_cancel_fd(m), &got, err) < 0)
+	size_t n = 0;
+	if (fm_mover_tasks(m, &tasks, &n, err) < 0 || fm_push_round(r->push, tasks, n, fm_mover_cancel_fd(m), &got, err) < 0)
 		return -1;
 	if (r->n == ROUNDS_MAX) /* the first one tells the memory's size: keep it */
 		memmove(&r->round[1], &r->round[2], (--r->n - 1) * sizeof(r->round[0]));
@@ -179,33 +175,12 @@ int fm_rounds_last(struct fm_mover *m, struct fm_error *err)
 
 /* ---------------------------------------------------------------- inside the freeze */
 
-static bool still_there(const struct fm_page_source_task *t, const struct fm_page_source_task *now, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (now[i].host_pid == t->host_pid && now[i].ns_pid == t->ns_pid)
-			return true;
-	return false;
-}
-
-/* Those of the last round that still live. Others came to life since, and nothing of them is at the destination. */
-static int known_tasks(struct fm_mover *m, struct fm_error *err)
-{
-	struct fm_rounds *r = m->rounds;
-	_fm_free_ struct fm_page_source_task *now = NULL;
-	size_t n = 0, k = 0;
-	if (fm_mover_tasks(m, &now, &n, err) < 0)
-		return -1;
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if (still_there(&r->tasks[i], now, n))
-			r->tasks[k++] = r->tasks[i];
-	r->n_tasks = k;
-	return 0;
-}
-
 static void *final_round(void *arg)
 {
 	struct fm_mover *m = arg;
 	struct fm_rounds *r = m->rounds;
+	_fm_free_ struct fm_page_source_task *tasks = NULL;
+	size_t n = 0;
 	uint64_t max = r->rate_bytes_per_s / 1000 * FINAL_MS / FM_PAGE_BYTES;
 	struct pollfd fds[] = { { .fd = r->frozen_fd, .events = POLLIN }, { .fd = m->stop.fd, .events = POLLIN } };
 
@@ -217,8 +192,8 @@ static void *final_round(void *arg)
 	r->rc = -1;
 	if (poll(fds, 2, FROZEN_WAIT_MS) <= 0 || !(fds[0].revents & POLLIN))
 		(void)fm_error_set(&r->error, FM_E_CANCELLED, "the tree was not frozen");
-	else if (known_tasks(m, &r->error) == 0)
-		r->rc = fm_push_final(r->push, r->tasks, r->n_tasks, max, m->stop.fd, &r->result, &r->error);
+	else if (fm_mover_tasks(m, &tasks, &n, &r->error) == 0)
+		r->rc = fm_push_final(r->push, tasks, n, max, m->stop.fd, &r->result, &r->error);
 	return NULL;
 }
 

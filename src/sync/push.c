@@ -35,6 +35,7 @@ struct fm_push {
 	size_t n;     /* pages in the batch */
 	pid_t ns_pid; /* whose */
 	pid_t host_pid;
+	uint32_t task;
 	struct fm_push_result result;   /* of the round under way */
 	uint64_t slice_us, slice_bytes; /* bandwidth: since when, how much */
 };
@@ -137,6 +138,8 @@ static int flush(struct fm_push *p, bool paced, int cancel_fd, struct fm_error *
 	while (first < p->n) {
 		size_t got = read_pages(p, first);
 		if (got > 0) {
+			for (size_t i = first; i < first + got; i++)
+				fm_tracker_note_read(p->tracker, p->task, p->addresses[i], p->pages + i * FM_PAGE_BYTES, 1);
 			if (fm_page_encoder_pages(p->encoder, p->ns_pid, p->addresses + first, p->pages + first * FM_PAGE_BYTES, got,
 			                          p->chunk, &len, err) < 0 ||
 			    send_chunk(p, len, paced, cancel_fd, err) < 0)
@@ -153,11 +156,14 @@ static int flush(struct fm_push *p, bool paced, int cancel_fd, struct fm_error *
 	return fm_wait_fd(cancel_fd, POLLIN, 0, NULL) > 0 ? fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages") : 0;
 }
 
-static int add_page(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, bool paced, int cancel_fd,
+static int add_page(struct fm_push *p, const struct fm_page_source_task *tasks, uint32_t task, uint64_t address, bool paced, int cancel_fd,
                     struct fm_error *err)
 {
+	const struct fm_page_source_task *t = &tasks[task];
+
 	if (p->n > 0 && (p->ns_pid != t->ns_pid || p->n == FM_CHUNK_PAGES_MAX) && flush(p, paced, cancel_fd, err) < 0)
 		return -1;
+	p->task = task;
 	p->ns_pid = t->ns_pid;
 	p->host_pid = t->host_pid;
 	p->addresses[p->n++] = address;
@@ -202,7 +208,7 @@ static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const 
 		uint64_t left = max_pages > p->result.pages_changed ? max_pages - p->result.pages_changed : 0;
 		uint64_t k = run->n_pages < left ? run->n_pages : left;
 		for (uint64_t j = 0; j < k; j++)
-			if (add_page(p, &tasks[run->task], run->vaddr + j * FM_PAGE_BYTES, !final, cancel_fd, err) < 0)
+			if (add_page(p, tasks, run->task, run->vaddr + j * FM_PAGE_BYTES, !final, cancel_fd, err) < 0)
 				return -1;
 		p->result.pages_changed += run->n_pages;
 		p->result.pages_left += run->n_pages - k;
@@ -218,7 +224,8 @@ static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const 
 static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, bool final, int cancel_fd,
                      struct fm_push_result *ret, struct fm_error *err)
 {
-	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	/* `present` is not needed: what is gone at the source, or was never there, the destination is not asked for. */
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
 	struct fm_page_encoder_stats before, after;
 	uint64_t start = fm_now_us();
 
@@ -226,7 +233,7 @@ static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks,
 	p->slice_us = start;
 	p->slice_bytes = 0;
 	fm_page_encoder_stats(p->encoder, &before);
-	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 || fm_tracker_scan(p->tracker, &dirty, NULL, err) < 0)
+	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 || fm_tracker_scan(p->tracker, &dirty, final ? &present : NULL, err) < 0)
 		return fm_error_prefix(err, "finding out which pages have changed");
 	p->result.scan_us = fm_now_us() - start;
 	if (send_runs(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0 || end_round(p, final, cancel_fd, err) < 0)

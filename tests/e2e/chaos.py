@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """kill -9 of the manager and of either agent in the middle of migrations, again and again; the invariants of docs/LIFECYCLE.md must hold.
 
-A round: a migration starts (post-copy or cold), a victim is killed at a random instant of it (or at an enumerated fault point), comes back a random
+A round: a migration starts (live, post-copy or cold), a victim is killed at a random instant of it (or at an enumerated fault point), comes back a random
 short while later with the same arguments, and without anybody's help the migration has to be COMPLETED or FAILED within a deadline. Then: exactly one
 runnable copy exists, on the host where the manager says; the client's connection lives and no acknowledged write is missing (unless the history says
 for how long the service was lost); nothing is left over. The next round starts from wherever the container is. Last line:
@@ -274,7 +274,7 @@ class Chaos:
 
     def measure(self):
         """What a migration takes when nobody is killed: the instants are spread over it."""
-        for strategy in ("post-copy", "cold"):
+        for strategy in ("live", "post-copy", "cold"):
             started = time.monotonic()
             migration = self.cluster.migrate(self.name, self.other(), "--strategy", strategy)
             if migration["state"] != "COMPLETED":
@@ -284,7 +284,7 @@ class Chaos:
         self.report.say(f"chaos: seed {self.arguments.seed}; undisturbed, post-copy takes {self.typical_s['post-copy']:.2f} s, cold {self.typical_s['cold']:.2f} s")
 
     def random_round(self, victim):
-        strategy = self.random.choice(("post-copy", "cold"))
+        strategy = self.random.choice(("live", "live", "post-copy", "cold"))
         instant = self.random.uniform(0, self.typical_s[strategy])
 
         def kill(daemon):

@@ -88,7 +88,7 @@ class Soak:
     def strategy(self, number):
         if self.arguments.strategy != "mixed":
             return self.arguments.strategy
-        return "cold" if number % 5 == 4 else "post-copy"
+        return ("live", "post-copy", "live", "pre-copy", "cold")[number % 5]
 
     def usages(self):
         daemons = {"manager": self.cluster.manager, **{f"agent {host}": agent for host, agent in self.cluster.agents.items()}}
@@ -188,7 +188,7 @@ def main():
     parser.add_argument("--short", action="store_true", help="8 migrations of less data")
     parser.add_argument("--tap", action="store_true", help="print TAP lines")
     parser.add_argument("--mb", type=int, help="data in Redis, MB (default 32; with --short 8)")
-    parser.add_argument("--strategy", default="mixed", choices=("mixed", "post-copy", "cold", "auto"), help="mixed: every fifth is cold")
+    parser.add_argument("--strategy", default="mixed", choices=("mixed", "live", "pre-copy", "post-copy", "cold", "auto"), help="mixed: live, post-copy, live, pre-copy, cold")
     parser.add_argument("--capture", metavar="DIR", help="write what passes the hosts' uplinks to DIR (tcpdump)")
     parser.add_argument("--keep", action="store_true", help="keep everything when it fails, for inspection")
     arguments = parser.parse_args()

@@ -55,13 +55,13 @@ class Strategies:
 
     def there_and_back(self):
         megabytes = 8 if self.options.short else 128
-        with self.case(f"Redis with {megabytes} MB there and back: post-copy, cold, auto; its data is the same") as wanted:
+        with self.case(f"Redis with {megabytes} MB there and back: live, post-copy, pre-copy, cold, auto; its data is the same") as wanted:
             if not wanted:
                 return
             redis = Resident(self.cluster, "redis")
             self.cluster.load_redis(redis.ip, megabytes)
             digest = self.cluster.redis(redis.ip, "DEBUG", "DIGEST-VALUE", *(f"key:{index}" for index in range(0, megabytes * 800, 97))).stdout
-            for to, strategy in (("dst", "post-copy"), ("src", "cold"), ("dst", "auto"), ("src", "post-copy")):
+            for to, strategy in (("dst", "live"), ("src", "post-copy"), ("dst", "pre-copy"), ("src", "cold"), ("dst", "auto"), ("src", "live")):
                 self.move(redis, to, strategy)
                 found = self.cluster.redis(redis.ip, "DEBUG", "DIGEST-VALUE", *(f"key:{index}" for index in range(0, megabytes * 800, 97))).stdout
                 expect(found == digest, f"the data after {strategy} to {to} is another")
@@ -77,7 +77,7 @@ class Strategies:
             report = redis.client.finish()
             expect(not report["error"], report["error"])
             before = self.cluster.redis_digest(redis.ip)
-            for to, strategy in (("dst", "post-copy"), ("src", "post-copy"), ("dst", "cold")):
+            for to, strategy in (("dst", "post-copy"), ("src", "live"), ("dst", "pre-copy"), ("src", "cold")):
                 record = self.cluster.migrate("redis", to, "--strategy", strategy)
                 expect(record["state"] == "COMPLETED", record["error_message"])
                 expect(self.cluster.redis_digest(redis.ip) == before, f"the digest after {strategy} to {to} is another")
@@ -89,7 +89,7 @@ class Strategies:
                 return
             command = [*COUNTER, "--workers", "2", "--threads", "3", "--journal", "/data/journal", "--rotate", "/data"]
             service = Resident(self.cluster, "service", command=command, python=True)
-            for number, (to, strategy) in enumerate((("dst", "post-copy"), ("src", "cold"), ("dst", "cold"))):
+            for number, (to, strategy) in enumerate((("dst", "post-copy"), ("src", "live"), ("dst", "cold"), ("src", "pre-copy"))):
                 service.ask("FILE", f"/data/kept{number}", f"written before move {number}")
                 service.ask("FILE", f"/data/gone{number}", "removed before the move")
                 service.ask("UNLINK", f"/data/gone{number}")
@@ -138,7 +138,7 @@ class Strategies:
                 return
             bundle = self.cluster.make_bundle("ticker", ["sh", "-c", TICKER])
             self.cluster.cli("container", "run", "ticker", "--host", "src", "--bundle", bundle)
-            for to, strategy in (("dst", "cold"), ("src", "post-copy")) if self.options.short else (("dst", "cold"), ("src", "post-copy")) * 3:
+            for to, strategy in (("dst", "live"), ("src", "post-copy")) if self.options.short else (("dst", "cold"), ("src", "post-copy"), ("dst", "live"), ("src", "pre-copy")) * 2:
                 self.cluster.wait("it ticks", lambda: min(map(len, self.ticks().values())) > 5)
                 before = {name: numbers[-1] for name, numbers in self.ticks().items()}
                 record = self.cluster.migrate("ticker", to, "--strategy", strategy)
