@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* page-contents.c - see page-contents.h. Buckets are doubly linked lists, so that giving up a content costs the same however many collide with it. */
+/*
+ * page-contents.c - see page-contents.h. Buckets are doubly linked lists, so that giving up a content costs the same however many collide with it. Free numbers
+ * are used again in the order in which they became free: pages that go and come together lie together.
+ */
 #include "sync/page-contents.h"
 
 #include <stdlib.h>
@@ -9,7 +12,9 @@
 
 void fm_contents_init(struct fm_contents *c, uint32_t max)
 {
-	*c = (struct fm_contents){ .max = max < FM_CONTENT_NONE ? max : FM_CONTENT_NONE - 1, .free = FM_CONTENT_NONE };
+	*c = (struct fm_contents){ .max = max < FM_CONTENT_NONE ? max : FM_CONTENT_NONE - 1,
+		                   .free = FM_CONTENT_NONE,
+		                   .free_last = FM_CONTENT_NONE };
 }
 
 void fm_contents_done(struct fm_contents *c)
@@ -122,8 +127,12 @@ bool fm_contents_unref(struct fm_contents *c, uint32_t i)
 	if (refs)
 		return false;
 	unlink_from(c, i);
-	c->v[i].next = c->free;
-	c->free = i;
+	c->v[i].next = FM_CONTENT_NONE;
+	if (c->free == FM_CONTENT_NONE)
+		c->free = i;
+	else
+		c->v[c->free_last].next = i;
+	c->free_last = i;
 	return true;
 }
 

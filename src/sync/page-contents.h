@@ -27,7 +27,8 @@ struct fm_contents {
 	struct fm_content *v;
 	uint32_t *heads;
 	uint32_t n, cap, heads_mask;
-	uint32_t max, free;
+	uint32_t max;
+	uint32_t free, free_last;
 };
 
 void fm_contents_init(struct fm_contents *c, uint32_t max);
@@ -40,6 +41,13 @@ uint32_t fm_contents_add(struct fm_contents *c, struct fm_page_hash h); /* reser
 bool fm_contents_unref(struct fm_contents *c, uint32_t i);              /* true: it was the last, the number is free */
 /* The only holder has other bytes now */
 void fm_contents_change(struct fm_contents *c, uint32_t i, struct fm_page_hash h);
+
+/* Its bucket is going to be looked at. */
+static inline void fm_contents_prefetch(const struct fm_contents *c, struct fm_page_hash h)
+{
+	if (c->heads)
+		__builtin_prefetch(&c->heads[(uint32_t)h.lo & c->heads_mask]);
+}
 
 static inline void fm_contents_ref(struct fm_contents *c, uint32_t i)
 {

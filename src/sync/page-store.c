@@ -184,6 +184,7 @@ int fm_store_put_hashed(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, c
 	struct fm_names_ref ref;
 	uint32_t slot;
 
+	fm_contents_prefetch(&s->contents, h);
 	if (reserve_name(s, ns_pid, vaddr, &ref, err) < 0)
 		return -1;
 	uint32_t old = fm_names_at(&s->names, ref);
@@ -367,9 +368,9 @@ static void take_one(void *ctx, struct fm_names_ref ref)
 	if (atomic_fetch_sub_explicit(&h->s->contents.v[slot].refs, 1, memory_order_acq_rel) != 1)
 		return;
 	h->unique_pages++;
-	if (slot != h->start + h->n)
+	if (slot != h->start + h->n && slot + 1ull != h->start)
 		punch(h);
-	if (!h->n)
+	if (!h->n || slot < h->start)
 		h->start = slot;
 	h->n++;
 }
