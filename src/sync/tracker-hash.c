@@ -153,7 +153,7 @@ static int open_memory(struct fm_tracker *t, struct fm_tracked *task, struct fm_
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)task->host_pid);
 	task->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (task->mem_fd < 0 && !fm_tracked_has_ended(task))
+	if (task->mem_fd < 0 && errno != ESRCH && !fm_tracked_has_ended(task))
 		return fm_error_errno(err, errno, "cannot read the memory of process %d", (int)task->host_pid);
 	return 0;
 }

@@ -126,6 +126,8 @@ static int walk_by_reading(struct fm_tracker *t, const struct fm_tracked *task, 
 		ssize_t got = pread(task->pagemap_fd, entries, n * sizeof(*entries), (off_t)(start / FM_TRACKER_PAGE * sizeof(*entries)));
 		if (got < 0 && errno == EINTR)
 			continue;
+		if (got < 0 && errno == ESRCH)
+			return 0;
 		if (got < 0)
 			return fm_error_errno(err, errno, "cannot read the page tables of process %d", (int)task->host_pid);
 		n = (uint64_t)got / sizeof(*entries);
@@ -161,6 +163,8 @@ int fm_walk_pages(struct fm_tracker *t, const struct fm_tracked *task, uint64_t 
 			continue;
 		if (n < 0 && errno == EPERM && (w->flags & FM_PM_SCAN_CHECK_WPASYNC))
 			return 1;
+		if (n < 0 && errno == ESRCH) /* its address space is gone */
+			return 0;
 		if (n < 0)
 			return fm_error_errno(err, errno, "cannot scan the page tables of process %d", (int)task->host_pid);
 		for (int i = 0; i < n; i++)

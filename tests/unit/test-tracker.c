@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test-tracker.c - the dirty tracker against programs of their own (hostile.c): a copy made while they run, and corrected when they are frozen, is exact; and they are none the worse for it.
+ * FM_TEST_TRACKER_SEED and FM_TEST_TRACKER_ROUNDS change the chaos, FM_TEST_TRACKER_MIB (default 64) the size of what is timed.
+ *
+ * Needs root.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above */
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/io.h"
+#include "basic/limits.h"
+#include "basic/proc.h"
+#include "basic/str.h"
+#include "sync/tracker.h"
+#include "tracker-lab.h"
+
+#define PAGE    4096u
+#define HANG_MS 20000
+
+static struct fm_error err;
+
+#define assert_ok(call)                                                                                                                    \
+	do {                                                                                                                               \
+		err = FM_ERROR_INIT;                                                                                                       \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
+	} while (0)
+
+/* ---------------------------------------------------------------- targets */
+
+struct target {
+	pid_t pid;
+	int to, from;
+	uint64_t memory; /* of an echo */
+};
+
+struct fixture {
+	struct target targets[2];
+	size_t n_targets;
+	struct fm_tracker *tracker;
+	char dir[32];
+};
+
+static const char *hostile_path(void)
+{
+	static char path[FM_MAX_PATH];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 16);
+
+	assert_true(n > 0);
+	path[n] = '\0';
+	strcpy(strrchr(path, '/'), "/hostile");
+	return path;
+}
+
+static void read_target(const struct target *t, void *to, size_t n)
+{
+	assert_int_equal(fm_wait_fd(t->from, POLLIN, HANG_MS, NULL), 1);
+	assert_ok(fm_read_full(t->from, to, n, &err));
+}
+
+static struct target *start(struct fixture *f, const char *what, const char *a, const char *b)
+{
+	struct target *t = &f->targets[f->n_targets++];
+	int to[2], from[2];
+	char word;
+
+	assert_int_equal(pipe2(to, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(from, O_CLOEXEC), 0);
+	const char *path = hostile_path();
+	t->pid = fork();
+	assert_true(t->pid >= 0);
+	if (t->pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0)
+			_exit(126);
+		(void)execl(path, "hostile", what, a, b, (char *)NULL);
+		_exit(127);
+	}
+	(void)close(to[0]);
+	(void)close(from[1]);
+	t->to = to[1];
+	t->from = from[0];
+	if (fm_streq(what, "echo"))
+		read_target(t, &t->memory, sizeof(t->memory));
+	else
+		read_target(t, &word, 1);
+	return t;
+}
+
+struct order {
+	char op;
+	uint32_t first, count;
+};
+
+static void give(const struct target *t, char op, uint32_t first, uint32_t count)
+{
+	struct order o;
+
+	memset(&o, 0, sizeof(o));
+	o.op = op;
+	o.first = first;
+	o.count = count;
+	assert_ok(fm_write_full(t->to, &o, sizeof(o), &err));
+}
+
+static void order(const struct target *t, char op, uint32_t first, uint32_t count)
+{
+	char word;
+
+	give(t, op, first, count);
+	read_target(t, &word, 1);
+	assert_int_equal(word, 'x');
+}
+
+static int status_of(struct target *t)
+{
+	const struct fm_proc_id id = { .pid = t->pid };
+	struct fm_proc_id real = id;
+	int status;
+
+	if (fm_proc_identify(t->pid, &real, NULL) == 0)
+		assert_ok(fm_proc_wait_gone(&real, HANG_MS, &err));
+	assert_int_equal(waitpid(t->pid, &status, 0), t->pid);
+	t->pid = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static char state_becomes(pid_t pid, const char *wanted)
+{
+	uint64_t deadline = fm_now_ms() + HANG_MS;
+	char s = fm_proc_state(pid);
+
+	while (!strchr(wanted, s) && fm_deadline_left_ms(deadline) > 0) {
+		fm_pause_ms(1);
+		s = fm_proc_state(pid);
+	}
+	return s;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	strcpy(f->dir, "/tmp/fm-tracker-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fm_tracker_free(f->tracker);
+	for (size_t i = 0; i < f->n_targets; i++) {
+		struct target *t = &f->targets[i];
+		if (t->pid > 0) { /* its children die with it */
+			(void)kill(t->pid, SIGKILL);
+			(void)waitpid(t->pid, NULL, 0);
+		}
+		(void)close(t->to);
+		(void)close(t->from);
+	}
+	(void)fm_remove_tree(f->dir, NULL);
+	free(f);
+	return 0;
+}
+
+static void new_tracker(struct fixture *f, enum fm_tracker_backend b, unsigned kinds)
+{
+	const struct fm_tracker_opts o = { .backend = b, .kinds = kinds };
+
+	fm_tracker_free(f->tracker);
+	f->tracker = NULL;
+	assert_ok(fm_tracker_new(&o, &f->tracker, &err));
+	assert_int_equal(fm_tracker_backend(f->tracker), b);
+}
+
+static void set_one(struct fixture *f, pid_t pid)
+{
+	const struct fm_page_source_task task = { .ns_pid = 1, .host_pid = pid };
+
+	assert_ok(fm_tracker_set_tasks(f->tracker, &task, 1, &err));
+}
+
+static bool works(enum fm_tracker_backend b)
+{
+	struct fm_tracker_support s;
+
+	fm_tracker_probe(&s);
+	if (!s.works[b])
+		printf("             %s does not work here: %s\n", fm_tracker_backend_to_string(b), s.reason[b]);
+	return s.works[b];
+}
+
+/* How many pages of [first, first + n) of an echo's memory are in the list. */
+static uint64_t among(const struct fm_page_runs *r, const struct target *t, uint64_t first, uint64_t n)
+{
+	uint64_t from = t->memory + first * PAGE, to = from + n * PAGE, sum = 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		uint64_t a = r->v[i].vaddr, b = a + (uint64_t)r->v[i].n_pages * PAGE;
+		a = a > from ? a : from;
+		b = b < to ? b : to;
+		sum += b > a ? (b - a) / PAGE : 0;
+	}
+	return sum;
+}
+
+/* The caller's part for the hash backend. */
+static void read_dirty(struct fixture *f, pid_t pid, const struct fm_page_runs *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		size_t bytes = (size_t)r->v[i].n_pages * PAGE;
+		_fm_free_ uint8_t *to = malloc(bytes);
+		struct iovec local = { .iov_base = to, .iov_len = bytes };
+		struct iovec remote = { .iov_base = (void *)(uintptr_t)r->v[i].vaddr, .iov_len = bytes };
+		ssize_t got = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+		if (got > 0)
+			fm_tracker_note_read(f->tracker, r->v[i].task, r->v[i].vaddr, to, (size_t)got / PAGE);
+	}
+}
+
+static uint64_t scan(struct fixture *f, const struct target *t, uint64_t first, uint64_t n)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	read_dirty(f, t->pid, &dirty);
+	return among(&dirty, t, first, n);
+}
+
+/* ---------------------------------------------------------------- simple truths */
+
+static void test_names(void **state)
+{
+	enum fm_tracker_backend b;
+
+	for (int i = 0; i < _FM_TRACKER_MAX; i++) {
+		assert_ok(fm_tracker_backend_from_string(fm_tracker_backend_to_string((enum fm_tracker_backend)i), &b, &err));
+		assert_int_equal(b, i);
+	}
+	assert_int_equal(fm_tracker_backend_from_string("magic", &b, &err), -1);
+	assert_int_equal(err.code, FM_E_INVALID_ARGUMENT);
+}
+
+static void test_probe(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_tracker_support s;
+	const struct fm_tracker_opts o = { .backend = FM_TRACKER_AUTO, .kinds = FM_TRACK_ALL };
+
+	uint64_t t = fm_now_us();
+	fm_tracker_probe(&s);
+	printf("             the probe took %.1f ms\n", (double)(fm_now_us() - t) / 1000);
+	assert_false(s.works[FM_TRACKER_AUTO]);
+	assert_true(s.works[FM_TRACKER_HASH]);
+	assert_true(s.works[s.best]);
+	for (int i = 1; i < _FM_TRACKER_MAX; i++)
+		assert_int_equal(s.works[i], s.reason[i][0] == '\0');
+	assert_ok(fm_tracker_new(&o, &f->tracker, &err));
+	assert_int_equal(fm_tracker_backend(f->tracker), s.best);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
+}
+
+static void check_what_is_dirty(struct fixture *f, enum fm_tracker_backend b)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+	struct target *t = start(f, "echo", "100", NULL);
+
+	new_tracker(f, b, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_int_equal(scan(f, t, 0, 100), 100);
+	assert_int_equal(scan(f, t, 0, 100), 0);
+	order(t, 'w', 7, 3);
+	assert_int_equal(scan(f, t, 0, 100), 3);
+	order(t, 'w', 50, 1);
+	order(t, 'd', 20, 10);
+	assert_int_equal(kill(t->pid, SIGSTOP), 0);
+	assert_int_equal(state_becomes(t->pid, "T"), 'T');
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	assert_int_equal(among(&dirty, t, 0, 100), 1);
+	assert_int_equal(among(&dirty, t, 50, 1), 1);
+	assert_int_equal(among(&present, t, 0, 100), 90);
+	assert_int_equal(among(&present, t, 20, 10), 0);
+	assert_int_equal(kill(t->pid, SIGCONT), 0);
+	/* the frozen scan forgot nothing */
+	assert_int_equal(scan(f, t, 50, 1), 1);
+	/* and another program is all new */
+	give(t, 'e', 0, 0);
+	read_target(t, &t->memory, sizeof(t->memory));
+	assert_int_equal(scan(f, t, 0, 100), 100);
+	assert_int_equal(scan(f, t, 0, 100), b == FM_TRACKER_WRITE_PROTECT ? 100 : 0); /* in this one it is registered */
+	assert_int_equal(scan(f, t, 0, 100), 0);
+	order(t, 'w', 3, 1);
+	assert_int_equal(scan(f, t, 0, 100), 1);
+}
+
+static void test_write_protect(void **state)
+{
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	check_what_is_dirty(*state, FM_TRACKER_WRITE_PROTECT);
+}
+
+static void test_soft_dirty(void **state)
+{
+	if (!works(FM_TRACKER_SOFT_DIRTY))
+		skip();
+	check_what_is_dirty(*state, FM_TRACKER_SOFT_DIRTY);
+}
+
+static void test_hash(void **state)
+{
+	check_what_is_dirty(*state, FM_TRACKER_HASH);
+}
+
+/* A free lock that was held when it was read, and is free again: not the same as what was read. */
+static void test_hash_changed_and_back(void **state)
+{
+	struct fixture *f = *state;
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	struct target *t = start(f, "echo", "1", NULL);
+	uint8_t other[PAGE] = { 1 };
+
+	new_tracker(f, FM_TRACKER_HASH, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	other[100] = 1;
+	fm_tracker_note_read(f->tracker, 0, t->memory, other, 1);
+	assert_int_equal(scan(f, t, 0, 1), 1);
+	assert_int_equal(scan(f, t, 0, 1), 0);
+}
+
+/* Two processes in one address space: both are told of every change. */
+static void test_shared_address_space(void **state)
+{
+	struct fixture *f = *state;
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+	char word;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "echo", "100", NULL);
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_int_equal(scan(f, t, 0, 100), 100);
+	assert_int_equal(scan(f, t, 0, 100), 0);
+	give(t, 'v', 60, 1);
+	read_target(t, &word, 1);
+	assert_int_equal(word, 'v');
+	assert_ok(fm_proc_tree(t->pid, &tree, &n, &err));
+	assert_int_equal(n, 2);
+	const struct fm_page_source_task tasks[] = { { 1, tree[1] }, { 2, tree[0] } };
+	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, 2, &err));
+	for (int round = 0; round < 3; round++) {
+		_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+		assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+		uint64_t of[2] = { 0, 0 };
+		for (size_t i = 0; i < dirty.n; i++) {
+			struct fm_page_runs one = { .v = &dirty.v[i], .n = 1 };
+			of[dirty.v[i].task] += among(&one, t, 0, 100);
+		}
+		assert_int_equal(of[0], round == 0 ? 100 : 0);
+		assert_int_equal(of[1], round == 0 ? 1 : 0);
+	}
+	order(t, 'w', 0, 0);
+	set_one(f, t->pid);
+	order(t, 'w', 0, 4);
+	assert_int_equal(scan(f, t, 0, 100), 4);
+}
+
+static void test_dead_pid(void **state)
+{
+	struct fixture *f = *state;
+	struct target *t = start(f, "echo", "10", NULL), *dead = start(f, "echo", "10", NULL);
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	const struct fm_page_source_task tasks[] = { { 1, dead->pid }, { 2, t->pid } };
+
+	new_tracker(f, works(FM_TRACKER_WRITE_PROTECT) ? FM_TRACKER_WRITE_PROTECT : FM_TRACKER_HASH, FM_TRACK_ANONYMOUS);
+	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, 2, &err));
+	assert_int_equal(kill(dead->pid, SIGKILL), 0);
+	assert_int_equal(state_becomes(dead->pid, "Z"), 'Z');
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err)); /* a zombie */
+	for (size_t i = 0; i < dirty.n; i++)
+		assert_int_equal(dirty.v[i].task, 1);
+	assert_true(dirty.n > 0);
+	(void)status_of(dead);
+	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, 2, &err));
+	assert_int_equal(scan(f, t, 0, 10), 0);
+}
+
+/* ---------------------------------------------------------------- none the worse */
+
+static size_t count_descriptors(pid_t pid)
+{
+	char path[48];
+	size_t n = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	_fm_closedir_ DIR *d = opendir(path);
+	assert_non_null(d);
+	for (struct dirent *e = readdir(d); e; e = readdir(d))
+		n++;
+	return n;
+}
+
+static void track_often(struct fixture *f, pid_t pid, unsigned times)
+{
+	for (unsigned i = 0; i < times; i++) {
+		_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+		new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+		set_one(f, pid);
+		assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+		assert_true(dirty.n > 0);
+	}
+	fm_tracker_free(f->tracker);
+	f->tracker = NULL;
+}
+
+static void test_registers(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t received, sent = 200;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "registers", NULL, NULL);
+	for (uint32_t i = 0; i < sent; i++) {
+		assert_int_equal(kill(t->pid, SIGRTMIN), 0);
+		track_often(f, t->pid, 1);
+	}
+	assert_int_equal(kill(t->pid, SIGTERM), 0);
+	read_target(t, &received, sizeof(received));
+	assert_int_equal(status_of(t), 0);
+	assert_int_equal(received, sent);
+}
+
+static void test_blocked_calls(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "reader", NULL, NULL), *s = start(f, "sleeper", NULL, NULL);
+	for (int i = 0; i < 50; i++) {
+		track_often(f, t->pid, 1);
+		track_often(f, s->pid, 1);
+	}
+	assert_ok(fm_write_full(t->to, "x", 1, &err));
+	assert_int_equal(status_of(t), 0);
+	assert_int_equal(kill(s->pid, SIGTERM), 0);
+	assert_int_equal(status_of(s), 0);
+}
+
+static void test_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "echo", "10", NULL);
+	size_t before = count_descriptors(t->pid);
+	track_often(f, t->pid, 3);
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ALL);
+	set_one(f, t->pid);
+	assert_int_equal(scan(f, t, 0, 10), 10);
+	assert_int_equal(count_descriptors(t->pid), before); /* also meanwhile */
+	fm_tracker_free(f->tracker);
+	f->tracker = NULL;
+	assert_int_equal(state_becomes(t->pid, "S"), 'S');
+	order(t, 'w', 0, 10);
+}
+
+static void test_tracker_is_killed(void **state)
+{
+	struct fixture *f = *state;
+	int ready[2];
+	char word;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "echo", "10", NULL);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		track_often(f, t->pid, 1);
+		new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+		set_one(f, t->pid);
+		(void)scan(f, t, 0, 10);
+		(void)!write(ready[1], "x", 1);
+		for (;;)
+			(void)pause();
+	}
+	(void)close(ready[1]);
+	assert_int_equal(fm_wait_fd(ready[0], POLLIN, HANG_MS, NULL), 1);
+	assert_int_equal(read(ready[0], &word, 1), 1);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	(void)close(ready[0]);
+	order(t, 'w', 0, 10);
+	/* nothing of it is left: somebody else may register the same memory */
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_int_equal(scan(f, t, 0, 10), 10);
+	assert_int_equal(scan(f, t, 0, 10), 0);
+}
+
+static void test_stays_stopped(void **state)
+{
+	struct fixture *f = *state;
+	int status;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "echo", "10", NULL);
+	assert_int_equal(kill(t->pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(t->pid, &status, WUNTRACED), t->pid);
+	track_often(f, t->pid, 20);
+	assert_int_equal(state_becomes(t->pid, "T"), 'T');
+	give(t, 'w', 0, 1);
+	assert_int_equal(fm_wait_fd(t->from, POLLIN, 50, NULL), 0);
+	assert_int_equal(kill(t->pid, SIGCONT), 0);
+	char word;
+	read_target(t, &word, 1);
+}
+
+static void test_traced_by_another(void **state)
+{
+	struct fixture *f = *state;
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	int ready[2];
+	char word;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "echo", "10", NULL);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (ptrace(PTRACE_SEIZE, t->pid, NULL, NULL) == 0)
+			(void)!write(ready[1], "x", 1);
+		(void)!pause();
+		_exit(0);
+	}
+	assert_int_equal(fm_wait_fd(ready[0], POLLIN, HANG_MS, NULL), 1);
+	assert_int_equal(read(ready[0], &word, 1), 1);
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_int_equal(fm_tracker_scan(f->tracker, &dirty, NULL, &err), -1);
+	assert_int_equal(err.code, FM_E_FAILED_PRECONDITION);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	(void)close(ready[0]);
+	(void)close(ready[1]);
+	assert_int_equal(scan(f, t, 0, 10), 10);
+	order(t, 'w', 0, 1);
+}
+
+/* ---------------------------------------------------------------- chaos */
+
+static unsigned number(const char *name, unsigned otherwise)
+{
+	const char *s = getenv(name);
+
+	return s ? (unsigned)strtoul(s, NULL, 10) : otherwise;
+}
+
+static void one_round(struct fixture *f, struct copy *c, pid_t root)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
+	struct fm_page_source_task tasks[LAB_PROCESSES];
+
+	size_t n = lab_tree(root, tasks);
+	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, n, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	(void)copy_read(c, f->tracker, &dirty, tasks);
+}
+
+static void check_copy(struct fixture *f, enum fm_tracker_backend b, unsigned seed, unsigned rounds)
+{
+	_fm_cleanup_(copy_done) struct copy c = { .slots = calloc(LAB_SLOTS, sizeof(struct copied)) };
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+	struct fm_page_source_task tasks[LAB_PROCESSES];
+	char text[16];
+
+	assert_non_null(c.slots);
+	(void)snprintf(text, sizeof(text), "%u", seed);
+	f->n_targets = 0;
+	struct target *t = start(f, "chaos", text, f->dir);
+	new_tracker(f, b, FM_TRACK_ALL);
+	for (unsigned i = 0; i < rounds; i++) {
+		one_round(f, &c, t->pid);
+		fm_pause_ms(20);
+	}
+	size_t n = lab_freeze(t->pid, tasks);
+	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, n, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	copy_keep(&c, &present, tasks);
+	uint64_t last = copy_read(&c, f->tracker, &dirty, tasks);
+	struct truth r = lab_compare(&c, tasks, n);
+	printf("             seed %u: %zu processes, %llu pages the same (%llu read last), %llu zero, %llu the file's, %llu unreadable\n",
+	       seed, n, (unsigned long long)r.same, (unsigned long long)last, (unsigned long long)r.zero, (unsigned long long)r.of_file,
+	       (unsigned long long)r.unreadable);
+	assert_int_equal(r.different, 0);
+	assert_int_equal(r.missing, 0);
+	assert_int_equal(r.stale, 0);
+	assert_true(r.same > 100);
+	/* the copy was made while it ran, not in the end */
+	assert_true(last < r.same);
+	fm_tracker_free(f->tracker);
+	f->tracker = NULL;
+	assert_int_equal(kill(t->pid, SIGKILL), 0);
+	(void)status_of(t);
+	(void)close(t->to);
+	(void)close(t->from);
+	f->n_targets = 0;
+}
+
+static void check_copies(struct fixture *f, enum fm_tracker_backend b, unsigned times)
+{
+	unsigned seed = number("FM_TEST_TRACKER_SEED", 0);
+
+	if (!works(b))
+		skip();
+	for (unsigned i = 0; i < times; i++)
+		check_copy(f, b, seed ? seed : 1 + i, number("FM_TEST_TRACKER_ROUNDS", 10));
+}
+
+static void test_copy_write_protect(void **state)
+{
+	check_copies(*state, FM_TRACKER_WRITE_PROTECT, 6);
+}
+
+static void test_copy_soft_dirty(void **state)
+{
+	check_copies(*state, FM_TRACKER_SOFT_DIRTY, 6);
+}
+
+static void test_copy_hash(void **state)
+{
+	check_copies(*state, FM_TRACKER_HASH, 3);
+}
+
+/* ---------------------------------------------------------------- how long it takes */
+
+static void time_scan(struct fixture *f, const char *what, bool frozen)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+
+	uint64_t t = fm_now_us();
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, frozen ? &present : NULL, &err));
+	printf("             %-22s %8.2f ms, %llu pages dirty\n", what, (double)(fm_now_us() - t) / 1000,
+	       (unsigned long long)dirty.n_pages);
+}
+
+static void test_times(void **state)
+{
+	struct fixture *f = *state;
+	unsigned pages = number("FM_TEST_TRACKER_MIB", 64) * 256;
+	char text[16];
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	(void)snprintf(text, sizeof(text), "%u", pages);
+	struct target *t = start(f, "echo", text, NULL);
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	time_scan(f, "first scan", false);
+	time_scan(f, "idle", false);
+	for (unsigned i = 0; i < pages; i += 6400)
+		order(t, 'w', i, 64);
+	assert_int_equal(kill(t->pid, SIGSTOP), 0);
+	assert_int_equal(state_becomes(t->pid, "T"), 'T');
+	time_scan(f, "frozen, 1 % dirty", true);
+	uint64_t start_us = fm_now_us();
+	fm_tracker_free(f->tracker);
+	f->tracker = NULL;
+	printf("             %-22s %8.2f ms\n", "free", (double)(fm_now_us() - start_us) / 1000);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_names),
+		TEST(test_probe),
+		TEST(test_write_protect),
+		TEST(test_soft_dirty),
+		TEST(test_hash),
+		TEST(test_hash_changed_and_back),
+		TEST(test_shared_address_space),
+		TEST(test_dead_pid),
+		TEST(test_registers),
+		TEST(test_blocked_calls),
+		TEST(test_leaves_nothing),
+		TEST(test_tracker_is_killed),
+		TEST(test_stays_stopped),
+		TEST(test_traced_by_another),
+		TEST(test_copy_write_protect),
+		TEST(test_copy_soft_dirty),
+		TEST(test_copy_hash),
+		TEST(test_times),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
