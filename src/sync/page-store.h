@@ -4,7 +4,7 @@
  *
  * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
  * by (process id in the tree's namespace, address). Data lies in a file in the migration's own tmpfs, mapped here, so that a new process takes it up after a crash
- * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (what lies where, with checksums; written by seal, so only a sealed store can be taken up).
+ * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (what lies where, with checksums; written by seal, so only a sealed store can be taken up; "pages.index.tmp" before).
  *
  * Two ages. Filling: put, drop, from one thread. Sealed (fm_page_store_seal, when the source has frozen and everything has come): get from any thread, without a lock, pointers stay
  * valid until the store is freed or the page is given back by fm_page_store_taken. There is no way back from sealed to filling.
@@ -39,7 +39,7 @@ void fm_page_store_free(struct fm_page_store *s); /* the files stay. NULL-safe. 
 /* vaddr: multiple of 4096. An older content of the page is given up. */
 int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err);
 int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err);
-/* The same content as a page that is here already; NOT_FOUND when there is none with this hash. */
+/* The same content as a page that is here already (of several with this hash any); NOT_FOUND when there is none with this hash. Zero pages have none. */
 int fm_page_store_put_known(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_page_hash h, struct fm_error *err);
 /* Forget: it has changed at the source (and will be asked for there), or is gone. Unknown ones are no error. */
 int fm_page_store_drop(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages, struct fm_error *err);
