@@ -211,13 +211,13 @@ class Cluster:
         done = self._run(self.program, "doctor", "--socket", self.path("run", host, "agent.sock"), "--output", "json", check=False)
         return json.loads(done.stdout)["findings"]
 
-    def wait(self, what, condition, seconds_max=START_S_MAX):
+    def wait(self, what, condition, seconds_max=START_S_MAX, explain=None):
         deadline = time.monotonic() + seconds_max
         while True:
             if condition():
                 return
             if time.monotonic() > deadline:
-                raise ClusterError(f"{what}: not within {seconds_max} s")
+                raise ClusterError(f"{what}: not within {seconds_max} s" + (f"; {explain()}" if explain else ""))
             time.sleep(0.05)
 
     def wait_online(self, hosts=None):

@@ -22,7 +22,9 @@ import socket
 import struct
 import sys
 import threading
+import time
 
+STALL_S = 2.0
 SLOTS = 64  # u64 each: 0 is the counter, then the threads'
 
 
@@ -119,9 +121,15 @@ class Service:
     def start_threads(self):
         def count(index):
             event = threading.Event()
+            last = time.monotonic()
             while True:
                 event.wait(0.005)
+                waited = time.monotonic()
                 self.slot(1 + index, 1)
+                now = time.monotonic()
+                if now - last > STALL_S:  # which explains what a test sees
+                    os.write(2, f"thread {index} of {os.getpid()} stalled: {waited - last:.1f} s waiting, {now - waited:.1f} s counting\n".encode())
+                last = now
         for index in range(self.options.threads):
             threading.Thread(target=count, args=(index,), daemon=True).start()
 
