@@ -507,12 +507,9 @@ static void test_refused_requests(void **state)
 		int strategy;
 		enum fm_code code;
 	} v[] = {
-		{ "", "beta", 0, FM_E_INVALID_ARGUMENT },
-		{ "../etc", "beta", 0, FM_E_INVALID_ARGUMENT },
-		{ "web", "", 0, FM_E_INVALID_ARGUMENT },
-		{ "web", "a b", 0, FM_E_INVALID_ARGUMENT },
-		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT },
-		{ "web", "beta", -1, FM_E_INVALID_ARGUMENT },
+		{ "", "beta", 0, FM_E_INVALID_ARGUMENT },     { "../etc", "beta", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "", 0, FM_E_INVALID_ARGUMENT },      { "web", "a b", 0, FM_E_INVALID_ARGUMENT },
+		{ "web", "beta", 99, FM_E_INVALID_ARGUMENT }, { "web", "beta", -1, FM_E_INVALID_ARGUMENT },
 	};
 	FM_PB(Migration) **list = NULL;
 	struct fm_error e = FM_ERROR_INIT;

@@ -379,7 +379,9 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared, bool hid
 	parent_start(&f->client);
 	network_make(f);
 	pid_t root = start_victim(f, &f->a);
-	struct move m = { .from = &f->a, .to = &f->b, .from_cable = "ca", .to_cable = "cb", .lazy = lazy, .prepared = prepared, .hidden = hidden };
+	struct move m = {
+		.from = &f->a, .to = &f->b, .from_cable = "ca", .to_cable = "cb", .lazy = lazy, .prepared = prepared, .hidden = hidden
+	};
 	m.client = parent_connect(&f->client, "10.9.0.2", PORT);
 	echo(m.client, "before");
 	root = move(f, &m, root);
@@ -387,9 +389,14 @@ static void there_and_back(struct fixture *f, bool lazy, bool prepared, bool hid
 	parent_stop(&f->a);
 	parent_start(&f->a);
 	network_cable(f, &f->a, "ca");
-	m = (struct move){
-		.from = &f->b, .to = &f->a, .from_cable = "cb", .to_cable = "ca", .client = m.client, .lazy = lazy, .prepared = prepared, .hidden = hidden
-	};
+	m = (struct move){ .from = &f->b,
+		           .to = &f->a,
+		           .from_cable = "cb",
+		           .to_cable = "ca",
+		           .client = m.client,
+		           .lazy = lazy,
+		           .prepared = prepared,
+		           .hidden = hidden };
 	move(f, &m, root);
 	close(m.client);
 }

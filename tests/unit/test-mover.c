@@ -231,9 +231,7 @@ static void test_bad_requests(void **state)
 		c.name = (char *)bad[i];
 		assert_code(fm_movers_prepare_destination(f->ms, &d, &dr, &e), e, FM_E_INVALID_ARGUMENT);
 	}
-	static const int strategies[] = {
-		0, FLEXIMIGRATE__V1__STRATEGY__AUTO, 6, 99, -1
-	};
+	static const int strategies[] = { 0, FLEXIMIGRATE__V1__STRATEGY__AUTO, 6, 99, -1 };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(strategies); i++)
 		assert_code(prepare_source(f, "m-1", "web", 1, strategies[i], &e), e, FM_E_UNIMPLEMENTED);
 	assert_null(dr);
