@@ -429,12 +429,12 @@ static void on_signal(int n)
 }
 
 #if defined(__x86_64__)
+/* clang-format off: it does not agree with itself about these lines */
 #define EACH(X)                                                                                                                            \
 	X(rbx, xmm0, 0x101)                                                                                                                \
-	X(rcx, xmm1, 0x102)                                                                                                                \
-	X(rdx, xmm2, 0x103)                                                                                                                \
-	X(rsi, xmm3, 0x104) X(rdi, xmm4, 0x105) X(r8, xmm5, 0x106) X(r9, xmm6, 0x107) X(r10, xmm7, 0x108) X(r11, xmm8, 0x109)              \
-	        X(r12, xmm9, 0x10a) X(r13, xmm10, 0x10b) X(r14, xmm11, 0x10c) X(r15, xmm12, 0x10d)
+	X(rcx, xmm1, 0x102) X(rdx, xmm2, 0x103) X(rsi, xmm3, 0x104) X(rdi, xmm4, 0x105) X(r8, xmm5, 0x106) X(r9, xmm6, 0x107)              \
+	        X(r10, xmm7, 0x108) X(r11, xmm8, 0x109) X(r12, xmm9, 0x10a) X(r13, xmm10, 0x10b) X(r14, xmm11, 0x10c) X(r15, xmm12, 0x10d)
+/* clang-format on */
 #define LOAD(r, x, v) "movabs $" #v "00000001,%%" #r "\nmovq %%" #r ",%%" #x "\n"
 #define TEST(r, x, v) "movabs $" #v "00000001,%%rax\ncmp %%rax,%%" #r "\njne 9f\nmovq %%" #x ",%%" #r "\ncmp %%rax,%%" #r "\njne 9f\n"
 
