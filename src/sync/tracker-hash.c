@@ -47,7 +47,7 @@ static size_t read_pages(const struct fm_tracked *task, uint64_t vaddr, uint8_t 
 	return r == (ssize_t)FM_TRACKER_PAGE ? 1 : 0;
 }
 
-static int add_entry(struct pages *p, uint64_t vaddr, const struct entry *old, struct fm_error *err)
+static int add_entry(struct pages *p, uint64_t vaddr, const struct entry *same, struct fm_error *err)
 {
 	if (p->n == p->cap) {
 		size_t cap = p->cap ? p->cap + p->cap / 2 : 4096;
@@ -57,7 +57,8 @@ static int add_entry(struct pages *p, uint64_t vaddr, const struct entry *old, s
 		p->v = more;
 		p->cap = cap;
 	}
-	p->v[p->n++] = old ? *old : (struct entry){ .vaddr_known = vaddr };
+	/* Reported, it is unknown until the caller tells: perhaps it cannot read it, and has dropped what it had. */
+	p->v[p->n++] = same ? *same : (struct entry){ .vaddr_known = vaddr };
 	return 0;
 }
 
@@ -97,7 +98,7 @@ static int compare_run(struct comparison *c, uint64_t vaddr, uint64_t n_pages, s
 		for (size_t i = 0; i < (got ? got : 1); i++, vaddr += FM_TRACKER_PAGE, n_pages--) {
 			const struct entry *old = old_entry(c, vaddr);
 			bool same = got && is_same(old, c->tracker->buffer + i * FM_TRACKER_PAGE, c->tracker->seed);
-			if (add_entry(c->now, vaddr, old, err) < 0)
+			if (add_entry(c->now, vaddr, same ? old : NULL, err) < 0)
 				return -1;
 			if (!same && fm_run_list_add(&c->scan->dirty, index, vaddr, vaddr + FM_TRACKER_PAGE, err) < 0)
 				return -1;

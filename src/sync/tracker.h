@@ -88,7 +88,7 @@ int fm_tracker_scan(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_
 
 /*
  * The caller tells what it has read of pages that a scan reported (n_pages whole pages from vaddr on). Only the hash backend needs it, and needs it for every page: it compares later content
- * with this, and a page it was not told about stays dirty. (It cannot use what it saw in the scan: a lock that was free then, held when it was read and is free again now would pass for
+ * with this, and a page it was not told about since it was reported stays dirty. (It cannot use what it saw in the scan: a lock that was free then, held when it was read and is free again now would pass for
  * unchanged.) The others ignore it. `task` is an index into the tasks last given.
  */
 void fm_tracker_note_read(struct fm_tracker *t, uint32_t task, uint64_t vaddr, const void *pages, size_t n_pages);
