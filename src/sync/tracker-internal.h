@@ -19,8 +19,9 @@
 /* ---- mappings (tracker-maps.c) */
 
 struct fm_mapping {
-	uint64_t start, end, offset; /* offset: in the file */
-	unsigned kind;               /* one FM_TRACK_*; mappings of kinds that nobody wants are not listed */
+	uint64_t start, end, offset;   /* offset: in the file */
+	uint64_t room_start, room_end; /* around it, up to the next mappings that are not listed: nothing else may be in there but holes */
+	unsigned kind;                 /* one FM_TRACK_*; mappings of kinds that nobody wants are not listed */
 	bool shared, private_file;
 	bool untracked; /* the backend cannot vouch for it */
 };

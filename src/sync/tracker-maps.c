@@ -125,12 +125,32 @@ static int find_special(pid_t pid, struct fm_mappings *m, struct fm_error *err)
 	return 0;
 }
 
+static void keep_wanted(struct fm_mappings *m, unsigned kinds)
+{
+	size_t kept = 0, neighbour = 0; /* neighbour: the first without something unwanted in between */
+	uint64_t fence = 0;
+
+	for (size_t i = 0; i < m->n; i++) {
+		struct fm_mapping one = m->v[i];
+		if (one.kind & kinds) {
+			one.room_start = fence ? fence : one.start;
+			m->v[kept++] = one;
+		} else {
+			for (; neighbour < kept; neighbour++)
+				m->v[neighbour].room_end = one.start;
+			fence = one.end;
+		}
+	}
+	for (size_t i = neighbour; i < kept; i++)
+		m->v[i].room_end = m->v[kept - 1].end;
+	m->n = kept;
+}
+
 int fm_mappings_read(pid_t pid, unsigned kinds, struct fm_mappings *ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_mappings_done) struct fm_mappings all = { 0 };
 	_fm_free_ char *maps = NULL;
 	char *save = NULL;
-	size_t kept = 0;
 
 	if (read_proc(pid, "maps", &maps, err) < 0)
 		return -1;
@@ -139,15 +159,12 @@ int fm_mappings_read(pid_t pid, unsigned kinds, struct fm_mappings *ret, struct 
 		if (!parse_mapping(line, &one))
 			return fm_error_set(err, FM_E_INTERNAL, "the kernel shows a mapping of process %d that cannot be read: %.80s",
 			                    (int)pid, line);
-		if (one.kind != 0 && add_mapping(&all, &one, err) < 0)
+		if (add_mapping(&all, &one, err) < 0)
 			return -1;
 	}
 	if (all.n > 0 && find_special(pid, &all, err) < 0)
 		return -1;
-	for (size_t i = 0; i < all.n; i++)
-		if (all.v[i].kind & kinds)
-			all.v[kept++] = all.v[i];
-	all.n = kept;
+	keep_wanted(&all, kinds);
 	*ret = all;
 	all = (struct fm_mappings){ 0 };
 	return 0;

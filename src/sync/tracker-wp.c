@@ -32,7 +32,8 @@
 /* Not EVENT_FORK, REMAP, REMOVE: they would make the application wait for us. */
 #define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC)
 
-#define CLEAN (FM_PAGE_IS_WPALLOWED | FM_PAGE_IS_PRESENT)
+#define USER_END 0x7ffffffff000ull /* where mappings end that did not ask for more than 47 bits */
+#define CLEAN    (FM_PAGE_IS_WPALLOWED | FM_PAGE_IS_PRESENT)
 
 /* An address space; one reference for each of its tasks. */
 struct space {
@@ -132,27 +133,22 @@ static bool register_range(const struct space *sp, uint64_t start, uint64_t end)
 	return ioctl(sp->uffd, UFFDIO_REGISTER, &r) == 0;
 }
 
-/* The index after the last mapping that touches the one at i. */
-static size_t end_of_neighbours(const struct fm_mappings *m, size_t i)
-{
-	size_t end = i + 1;
-
-	while (end < m->n && m->v[end].start == m->v[end - 1].end)
-		end++;
-	return end;
-}
-
-/* false: not a single one could be registered. */
+/*
+ * With the holes around them. The task does not wait: a mapping that grows after its address was read would be registered in part, and so cut in two, and mremap(2) refuses what is more
+ * than one mapping. false: not a single one could be registered.
+ */
 static bool register_mappings(const struct space *sp, struct fm_mappings *m)
 {
 	bool any = m->n == 0;
 
 	for (size_t i = 0, end; i < m->n; i = end) {
-		end = end_of_neighbours(m, i);
-		bool all = register_range(sp, m->v[i].start, m->v[end - 1].end);
+		for (end = i + 1; end < m->n && m->v[end].room_end == m->v[i].room_end; end++)
+			;
+		uint64_t last = m->v[end - 1].end, room = m->v[i].room_end < USER_END ? m->v[i].room_end : USER_END;
+		bool all = register_range(sp, m->v[i].room_start, room > last ? room : last);
 		for (size_t k = i; k < end; k++) {
 			/* One that cannot be registered makes the whole range fail. */
-			m->v[k].untracked = !all && (end - i == 1 || !register_range(sp, m->v[k].start, m->v[k].end));
+			m->v[k].untracked = !all && !register_range(sp, m->v[k].start, m->v[k].end);
 			any = any || !m->v[k].untracked;
 		}
 	}

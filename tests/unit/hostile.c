@@ -8,6 +8,7 @@
  *                            a child that writes, 'e' execute itself anew; answers "x"
  *   hostile registers        checks its registers for ever; SIGTERM: says how many SIGRTMIN came
  *   hostile reader           one read(2): status 0 when it gives a byte
+ *   hostile grower           makes a mapping larger, and again; status 1 when that fails, 0 on SIGTERM
  *   hostile sleeper          sleeps; status 1 when a sleep ends early, 0 on SIGTERM
  */
 #include <errno.h>
@@ -161,9 +162,7 @@ static void move(struct slot *s, unsigned *r)
 			return;
 		*(volatile uint8_t *)there = 1;
 		void *p = mremap(s->p, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, there);
-		if (p == MAP_FAILED)
-			(void)munmap(there, bytes);
-		else
+		if (p != MAP_FAILED) /* else what is there may be another thread's by now */
 			s->p = p;
 		return;
 	}
@@ -429,11 +428,22 @@ static void on_signal(int n)
 }
 
 #if defined(__x86_64__)
-/* clang-format off: it does not agree with itself about these lines */
-#define EACH(X)                                                                                                                            \
-	X(rbx, xmm0, 0x101)                                                                                                                \
-	X(rcx, xmm1, 0x102) X(rdx, xmm2, 0x103) X(rsi, xmm3, 0x104) X(rdi, xmm4, 0x105) X(r8, xmm5, 0x106) X(r9, xmm6, 0x107)              \
-	        X(r10, xmm7, 0x108) X(r11, xmm8, 0x109) X(r12, xmm9, 0x10a) X(r13, xmm10, 0x10b) X(r14, xmm11, 0x10c) X(r15, xmm12, 0x10d)
+/* clang-format does not agree with itself about these lines */
+/* clang-format off */
+#define EACH(X) \
+	X(rbx, xmm0, 0x101) \
+	X(rcx, xmm1, 0x102) \
+	X(rdx, xmm2, 0x103) \
+	X(rsi, xmm3, 0x104) \
+	X(rdi, xmm4, 0x105) \
+	X(r8, xmm5, 0x106) \
+	X(r9, xmm6, 0x107) \
+	X(r10, xmm7, 0x108) \
+	X(r11, xmm8, 0x109) \
+	X(r12, xmm9, 0x10a) \
+	X(r13, xmm10, 0x10b) \
+	X(r14, xmm11, 0x10c) \
+	X(r15, xmm12, 0x10d)
 /* clang-format on */
 #define LOAD(r, x, v) "movabs $" #v "00000001,%%" #r "\nmovq %%" #r ",%%" #x "\n"
 #define TEST(r, x, v) "movabs $" #v "00000001,%%rax\ncmp %%rax,%%" #r "\njne 9f\nmovq %%" #x ",%%" #r "\ncmp %%rax,%%" #r "\njne 9f\n"
@@ -494,6 +504,25 @@ static int reader(void)
 	return read(0, &byte, 1) == 1 ? 0 : 1;
 }
 
+/* Page by page, as far as there was room. */
+static int grower(void)
+{
+	catch_signals();
+	while (!ended) {
+		uint8_t *p = mmap(NULL, MAX_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p == MAP_FAILED || munmap(p + PAGE, (MAX_PAGES - 1) * PAGE) < 0)
+			return 1;
+		for (size_t n = 1; n < MAX_PAGES; n++) {
+			p = mremap(p, n * PAGE, (n + 1) * PAGE, MREMAP_MAYMOVE);
+			if (p == MAP_FAILED)
+				return 1;
+			p[n * PAGE] = 1;
+		}
+		(void)munmap(p, MAX_PAGES * PAGE);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -508,5 +537,7 @@ int main(int argc, char **argv)
 		return registers();
 	if (strcmp(what, "reader") == 0)
 		return reader();
+	if (strcmp(what, "grower") == 0)
+		return grower();
 	return strcmp(what, "sleeper") == 0 ? sleeper() : 2;
 }

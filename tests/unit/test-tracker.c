@@ -483,6 +483,22 @@ static void test_blocked_calls(void **state)
 	assert_int_equal(status_of(s), 0);
 }
 
+/* What grows while it is registered must not be cut in two. */
+static void test_growing(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	struct target *t = start(f, "grower", NULL, NULL);
+	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ALL);
+	set_one(f, t->pid);
+	for (int i = 0; i < 1000; i++)
+		(void)scan(f, t, 0, 0);
+	assert_int_equal(kill(t->pid, SIGTERM), 0);
+	assert_int_equal(status_of(t), 0);
+}
+
 static void test_leaves_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -725,6 +741,7 @@ int main(void)
 		TEST(test_dead_pid),
 		TEST(test_registers),
 		TEST(test_blocked_calls),
+		TEST(test_growing),
 		TEST(test_leaves_nothing),
 		TEST(test_tracker_is_killed),
 		TEST(test_stays_stopped),
