@@ -290,8 +290,9 @@ int fm_remote_call(struct fm_remote *r, long nr, const long args[3], long *ret, 
 	regs.rdx = (unsigned long long)args[2];
 	if (ptrace(PTRACE_SETREGS, r->tid, NULL, &regs) < 0)
 		return errno == ESRCH ? gone(r->tid, err) : fm_error_errno(err, errno, "cannot set the registers of task %d", (int)r->tid);
-	if (next_syscall_stop(r, deadline, err) < 0 || next_syscall_stop(r, deadline, err) < 0)
-		return -1;
+	for (int stops = 0; stops < 2; stops++) /* at its entry, at its exit */
+		if (next_syscall_stop(r, deadline, err) < 0)
+			return -1;
 	if (ptrace(PTRACE_GETREGS, r->tid, NULL, &regs) < 0)
 		return gone(r->tid, err);
 	if (regs.orig_rax != (unsigned long long)nr)
