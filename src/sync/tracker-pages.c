@@ -170,10 +170,13 @@ int fm_walk_pages(struct fm_tracker *t, const struct fm_tracked *task, uint64_t 
 		for (int i = 0; i < n; i++)
 			if (fn(userdata, t->regions[i].start, t->regions[i].end, t->regions[i].categories, err) < 0)
 				return -1;
-		if (a.walk_end <= start)
-			return fm_error_set(err, FM_E_INTERNAL, "a scan of the page tables of process %d does not get on",
-			                    (int)task->host_pid);
-		start = a.walk_end;
+		/*
+		 * walk_end is right only when the vector is full. Otherwise the walk got to the end, and walk_end may be where the kernel's own buffer (512 regions) was full last (seen
+		 * with Linux 6.18): to go on from there would reset marks behind what is in the list already.
+		 */
+		if (n < (int)FM_TRACKER_REGIONS)
+			break;
+		start = a.walk_end > t->regions[n - 1].end ? a.walk_end : t->regions[n - 1].end;
 	}
 	return 0;
 }

@@ -2,9 +2,12 @@
 /*
  * tracker-wp.c - asynchronous write-protection: a userfaultfd of the tracked address space, and PAGEMAP_SCAN.
  *
- * A running scan registers every wanted mapping (again: that costs nothing, and new ones come in), and then the kernel, page by page and atomically, reports what is written and protects it
- * again. Only pages with content: a protected hole would look like a swapped page to CRIU. A frozen scan only looks: a page is clean when it is present, protected, and in a mapping that is
- * ours.
+ * A running scan registers the wanted mappings that are not, and then the kernel, page by page and atomically, reports what is written and protects it again. Only pages with content: a
+ * protected hole would look like a swapped page to CRIU. A frozen scan only looks: a page is clean when it is present, protected, and in a mapping that is registered.
+ *
+ * A mapping loses its registration when it is moved, and also when a moved one is merged with it. In the second case its pages keep their marks, while writes are not noted any more (seen with
+ * Linux 6.18). So whatever is found unregistered has its marks cleared when it is registered, which makes all of it written; and what was found registered is not registered again to be on
+ * the safe side: it may have lost that just now, and would come back with its old marks.
  *
  * A descriptor belongs to an address space, not to a process. PM_SCAN_CHECK_WPASYNC finds out when the two have parted (execve), because nothing in the new space is registered: then all
  * is dirty, and the next running scan makes another call. Processes that share one (vfork) also share the descriptor; the first of them that is scanned in a round resets the marks, the
@@ -35,10 +38,13 @@
 #define USER_END 0x7ffffffff000ull /* where mappings end that did not ask for more than 47 bits */
 #define CLEAN    (FM_PAGE_IS_WPALLOWED | FM_PAGE_IS_PRESENT)
 
+#define TAKE_ATTEMPTS 3u
+
 /* An address space; one reference for each of its tasks. */
 struct space {
 	int uffd;
 	unsigned refs;
+	bool broken;      /* something may be registered with old marks: to be given up */
 	uint64_t round;   /* of the last running scan that reset its marks, 0: none yet */
 	pid_t scanned_as; /* in that round */
 	size_t from, to;  /* and what it found, in the dirty list */
@@ -126,33 +132,120 @@ static int prepare(struct fm_tracker *t, struct fm_tracked *task, struct fm_erro
 
 /* ---------------------------------------------------------------- registering */
 
-static bool register_range(const struct space *sp, uint64_t start, uint64_t end)
+/* 0 or an errno */
+static int register_range(const struct space *sp, uint64_t start, uint64_t end)
 {
 	struct uffdio_register r = { .range = { .start = start, .len = end - start }, .mode = UFFDIO_REGISTER_MODE_WP };
 
-	return ioctl(sp->uffd, UFFDIO_REGISTER, &r) == 0;
+	return ioctl(sp->uffd, UFFDIO_REGISTER, &r) < 0 ? errno : 0;
+}
+
+static bool unregister_range(const struct space *sp, uint64_t start, uint64_t end)
+{
+	struct uffdio_range r = { .start = start, .len = end - start };
+
+	return ioctl(sp->uffd, UFFDIO_UNREGISTER, &r) == 0;
+}
+
+/* All pages count as written afterwards. */
+static bool clear_marks(const struct space *sp, uint64_t start, uint64_t end)
+{
+	struct uffdio_writeprotect w = { .range = { .start = start, .len = end - start }, .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE };
+
+	return ioctl(sp->uffd, UFFDIO_WRITEPROTECT, &w) == 0;
+}
+
+/* Is all that is mapped there registered? Pages are not looked at: the mask leaves out every mapping that is. */
+static bool is_registered(const struct fm_tracked *task, uint64_t start, uint64_t end)
+{
+	struct fm_pm_scan_arg a = { .size = sizeof(a), .flags = FM_PM_SCAN_CHECK_WPASYNC, .start = start, .end = end };
+
+	a.category_inverted = a.category_mask = FM_PAGE_IS_WPALLOWED;
+	a.return_mask = FM_PAGE_IS_PRESENT;
+	return ioctl(task->pagemap_fd, FM_PAGEMAP_SCAN, &a) == 0;
+}
+
+enum taken { TAKEN, NOT_TAKEN, OF_ANOTHER };
+
+/* Registers what is mapped there, with all of its pages written. Again when the program changes it between the two steps; never with old marks left. */
+static enum taken take(struct space *sp, const struct fm_tracked *task, uint64_t start, uint64_t end)
+{
+	bool registered = false;
+
+	for (unsigned attempt = 0; attempt < TAKE_ATTEMPTS; attempt++) {
+		int e = register_range(sp, start, end);
+		if (e == EBUSY && sp->round == 0 && is_registered(task, start, end))
+			return OF_ANOTHER;
+		if (e)
+			continue;
+		registered = true;
+		if (clear_marks(sp, start, end))
+			return TAKEN;
+	}
+	if (registered && !unregister_range(sp, start, end))
+		sp->broken = true;
+	return NOT_TAKEN;
+}
+
+/* In the first round whatever is registered is not ours. */
+static bool is_ours(const struct space *sp, const struct fm_tracked *task, uint64_t start, uint64_t end)
+{
+	return sp->round > 0 && is_registered(task, start, end);
 }
 
 /*
- * With the holes around them. The task does not wait: a mapping that grows after its address was read would be registered in part, and so cut in two, and mremap(2) refuses what is more
- * than one mapping. false: not a single one could be registered.
+ * The mappings from..to-1, none of which is registered, with the holes around them. The task does not wait: a mapping that grows after its address was read would be registered in part, and
+ * so cut in two, and mremap(2) refuses what is more than one mapping.
  */
-static bool register_mappings(const struct space *sp, struct fm_mappings *m)
+static enum taken take_together(struct space *sp, const struct fm_tracked *task, const struct fm_mappings *m, size_t from, size_t to)
+{
+	const struct fm_mapping *first = &m->v[from], *last = &m->v[to - 1];
+	uint64_t start = first->room_start, end = last->room_end < USER_END ? last->room_end : USER_END;
+
+	if (from > 0 && m->v[from - 1].end > start)
+		start = m->v[from - 1].end;
+	if (to < m->n && m->v[to].start < end)
+		end = m->v[to].start;
+	return take(sp, task, start, end > last->end ? end : last->end);
+}
+
+/* One that cannot be registered makes the whole range fail. */
+static enum taken take_each(struct space *sp, const struct fm_tracked *task, struct fm_mappings *m, size_t from, size_t to)
+{
+	enum taken all = to - from > 1 ? take_together(sp, task, m, from, to) : NOT_TAKEN;
+
+	for (size_t k = from; k < to && all == NOT_TAKEN && !sp->broken; k++) {
+		enum taken one = take_together(sp, task, m, k, k + 1);
+		/* A hole may be somebody else's by now. */
+		if (one == NOT_TAKEN)
+			one = take(sp, task, m->v[k].start, m->v[k].end);
+		if (one == OF_ANOTHER)
+			return one;
+		m->v[k].untracked = one == NOT_TAKEN;
+	}
+	return all;
+}
+
+/* false: not a single one could be registered, or what is registered belongs to another descriptor, or cannot be trusted. */
+static bool register_mappings(struct space *sp, const struct fm_tracked *task, struct fm_mappings *m)
 {
 	bool any = m->n == 0;
 
-	for (size_t i = 0, end; i < m->n; i = end) {
+	for (size_t i = 0, end; i < m->n && !sp->broken; i = end) {
 		for (end = i + 1; end < m->n && m->v[end].room_end == m->v[i].room_end; end++)
 			;
-		uint64_t last = m->v[end - 1].end, room = m->v[i].room_end < USER_END ? m->v[i].room_end : USER_END;
-		bool all = register_range(sp, m->v[i].room_start, room > last ? room : last);
-		for (size_t k = i; k < end; k++) {
-			/* One that cannot be registered makes the whole range fail. */
-			m->v[k].untracked = !all && !register_range(sp, m->v[k].start, m->v[k].end);
-			any = any || !m->v[k].untracked;
+		bool all = is_ours(sp, task, m->v[i].room_start, m->v[end - 1].end);
+		for (size_t k = i, to; k < end && !all; k = to) {
+			for (to = k; to < end && !is_ours(sp, task, m->v[to].start, m->v[to].end); to++)
+				;
+			if (to > k && take_each(sp, task, m, k, to) == OF_ANOTHER)
+				return false;
+			to += to == k;
 		}
+		for (size_t k = i; k < end; k++)
+			any = any || !m->v[k].untracked;
 	}
-	return any;
+	return any && !sp->broken;
 }
 
 static bool same_space(pid_t a, pid_t b)
@@ -160,7 +253,7 @@ static bool same_space(pid_t a, pid_t b)
 	return syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0;
 }
 
-/* Somebody else's descriptor has everything registered: a task with the same address space? Then ours is not needed. */
+/* Somebody else's descriptor has it registered: a task with the same address space? Then ours is not needed. */
 static bool join_other(struct fm_tracker *t, struct fm_tracked *task)
 {
 	for (size_t i = 0; i < t->n_tasks; i++) {
@@ -299,16 +392,18 @@ static int scan_first(struct fm_tracker *t, struct fm_tracked *task, const struc
 
 static int scan(struct fm_tracker *t, struct fm_tracked *task, struct fm_mappings *m, struct fm_scan *s, struct fm_error *err)
 {
-	bool registered = task->state && register_mappings(task->state, m);
-
-	if (task->state && !registered && join_other(t, task)) {
-		registered = register_mappings(task->state, m);
-		task->fresh = true;
-	}
+	/* Nothing is registered in the freeze: what is not is dirty. */
 	if (s->frozen) {
-		for (size_t i = 0; i < m->n && !registered; i++)
+		const struct space *ours = task->state;
+		for (size_t i = 0; i < m->n && (!ours || ours->broken); i++)
 			m->v[i].untracked = true;
 		return scan_frozen(t, task, m, s, err);
+	}
+	bool registered = task->state && register_mappings(task->state, task, m);
+
+	if (task->state && !registered && join_other(t, task)) {
+		registered = register_mappings(task->state, task, m);
+		task->fresh = true;
 	}
 	struct space *sp = task->state;
 	bool is_first = sp && registered && sp->round != t->round;

@@ -5,7 +5,8 @@
  *   hostile chaos SEED DIR   threads and children that map, move, unmap, discard, protect and write for ever; DIR is for a file. Says "x".
  *   hostile writer SEED      what a child of it becomes: writes for a while, exits
  *   hostile echo PAGES       says the address of that many written pages; then for each {op, first, count}: 'w' write, 'd' discard, 'v' vfork
- *                            a child that writes, 'e' execute itself anew; answers "x"
+ *                            a child that writes, 'm' move the second half away, 'b' back (where it is one mapping with the first again),
+ *                            'e' execute itself anew; answers "x"
  *   hostile registers        checks its registers for ever; SIGTERM: says how many SIGRTMIN came
  *   hostile reader           one read(2): status 0 when it gives a byte
  *   hostile grower           makes a mapping larger, and again; status 1 when that fails, 0 on SIGTERM
@@ -374,6 +375,22 @@ struct order {
 	uint32_t first, count;
 };
 
+/* From or to a place of its own, with holes around it. */
+static bool move_half(uint8_t *p, size_t n, bool back)
+{
+	static uint8_t *away;
+	uint8_t *half = p + n / 2 * PAGE;
+	size_t bytes = (n - n / 2) * PAGE;
+
+	if (!away) {
+		away = mmap(NULL, bytes + (size_t)2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (away == MAP_FAILED)
+			return false;
+		away += PAGE;
+	}
+	return mremap(back ? away : half, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, back ? half : away) != MAP_FAILED;
+}
+
 static int echo(const char *pages)
 {
 	size_t n = strtoul(pages, NULL, 10);
@@ -395,6 +412,11 @@ static int echo(const char *pages)
 			break;
 		case 'd':
 			(void)madvise(p + (size_t)o.first * PAGE, (size_t)o.count * PAGE, MADV_DONTNEED);
+			break;
+		case 'm':
+		case 'b':
+			if (!move_half(p, n, o.op == 'b'))
+				return 1;
 			break;
 		case 'v':
 			pid = vfork();

@@ -324,6 +324,46 @@ static void test_write_protect(void **state)
 	check_what_is_dirty(*state, FM_TRACKER_WRITE_PROTECT);
 }
 
+/* The first half's pages are marked; then the second half comes back and is merged with it, and the kernel drops the registration of both. */
+static void merge_and_write(struct fixture *f, const struct target *t)
+{
+	order(t, 'm', 0, 0);
+	(void)scan(f, t, 0, 100);
+	assert_int_equal(scan(f, t, 0, 50), 0);
+	order(t, 'b', 0, 0);
+	order(t, 'w', 3, 1);
+}
+
+static void check_merged(struct fixture *f, enum fm_tracker_backend b)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+	struct target *t = start(f, "echo", "100", NULL);
+
+	new_tracker(f, b, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	assert_int_equal(scan(f, t, 0, 100), 100);
+	merge_and_write(f, t);
+	assert_int_equal(scan(f, t, 3, 1), 1);
+	assert_int_equal(scan(f, t, 0, 100), 0);
+	order(t, 'w', 4, 1); /* no old mark is left */
+	assert_int_equal(scan(f, t, 0, 100), 1);
+
+	merge_and_write(f, t);
+	assert_int_equal(kill(t->pid, SIGSTOP), 0);
+	assert_int_equal(state_becomes(t->pid, "T"), 'T');
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	assert_int_equal(among(&dirty, t, 3, 1), 1);
+	assert_int_equal(among(&dirty, t, 50, 50), 50);
+	assert_int_equal(among(&present, t, 0, 100), 100);
+}
+
+static void test_merged_write_protect(void **state)
+{
+	if (!works(FM_TRACKER_WRITE_PROTECT))
+		skip();
+	check_merged(*state, FM_TRACKER_WRITE_PROTECT);
+}
+
 static void test_soft_dirty(void **state)
 {
 	if (!works(FM_TRACKER_SOFT_DIRTY))
@@ -658,7 +698,8 @@ static void check_copy(struct fixture *f, enum fm_tracker_backend b, unsigned se
 	assert_true(last < r.same);
 	fm_tracker_free(f->tracker);
 	f->tracker = NULL;
-	assert_int_equal(kill(t->pid, SIGKILL), 0);
+	for (size_t i = n; i-- > 0;) /* each: one that was stopped right after its fork does not die with its parent yet */
+		assert_int_equal(kill(tasks[i].host_pid, SIGKILL), 0);
 	(void)status_of(t);
 	(void)close(t->to);
 	(void)close(t->from);
@@ -734,6 +775,7 @@ int main(void)
 		TEST(test_names),
 		TEST(test_probe),
 		TEST(test_write_protect),
+		TEST(test_merged_write_protect),
 		TEST(test_soft_dirty),
 		TEST(test_hash),
 		TEST(test_hash_changed_and_back),
