@@ -176,18 +176,3 @@ void fm_names_each(const struct fm_names *n, pid_t ns_pid, uint64_t page, uint64
 			each_of_leaf(n, i - 1, page, last, fn, ctx);
 	}
 }
-
-int fm_names_load(struct fm_names *n, const struct fm_names_key *keys, uint32_t count, struct fm_error *err)
-{
-	if (count > n->max)
-		return fm_error_set(err, FM_E_DATA_LOSS, "a table of %u ranges of pages, allowed are %u", count, n->max);
-	if (count && enlarge(n, count, err) < 0)
-		return -1;
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t *place = probe(n, keys[i].ns_pid, keys[i].no);
-		if (*place)
-			return fm_error_set(err, FM_E_DATA_LOSS, "a range of pages of process %d is there twice", (int)keys[i].ns_pid);
-		(void)append(n, place, keys[i].ns_pid, keys[i].no);
-	}
-	return 0;
-}

@@ -48,8 +48,6 @@ int fm_names_reserve(struct fm_names *n, pid_t ns_pid, uint64_t page, struct fm_
 /* Each page in the range that is in the table, leaf by leaf in order unless the range is wider than the table. fn may set and exchange. */
 void fm_names_each(const struct fm_names *n, pid_t ns_pid, uint64_t page, uint64_t n_pages, void (*fn)(void *ctx, struct fm_names_ref ref),
                    void *ctx);
-/* Makes leaves for a snapshot's keys (room for all of them is there afterwards); DATA_LOSS when one comes twice. */
-int fm_names_load(struct fm_names *n, const struct fm_names_key *keys, uint32_t count, struct fm_error *err);
 
 static inline uint32_t fm_names_get(const struct fm_names *n, pid_t ns_pid, uint64_t page)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* page-store-internal.h - what page-store.c (pages) and page-store-index.c (the snapshot of a sealed store) share, and a door for tests. Not for other files. */
+/* page-store-internal.h - a door for tests. Not for other files. */
 #ifndef FM_SYNC_PAGE_STORE_INTERNAL_H
 #define FM_SYNC_PAGE_STORE_INTERNAL_H
 
@@ -8,9 +8,6 @@
 #include "sync/page-names.h"
 #include "sync/page-store.h"
 
-#define FM_STORE_FILE      "pages.store"
-#define FM_STORE_INDEX     "pages.index"
-#define FM_STORE_INDEX_TMP "pages.index.tmp"
 #define FM_STORE_PAGE      4096ull
 #define FM_STORE_BYTES_MAX (1ull << 40)
 
@@ -18,7 +15,7 @@
 enum { FM_NAME_NONE = 0, FM_NAME_ZERO = 1, FM_NAME_SLOT = 2 /* + number of the slot */ };
 
 struct fm_page_store {
-	int fd, dirfd;
+	int fd;
 	uint8_t *base;      /* max_bytes of address space, so that pointers never move */
 	uint64_t max_bytes; /* multiple of a page */
 	uint64_t mapped;    /* of it are file */
@@ -36,11 +33,6 @@ static inline uint8_t *fm_store_slot(const struct fm_page_store *s, uint32_t slo
 	return s->base + (uint64_t)slot * FM_STORE_PAGE;
 }
 
-/* The object without a file: address space reserved, tables empty. */
-int fm_store_alloc(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
-/* Bytes from s->mapped to `end` of the file into their place. */
-int fm_store_map(struct fm_page_store *s, uint64_t end, struct fm_error *err);
-int fm_store_write_index(const struct fm_page_store *s, struct fm_error *err);
 /* fm_page_store_put of a page that is not zero, as if this were its hash: how tests make two pages collide. */
 int fm_store_put_hashed(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_page_hash h,
                         struct fm_error *err);

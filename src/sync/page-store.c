@@ -36,42 +36,26 @@ bool fm_page_is_zero(const void *page)
 	return !first && memcmp(page, zero_page, FM_STORE_PAGE) == 0;
 }
 
-int fm_store_alloc(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
-{
-	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = calloc(1, sizeof(*s));
-	if (!s)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
-	s->fd = s->dirfd = -1;
-	s->max_bytes = max_bytes;
-	s->max_names = max_bytes / FM_STORE_PAGE * 4;
-	fm_names_init(&s->names, s->max_names);
-	fm_contents_init(&s->contents, (uint32_t)(max_bytes / FM_STORE_PAGE));
-	void *p = mmap(NULL, max_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
-		return fm_error_errno(err, errno, "cannot reserve %llu bytes of address space for pages", (unsigned long long)max_bytes);
-	s->base = p;
-	*ret = FM_TAKE_PTR(s);
-	return 0;
-}
-
 int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
 {
-	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = NULL;
-
 	max_bytes -= max_bytes % FM_STORE_PAGE;
 	if (!max_bytes || max_bytes > FM_STORE_BYTES_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a page store holds one page to 1 TiB, not %llu bytes",
 		                    (unsigned long long)max_bytes);
-	if (faccessat(dirfd, FM_STORE_INDEX, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return fm_error_errno(err, EEXIST, "cannot create a page store: " FM_STORE_INDEX);
-	if (fm_store_alloc(max_bytes, &s, err) < 0)
-		return -1;
-	s->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
-	if (s->dirfd < 0)
-		return fm_error_errno(err, errno, "cannot keep the directory of a page store");
-	s->fd = openat(dirfd, FM_STORE_FILE, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = calloc(1, sizeof(*s));
+	if (!s)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
+	s->max_bytes = max_bytes;
+	s->max_names = max_bytes / FM_STORE_PAGE * 4;
+	fm_names_init(&s->names, s->max_names);
+	fm_contents_init(&s->contents, (uint32_t)(max_bytes / FM_STORE_PAGE));
+	s->fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_EXCL | O_CLOEXEC, 0600);
 	if (s->fd < 0)
-		return fm_error_errno(err, errno, "cannot create " FM_STORE_FILE);
+		return fm_error_errno(err, errno, "cannot create a file for pages");
+	void *p = mmap(NULL, max_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return fm_error_errno(err, errno, "cannot reserve %llu bytes of address space for pages", (unsigned long long)max_bytes);
+	s->base = p;
 	*ret = FM_TAKE_PTR(s);
 	return 0;
 }
@@ -83,20 +67,17 @@ void fm_page_store_free(struct fm_page_store *s)
 	if (s->base)
 		(void)munmap(s->base, s->max_bytes);
 	fm_closep(&s->fd);
-	fm_closep(&s->dirfd);
 	fm_names_done(&s->names);
 	fm_contents_done(&s->contents);
 	free(s);
 }
 
-int fm_store_map(struct fm_page_store *s, uint64_t end, struct fm_error *err)
+/* Bytes up to `end` of the file into their place. Populated while the pages come: a fault for each of them would cost more than the copy. */
+static int map_to(struct fm_page_store *s, uint64_t end, struct fm_error *err)
 {
-	/* Populated while the pages come: a fault for each of them would cost more than the copy. A reopened store takes them as they are needed. */
-	int flags = MAP_SHARED | MAP_FIXED | (s->sealed ? 0 : MAP_POPULATE);
-	int prot = PROT_READ | (s->sealed ? 0 : PROT_WRITE);
-
-	if (end > s->mapped && mmap(s->base + s->mapped, end - s->mapped, prot, flags, s->fd, (off_t)s->mapped) == MAP_FAILED)
-		return fm_error_errno(err, errno, "cannot map " FM_STORE_FILE);
+	if (mmap(s->base + s->mapped, end - s->mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, s->fd,
+	         (off_t)s->mapped) == MAP_FAILED)
+		return fm_error_errno(err, errno, "cannot map a file of pages");
 	s->mapped = end;
 	return 0;
 }
@@ -111,8 +92,8 @@ static int back_slot(struct fm_page_store *s, uint32_t slot, struct fm_error *er
 		step = s->max_bytes - s->mapped;
 	int e = posix_fallocate(s->fd, (off_t)s->mapped, (off_t)step);
 	if (e)
-		return fm_error_errno(err, e, "cannot enlarge " FM_STORE_FILE " by %llu bytes", (unsigned long long)step);
-	return fm_store_map(s, s->mapped + step, err);
+		return fm_error_errno(err, e, "cannot enlarge a file of pages by %llu bytes", (unsigned long long)step);
+	return map_to(s, s->mapped + step, err);
 }
 
 static void count(_Atomic uint64_t *what, int64_t by)
@@ -280,8 +261,6 @@ int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err)
 {
 	if (s->sealed)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the page store is sealed already");
-	if (fm_store_write_index(s, err) < 0)
-		return -1;
 	s->sealed = true;
 	return 0;
 }

@@ -3,8 +3,8 @@
  * page-store.h - the destination's copy of a tree's pages while it still runs at the source: the only full copy outside of the tree.
  *
  * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
- * by (process id in the tree's namespace, address). Data lies in a file in the migration's own tmpfs, mapped here, so that a new process takes it up after a crash
- * (fm_page_store_open): "pages.store" (slots of 4096 bytes) and "pages.index" (what lies where, with checksums; written by seal, so only a sealed store can be taken up; "pages.index.tmp" before).
+ * by (process id in the tree's namespace, address). Data lies in a file without a name in the migration's own tmpfs, mapped here: nobody else can open it, and nothing of it is left after a
+ * crash. Nothing has to be: the frozen source still has everything until the destination says that it does.
  *
  * Two ages. Filling: put, drop, from one thread. Sealed (fm_page_store_seal, when the source has frozen and everything has come): get from any thread, without a lock, pointers stay
  * valid until the store is freed or the page is given back by fm_page_store_taken. There is no way back from sealed to filling.
@@ -30,11 +30,9 @@ struct fm_page_hash fm_page_hash(const void *page);
 bool fm_page_is_zero(const void *page);
 
 struct fm_page_store;
-/* dirfd: borrowed for the call. The files must not exist yet. */
+/* dirfd: where the file lies; borrowed for the call. */
 int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
-/* After a crash: takes up a store that was sealed (FAILED_PRECONDITION otherwise: the source still has everything, start anew). DATA_LOSS when the files are damaged. */
-int fm_page_store_open(int dirfd, struct fm_page_store **ret, struct fm_error *err);
-void fm_page_store_free(struct fm_page_store *s); /* the files stay. NULL-safe. */
+void fm_page_store_free(struct fm_page_store *s); /* NULL-safe */
 
 /* vaddr: multiple of 4096. An older content of the page is given up. */
 int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err);
@@ -56,7 +54,7 @@ size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64
 /*
  * The restored tree has these: memory is given back (holes in the file) as far as no other page has the same content. Any thread, while others get other pages. Sealed only. Nobody may
  * still use what a get of one of these pages (or a run over them) returned: its bytes may become zeros. A get that comes after finds NOT_HERE; one at the same time either that or the
- * page, and with the page the same danger. After a crash a taken page is gone, or, when its content was shared, here again: then it is to be taken again.
+ * page, and with the page the same danger.
  */
 void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
 

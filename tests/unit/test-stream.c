@@ -404,7 +404,7 @@ static void test_first_frame(void **state)
 	expect_first_frame(FM_FRAME_HELLO, 1, 1, TOKEN "\n" ID "x", FM_E_UNAUTHENTICATED);
 	expect_first_frame(FM_FRAME_HELLO, 1, 1, TOKEN "x\n" ID, FM_E_UNAUTHENTICATED);
 	expect_first_frame(FM_FRAME_HELLO, 0, 1, TOKEN "\n" ID, FM_E_FAILED_PRECONDITION);
-	expect_first_frame(FM_FRAME_HELLO, 1, 3, TOKEN "\n" ID, FM_E_INVALID_ARGUMENT);
+	expect_first_frame(FM_FRAME_HELLO, 1, 4, TOKEN "\n" ID, FM_E_INVALID_ARGUMENT);
 	expect_first_frame(FM_FRAME_HELLO, 1, 1, long_text, FM_E_DATA_LOSS);
 }
 
