@@ -285,7 +285,8 @@ static long visible(struct fm_criu_view *v, const struct process *p, int pagemap
 		if (got < 0)
 			return -1;
 		n += got;
-		pos = part.walk_end;
+		/* walk_end is right only when the vector is full: otherwise it may be where the kernel's own buffer was full last (Linux 6.18). */
+		pos = (uint64_t)got < part.vec_len ? until : part.walk_end;
 		if (pos < until)
 			break;
 	}
@@ -518,9 +519,9 @@ static int scan(struct fm_criu_view *v, const struct process *p, int pagemap, co
 		for (long i = 0; i < n; i++)
 			if (add_range(r, p->ns_pid, v->regions[i].start, v->regions[i].end, err) < 0)
 				return -1;
-		if (a.walk_end <= pos)
-			return fm_error_set(err, FM_E_INTERNAL, "the kernel does not get on in the pages of process %d", (int)p->host_pid);
-		pos = a.walk_end;
+		if (n < (long)REGIONS_MAX) /* as in visible() */
+			break;
+		pos = r->v[r->n - 1].vaddr + r->v[r->n - 1].n_pages * PAGE_BYTES;
 	}
 	return 0;
 }

@@ -74,33 +74,16 @@ static void *receive_push(void *arg)
 	struct fm_error e = FM_ERROR_INIT;
 	if (fm_push_receive(m->push, m->store, m->stop.fd, &m->pushed, &e) == 0)
 		atomic_store(&m->store_ready, true);
-	else if (e.code != FM_E_CANCELLED) /* every page can still be asked for: the source decides whether that will do */
-		fm_mover_note(m, "pages that came before the freeze are not used: %s", e.message);
+	else if (e.code != FM_E_CANCELLED) /* the source starts again, or does without */
+		fm_mover_note(m, "the stream of pages before the freeze has ended: %s", e.message);
 	return NULL;
 }
 
-/* Once only: the store is worth nothing after a break, and the source starts no second push. */
-int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
+/* The thread ends when its stream does. */
+static void end_push_stream(struct fm_mover *m)
 {
-	int rc = 0;
-	if (m->push_started || (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY))
-		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
-	else if (fm_page_store_new(m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, &m->store, err) < 0)
-		rc = -1;
-	if (rc < 0) {
-		fm_stream_free(s);
-		return -1;
-	}
-	m->push = s;
-	rc = pthread_create(&m->push_thread, NULL, receive_push, m);
-	if (rc != 0)
-		return fm_error_errno(err, rc, "cannot start the thread that receives pages");
-	m->push_started = true;
-	return 0;
-}
-
-static void end_push(struct fm_mover *m)
-{
+	if (m->push)
+		fm_stream_shutdown(m->push);
 	if (m->push_started)
 		pthread_join(m->push_thread, NULL);
 	m->push_started = false;
@@ -111,6 +94,32 @@ static void end_push(struct fm_mover *m)
 		fm_stream_free(m->push);
 	}
 	m->push = NULL;
+}
+
+/* The source's first, or its next after a break: what has come so far is kept. */
+int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
+{
+	int rc = 0;
+	if (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY)
+		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
+	else if (!m->store)
+		rc = fm_page_store_new(m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, &m->store, err);
+	if (rc < 0) {
+		fm_stream_free(s);
+		return -1;
+	}
+	end_push_stream(m);
+	m->push = s;
+	rc = pthread_create(&m->push_thread, NULL, receive_push, m);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the thread that receives pages");
+	m->push_started = true;
+	return 0;
+}
+
+static void end_push(struct fm_mover *m)
+{
+	end_push_stream(m);
 	atomic_store(&m->store_ready, false);
 	fm_page_store_free(m->store);
 	m->store = NULL;

@@ -14,14 +14,19 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "basic/io.h"
 #include "decision/converge.h"
 #include "migration/mover-internal.h"
 
-#define CONNECT_TIMEOUT_MS 10000
-#define ROUNDS_MAX         64u
-#define FINAL_MS           30u /* live: sending more than this would take inside the freeze is left to be fetched */
-#define FINAL_PAGES_MIN    1024u
-#define FROZEN_WAIT_MS     60000
+#define CONNECT_TIMEOUT_MS  10000
+#define ROUNDS_MAX          64u
+#define FINAL_MS            30u /* live: sending more than this would take inside the freeze is left to be fetched */
+#define FINAL_PAGES_MIN     1024u
+#define FROZEN_WAIT_MS      60000
+#define RECONNECT_MS        20000 /* while the container runs */
+#define RECONNECT_FROZEN_MS 3000  /* its clients wait: without the last set everything can still be fetched on demand */
+#define RECONNECT_PAUSE_MS  100
+#define RECONNECT_TRY_MS    1000
 
 struct fm_rounds {
 	struct fm_stream *stream;
@@ -33,6 +38,7 @@ struct fm_rounds {
 	int frozen_fd; /* eventfd: the tree is frozen */
 	pthread_t thread;
 	bool started;
+	bool ending; /* under the mover's lock, as is a change of the stream */
 	int rc;
 	struct fm_error error;
 	struct fm_push_result result;
@@ -91,6 +97,42 @@ static int without(struct fm_mover *m, struct fm_error *why, struct fm_error *er
 	return fm_error_phase(err, "pages");
 }
 
+static int connect_push(struct fm_mover *m, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
+{
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PUSH, timeout_ms, ret, err) < 0)
+		return fm_error_prefix(err, "cannot connect to the destination '%s'", m->peer);
+	return 0;
+}
+
+/* Takes the new stream into the place of the old one, unless the rounds are being ended: then it is not wanted any more. */
+static int replace_stream(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
+{
+	struct fm_rounds *r = m->rounds;
+	pthread_mutex_lock(&m->lock);
+	struct fm_stream *unwanted = r->ending ? s : r->stream;
+	if (!r->ending) {
+		m->wire_bytes += fm_stream_bytes(r->stream);
+		r->stream = s;
+	}
+	pthread_mutex_unlock(&m->lock);
+	fm_stream_free(unwanted);
+	return unwanted == s ? fm_error_set(err, FM_E_CANCELLED, "cancelled while connecting again") : 0;
+}
+
+/* What has arrived stays there: a link that comes back costs the round that it broke. */
+static int reconnect(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err)
+{
+	struct fm_mover *m = userdata;
+	uint64_t deadline = fm_now_ms() + (m->rounds->started ? RECONNECT_FROZEN_MS : RECONNECT_MS);
+
+	fm_mover_note(m, "the stream of pages broke (%s): connecting again", why->message);
+	fm_stream_shutdown(m->rounds->stream);
+	while (connect_push(m, RECONNECT_TRY_MS, ret, err) < 0)
+		if (fm_deadline_left_ms(deadline) <= 0 || fm_wait_fd(fm_mover_cancel_fd(m), POLLIN, RECONNECT_PAUSE_MS, NULL) > 0)
+			return -1;
+	return replace_stream(m, *ret, err);
+}
+
 static int begin(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_rounds *r = calloc(1, sizeof(*r));
@@ -103,11 +145,14 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	if (!m->hide)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
 		                    "host '%s' cannot keep CRIU from dumping pages itself (Linux 6.7 is needed)", m->h->name);
-	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PUSH, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
-		return fm_error_prefix(err, "cannot connect to the destination '%s'", m->peer);
-	struct fm_push_opts o = {
-		.stream = r->stream, .backend = FM_TRACKER_AUTO, .bandwidth_bytes_per_s = m->limits.bandwidth_bytes_per_s, .compress = -1
-	};
+	if (connect_push(m, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
+		return -1;
+	struct fm_push_opts o = { .stream = r->stream,
+		                  .reconnect = reconnect,
+		                  .userdata = m,
+		                  .backend = FM_TRACKER_AUTO,
+		                  .bandwidth_bytes_per_s = m->limits.bandwidth_bytes_per_s,
+		                  .compress = -1 };
 	return fm_push_new(&o, &r->push, err);
 }
 
@@ -250,7 +295,10 @@ void fm_rounds_end(struct fm_mover *m)
 		return;
 	if (m->rounds->started) {
 		(void)eventfd_write(m->rounds->frozen_fd, 1); /* if it still waits for that, it will find out */
+		pthread_mutex_lock(&m->lock);
+		m->rounds->ending = true;
 		fm_stream_shutdown(m->rounds->stream);
+		pthread_mutex_unlock(&m->lock);
 		join(m->rounds);
 	}
 	drop(m);

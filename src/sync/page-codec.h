@@ -53,8 +53,8 @@ int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_enc
 void fm_page_encoder_free(struct fm_page_encoder *e);
 
 /*
- * What these two make is taken for delivered, in this order: when a chunk is lost, or after an error other than INVALID_ARGUMENT (all later calls fail then), start anew with another
- * encoder and another store.
+ * What these make is taken for delivered, in this order. When chunks were lost, fm_page_encoder_forget has to be told of every page that may have been in them. After an error other
+ * than INVALID_ARGUMENT (all later calls fail then) start anew with another encoder and another store.
  */
 /* n (<= FM_CHUNK_PAGES_MAX) pages of a task, wherever they lie, none twice. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
 int fm_page_encoder_pages(struct fm_page_encoder *e, pid_t ns_pid, const uint64_t *addresses, const void *pages, size_t n, uint8_t *out,
@@ -65,6 +65,8 @@ int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vadd
 /* Not readable any more, or not to be kept: the destination is told to drop it. */
 int fm_page_encoder_drop(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, size_t n, uint8_t *out, size_t *ret_len,
                          struct fm_error *err);
+/* It is not known what the destination has of these pages, if anything: they are sent with all their bytes the next time, or dropped once more. */
+void fm_page_encoder_forget(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, uint64_t n);
 /* Was this page sent and, as far as the encoder knows, is it still there? */
 bool fm_page_encoder_has_sent(const struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr);
 /* Bytes that the link took and how long they took it: decides between plain, lz4 and zstd. */

@@ -19,8 +19,8 @@
 #define DELTA_CACHE_DEFAULT (32ull << 20)
 #define PAGES_MAX           (1u << 30) /* of all processes: 4 TiB */
 
-/* What was sent last of a page */
-enum { SENT_NOTHING = 0, SENT_ZERO = 1, SENT_CONTENT = 2 /* + its number */ };
+/* What was sent last of a page. UNKNOWN: something may be there. */
+enum { SENT_NOTHING = 0, SENT_UNKNOWN = 1, SENT_ZERO = 2, SENT_CONTENT = 3 /* + its number */ };
 
 struct fm_page_encoder {
 	struct fm_names sent;
@@ -234,7 +234,8 @@ static void drop_one(void *ctx, struct fm_names_ref ref)
 
 	add_entry(&d->c, page, FM_PAGE_KIND_DROP);
 	fm_delta_cache_forget(&d->e->cache, d->c.ns_pid, page);
-	set_sent(d->e, ref, SENT_NOTHING);
+	/* Until the round is acknowledged the old content may still be there, should the chunk be lost. */
+	set_sent(d->e, ref, SENT_UNKNOWN);
 	d->e->stats.dropped++;
 }
 
@@ -251,9 +252,24 @@ int fm_page_encoder_drop(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr
 	return 0;
 }
 
+static void forget_one(void *ctx, struct fm_names_ref ref)
+{
+	struct dropping *d = ctx;
+
+	fm_delta_cache_forget(&d->e->cache, d->c.ns_pid, d->e->sent.keys[ref.leaf].no * FM_NAMES_LEAF_PAGES + ref.i);
+	set_sent(d->e, ref, SENT_UNKNOWN);
+}
+
+void fm_page_encoder_forget(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, uint64_t n)
+{
+	struct dropping d = { .e = e, .c = { .ns_pid = ns_pid } };
+
+	fm_names_each(&e->sent, ns_pid, vaddr / PAGE, n, forget_one, &d);
+}
+
 bool fm_page_encoder_has_sent(const struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr)
 {
-	return fm_names_get(&e->sent, ns_pid, vaddr / PAGE) != SENT_NOTHING;
+	return fm_names_get(&e->sent, ns_pid, vaddr / PAGE) >= SENT_ZERO;
 }
 
 void fm_page_encoder_link(struct fm_page_encoder *e, uint64_t bytes, uint64_t us)

@@ -265,6 +265,11 @@ int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err)
 	return 0;
 }
 
+bool fm_page_store_is_sealed(const struct fm_page_store *s)
+{
+	return s->sealed;
+}
+
 enum fm_page_have fm_page_store_get(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void **ret_page)
 {
 	uint32_t value = fm_names_get(&s->names, ns_pid, vaddr / FM_STORE_PAGE);

@@ -44,6 +44,7 @@ int fm_page_store_drop(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, ui
 /* Content for applying a difference while filling; NULL: not here. Valid until the next put. A zero page is a page of zeros. */
 const void *fm_page_store_peek(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr);
 int fm_page_store_seal(struct fm_page_store *s, struct fm_error *err);
+bool fm_page_store_is_sealed(const struct fm_page_store *s); /* the filling thread */
 
 enum fm_page_have { FM_PAGE_NOT_HERE, FM_PAGE_ZERO, FM_PAGE_DATA };
 /* *ret_page: NULL unless FM_PAGE_DATA */

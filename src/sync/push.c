@@ -23,6 +23,7 @@
 #define SEND_MS     30000
 #define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
 #define SLICE_US    100000u
+#define BREAKS_MAX  8u /* in one round: a link that breaks more often than that is none */
 
 struct fm_push {
 	struct fm_push_opts o;
@@ -221,6 +222,43 @@ static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const 
 	return flush(p, !final, cancel_fd, err);
 }
 
+static bool may_have_been_the_stream(const struct fm_error *e)
+{
+	return e->code == FM_E_UNAVAILABLE || e->code == FM_E_DATA_LOSS || e->code == FM_E_DEADLINE_EXCEEDED;
+}
+
+/* 0: there is a new stream, and nothing is taken for granted that this round has sent. */
+static int start_again(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks,
+                       const struct fm_error *why, struct fm_error *err)
+{
+	struct fm_stream *s = NULL;
+
+	if (p->o.reconnect(p->o.userdata, why, &s, err) < 0)
+		return -1;
+	p->o.stream = s;
+	p->n = 0;
+	for (size_t i = 0; i < dirty->n; i++)
+		fm_page_encoder_forget(p->encoder, tasks[dirty->v[i].task].ns_pid, dirty->v[i].vaddr, dirty->v[i].n_pages);
+	p->result.pages_changed = p->result.pages_left = 0;
+	return 0;
+}
+
+static int send_round(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
+                      bool final, int cancel_fd, struct fm_error *err)
+{
+	for (unsigned breaks = 0;; breaks++) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (send_runs(p, dirty, tasks, max_pages, final, cancel_fd, &e) == 0 && end_round(p, final, cancel_fd, &e) == 0)
+			return 0;
+		if (!p->o.reconnect || breaks == BREAKS_MAX || !may_have_been_the_stream(&e)) {
+			*err = e;
+			return -1;
+		}
+		if (start_again(p, dirty, tasks, &e, err) < 0)
+			return -1;
+	}
+}
+
 static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, bool final, int cancel_fd,
                      struct fm_push_result *ret, struct fm_error *err)
 {
@@ -236,7 +274,7 @@ static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks,
 	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 || fm_tracker_scan(p->tracker, &dirty, final ? &present : NULL, err) < 0)
 		return fm_error_prefix(err, "finding out which pages have changed");
 	p->result.scan_us = fm_now_us() - start;
-	if (send_runs(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0 || end_round(p, final, cancel_fd, err) < 0)
+	if (send_round(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0)
 		return -1;
 	fm_page_encoder_stats(p->encoder, &after);
 	p->result.pages_sent =
@@ -272,14 +310,15 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 		if (h.type == FM_FRAME_PAGES_PUSH) {
 			if (h.a == 0 || h.a > INT32_MAX)
 				return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were sent", (unsigned long long)h.a);
-			if (fm_page_decoder_chunk(d, (pid_t)h.a, buf, h.length, err) < 0)
+			/* Sealed: only our answer to the last round was lost, and the tree is frozen: the same comes again. */
+			if (!fm_page_store_is_sealed(store) && fm_page_decoder_chunk(d, (pid_t)h.a, buf, h.length, err) < 0)
 				return -1;
 			continue;
 		}
 		if (h.type != FM_FRAME_ROUND_END)
 			return fm_stream_unexpected(s, &h, "receiving pages before the freeze", err);
 		bool final = h.b != 0;
-		if (final && fm_page_store_seal(store, err) < 0)
+		if (final && !fm_page_store_is_sealed(store) && fm_page_store_seal(store, err) < 0)
 			return -1;
 		fm_page_store_stats(store, &st);
 		if (pages)

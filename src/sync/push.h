@@ -3,11 +3,12 @@
  * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over a push stream (FM_STREAM_PUSH, docs/PROTOCOL.md).
  *
  * Source: fm_push_round as often as the caller likes while the tree runs, then fm_push_final once, when it is frozen. Each waits until the destination has
- * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. After a failure the push is over: its store at the destination is worth nothing
- * (the encoder no longer knows what is there); the source still has every page, so a post-copy can go on without it.
+ * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. When the stream breaks, a new one is asked for (reconnect) and the round's pages are
+ * sent once more, all of them with their bytes: it is not known which have arrived; what came in the rounds before stays. After a failure the push is over: its store at the
+ * destination is worth nothing; the source still has every page, so a post-copy can go on without it.
  *
  * Destination: fm_push_receive until the final round; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
- * has: the last round has replaced or dropped all that changed.
+ * has: the last round has replaced or dropped all that changed. After UNAVAILABLE or DATA_LOSS it may be called again with the source's next stream and the same store.
  *
  * One thread each.
  */
@@ -21,6 +22,9 @@
 
 struct fm_push_opts {
 	struct fm_stream *stream; /* borrowed */
+	/* The stream has broken (why): another one, borrowed as well, or -1. NULL: never. */
+	int (*reconnect)(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err);
+	void *userdata;
 	enum fm_tracker_backend backend;
 	uint64_t bandwidth_bytes_per_s; /* 0: no limit; of payloads, kept over tenths of a second; not in the final round */
 	int compress;                   /* -1: adapt; see page-codec.h */

@@ -221,8 +221,8 @@ static void test_kinds(void **state)
 	/* The last page with a content goes: it has to be sent again. */
 	drop_pages(w, 0, 2, 1);
 	assert_int_equal(kind_of(w, 0), FM_PAGE_KIND_DROP);
-	drop_pages(w, 0, 2, 1);
-	assert_int_equal(w->len, 0);
+	drop_pages(w, 0, 2, 1); /* said again: the first may have been lost with its stream */
+	assert_int_equal(kind_of(w, 0), FM_PAGE_KIND_DROP);
 	fill(page_of(w, 1, 5), 1);
 	send_pages(w, 1, 5, 1);
 	assert_int_equal(kind_of(w, 0), FM_PAGE_KIND_FULL);

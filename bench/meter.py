@@ -1,0 +1,85 @@
+"""What a migration costs: CPU seconds of a tree of processes, bytes between two hosts, the machine's memory at its peak."""
+
+import os
+import subprocess
+import threading
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+SAMPLE_S = 0.02
+
+
+def _stat(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def cpu_seconds(root):
+    """Of a process, its descendants in our pid namespace, and those of them that have ended."""
+    ours = os.stat("/proc/self/ns/pid").st_ino
+    parents, ticks = {}, {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}/ns/pid").st_ino != ours:
+                continue
+            fields = _stat(pid)
+        except OSError:
+            continue
+        parents[int(pid)] = int(fields[1])
+        ticks[int(pid)] = sum(map(int, fields[11:15]))
+    family, grown = {root}, True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        family |= more
+        grown = bool(more)
+    return sum(ticks.get(pid, 0) for pid in family) * TICK_S
+
+
+class Wire:
+    """Bytes that one host sends to another, as its packet filter counts them: what the container's clients exchange with it is bridged, and not among them."""
+
+    def __init__(self, lab, source, destination):
+        self.lab, self.source = lab, source
+        rules = f"table ip bench {{ counter out {{ }}\n chain c {{ type filter hook output priority 0; ip daddr {lab.address(destination)} counter name out }} }}\n"
+        lab.run(source, ["nft", "-f", "-"], input=rules)
+
+    def bytes(self):
+        words = self.lab.run(self.source, ["nft", "list", "counter", "ip", "bench", "out"]).stdout.split()
+        return int(words[words.index("bytes") + 1])
+
+
+def _used_bytes():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in file}
+    return (kib["MemTotal"] - kib["MemFree"] - kib["Buffers"] - kib["Cached"] - kib["SReclaimable"] + kib["Shmem"]) * 1024
+
+
+class PeakMemory:
+    """The most memory that was in use above what it was at the beginning; page cache does not count, tmpfs does."""
+
+    def __enter__(self):
+        self.before = self.peak = _used_bytes()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+        self.thread.start()
+        return self
+
+    def _sample(self):
+        while not self.over.wait(SAMPLE_S):
+            self.peak = max(self.peak, _used_bytes())
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def bytes(self):
+        return self.peak - self.before
+
+
+def run(argv, **options):
+    """Runs a command; returns its CPU seconds, those of the children it has waited for included."""
+    process = subprocess.Popen(argv, **options)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: exit {process.returncode}")
+    return usage.ru_utime + usage.ru_stime

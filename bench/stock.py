@@ -1,0 +1,168 @@
+"""The same moves with stock tools, as somebody would script them: runc and CRIU, images sent over the link, the address taken along.
+
+What favours them is granted: the root filesystem, the network namespace and the bundle are at the destination before the clock starts, images lie in a tmpfs, the announcement of
+the new place is sent at once, and nothing is verified.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+import meter
+
+MAC = "02:77:00:00:00:64"
+PREFIX = "/opt/fleximigrate/criu"
+PORT = 27100
+SEND = ["python3", "-c", """
+import os, socket, subprocess, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
+    sys.exit(subprocess.call(["tar", "-C", sys.argv[3], "-cf", "-", "--sparse", "."], stdout=s.fileno()))
+"""]
+RECEIVE = ["python3", "-c", """
+import socket, subprocess, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as l:
+    print("ready", flush=True)
+    s = l.accept()[0]
+    with s:
+        sys.exit(subprocess.call(["tar", "-C", sys.argv[3], "-xf", "-"], stdin=s.fileno()))
+"""]
+
+
+def _announce(netns, address):
+    """One gratuitous ARP from inside the container's namespace."""
+    code = f"""
+import socket
+mac = bytes.fromhex({MAC.replace(':', '')!r})
+ip = socket.inet_aton({address!r})
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0x0806))
+s.send(b"\\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + ip + b"\\xff" * 6 + ip)
+"""
+    subprocess.run(["nsenter", f"--net=/run/netns/{netns}", "--", "python3", "-c", code], check=True)
+
+
+class Runc:
+    """A container of bare runc, on one of two hosts of a lab."""
+
+    def __init__(self, lab, name, bundle_for, address):
+        self.lab, self.name, self.address = lab, name, address
+        self.dir = tempfile.mkdtemp(prefix=f"fleximigrate-{lab.name}-stock-", dir="/dev/shm")
+        self.environment = dict(os.environ, PATH=f"{PREFIX}:{os.environ['PATH']}:/usr/sbin:/sbin")
+        self.bundles, self.netns, self.place, self.cpu = {}, {}, None, {}
+        for host in ("src", "dst"):
+            self.netns[host] = f"{lab.name}-c{host}"
+            self._make_netns(host)
+            self.bundles[host] = bundle_for(host)
+            self._configure(self.bundles[host], self.netns[host])
+
+    def _ip(self, *words):
+        subprocess.run(["ip", *words], check=True)
+
+    def _make_netns(self, host):
+        inside, outside = self.netns[host], self.lab.netns(host)
+        self._ip("netns", "add", inside)
+        self._ip("link", "add", "eth0", "netns", inside, "address", MAC, "type", "veth", "peer", "name", "stock", "netns", outside)
+        self._ip("-netns", outside, "link", "set", "stock", "master", "br0", "up")
+        self._ip("-netns", inside, "address", "add", f"{self.address}/24", "dev", "eth0")
+        self._ip("-netns", inside, "link", "set", "lo", "up")
+
+    def _configure(self, bundle, netns):
+        path = os.path.join(bundle, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        for namespace in config["linux"]["namespaces"]:
+            if namespace["type"] == "network":
+                namespace["path"] = f"/run/netns/{netns}"
+        config["linux"]["cgroupsPath"] = f"/fleximigrate/{self.lab.name}/{self.name}-{netns}"
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+
+    def _runc(self, host, *words):
+        return ["runc", "--root", os.path.join(self.dir, f"runc-{host}"), *words]
+
+    def start(self):
+        self._ip("-netns", self.netns["src"], "link", "set", "eth0", "up")
+        with open(os.path.join(self.dir, "log"), "wb") as log:
+            meter.run(self._runc("src", "run", "--detach", "--bundle", self.bundles["src"], self.name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+        self.place = "src"
+
+    def _send(self, source, destination, path_from, path_to):
+        with self.lab.popen(destination, [*RECEIVE, self.lab.address(destination), str(PORT), path_to], stdout=subprocess.PIPE) as receiver:
+            receiver.stdout.readline()
+            self.cpu[source] += meter.run(self.lab._enter(source, [*SEND, self.lab.address(destination), str(PORT), path_from]))
+            _, status, usage = os.wait4(receiver.pid, 0)
+            receiver.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu[destination] += usage.ru_utime + usage.ru_stime
+            if receiver.returncode != 0:
+                raise RuntimeError("the images did not arrive")
+
+    def _restore(self, host, images, *options):
+        self._ip("-netns", self.netns[host], "link", "set", "eth0", "up")
+        self.cpu[host] += meter.run(self.lab._enter(host, self._runc(host, "restore", "--detach", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "ignore", "--image-path", images,
+                                                                     "--work-path", images, "--bundle", self.bundles[host], *options, self.name)),
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+        _announce(self.netns[host], self.address)
+        self.place = host
+
+    def _open_netns(self, host):
+        """CRIU leaves the source's network locked; it is the next destination."""
+        self._ip("-netns", self.netns[host], "link", "set", "eth0", "down")
+        subprocess.run(["nsenter", f"--net=/run/netns/{self.netns[host]}", "--", "iptables-restore"], input="*filter\nCOMMIT\n", text=True, check=True)
+
+    def _checkpoint(self, source, images, *options):
+        return self.lab._enter(source, self._runc(source, "checkpoint", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "ignore", "--image-path", images, "--work-path", images, *options,
+                                                  self.name))
+
+    def _folders(self, *names):
+        paths = [os.path.join(self.dir, name) for name in names]
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+            os.mkdir(path)
+        return paths
+
+    def move_stop_and_copy(self):
+        source, destination = self.place, "dst" if self.place == "src" else "src"
+        self.cpu = {source: 0.0, destination: 0.0}
+        here, there = self._folders("images-here", "images-there")
+        self.cpu[source] += meter.run(self._checkpoint(source, here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+        self._send(source, destination, here, there)
+        self._restore(destination, there)
+        self._open_netns(source)
+        self._folders("images-here", "images-there")
+
+    def move_lazy(self):
+        source, destination = self.place, "dst" if self.place == "src" else "src"
+        self.cpu = {source: 0.0, destination: 0.0}
+        here, there = self._folders("images-here", "images-there")
+        ready, status = os.pipe()
+        dump = subprocess.Popen(self._checkpoint(source, here, "--lazy-pages", "--page-server", f"{self.lab.address(source)}:{PORT + 1}", "--status-fd", str(status)),
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment, pass_fds=[status])
+        os.close(status)
+        with os.fdopen(ready, "rb") as file:
+            if file.read(1) != b"\0":
+                raise RuntimeError("the lazy checkpoint failed")
+        self._send(source, destination, here, there)
+        pages = self.lab.popen(destination, [os.path.join(PREFIX, "criu"), "lazy-pages", "--images-dir", there, "--work-dir", there, "--page-server", "--address", self.lab.address(source),
+                                             "--port", str(PORT + 1)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not os.path.exists(os.path.join(there, "lazy-pages.socket")):
+            if pages.poll() is not None:
+                raise RuntimeError("criu lazy-pages ended")
+            time.sleep(0.001)
+        self._restore(destination, there, "--lazy-pages")
+        for process, host in ((pages, destination), (dump, source)):
+            _, code, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(code)
+            self.cpu[host] += usage.ru_utime + usage.ru_stime
+            if process.returncode != 0:
+                raise RuntimeError(f"a lazy migration ended with {process.returncode}")
+        self._open_netns(source)
+        self._folders("images-here", "images-there")
+
+    def end(self):
+        for host in ("src", "dst"):
+            subprocess.run(self._runc(host, "delete", "--force", self.name), capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "delete", self.netns[host]], capture_output=True, check=False)
+        shutil.rmtree(self.dir, ignore_errors=True)

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* test-push.c - rounds of pages of a running process into a store, over streams that are cut or damaged at any byte: what the store has in the end is what the frozen process has. */
+#include "stream-lab.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "basic/proc.h"
+#include "sync/push.h"
+
+#define PAGE  4096u
+#define PAGES 600u
+#define MIB   (1ull << 20)
+
+/* After a damaged bit: should it be in a length, the receiver waits for what never comes, so the link is cut as well. (Within TLS no damage gets that far.) */
+#define DAMAGED_BYTES 20000
+#define DAMAGED_MS    300
+
+/* ---------------------------------------------------------------- the process whose pages they are: tests/unit/hostile.c */
+
+struct target {
+	pid_t pid;
+	int to, from;
+	uint64_t memory;
+};
+
+static const char *hostile_path(void)
+{
+	static char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 16);
+
+	assert_true(n > 0);
+	path[n] = '\0';
+	strcpy(strrchr(path, '/') + 1, "hostile");
+	return path;
+}
+
+static void start(struct target *t)
+{
+	int to[2], from[2];
+	char pages[16];
+
+	assert_int_equal(pipe2(to, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(from, O_CLOEXEC), 0);
+	(void)snprintf(pages, sizeof(pages), "%u", PAGES);
+	const char *path = hostile_path();
+	t->pid = fork();
+	assert_true(t->pid >= 0);
+	if (t->pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0)
+			_exit(126);
+		(void)execl(path, "hostile", "echo", pages, (char *)NULL);
+		_exit(127);
+	}
+	(void)close(to[0]);
+	(void)close(from[1]);
+	t->to = to[1];
+	t->from = from[0];
+	assert_int_equal(read(t->from, &t->memory, sizeof(t->memory)), sizeof(t->memory));
+}
+
+static void order(const struct target *t, char op, uint32_t first, uint32_t count)
+{
+	struct {
+		char op;
+		uint32_t first, count;
+	} o;
+	char word;
+
+	memset(&o, 0, sizeof(o));
+	o.op = op;
+	o.first = first;
+	o.count = count;
+	assert_int_equal(write(t->to, &o, sizeof(o)), sizeof(o));
+	assert_int_equal(read(t->from, &word, 1), 1);
+}
+
+static void end(struct target *t)
+{
+	(void)kill(t->pid, SIGKILL);
+	(void)waitpid(t->pid, NULL, 0);
+	(void)close(t->to);
+	(void)close(t->from);
+}
+
+/* ---------------------------------------------------------------- a link that breaks */
+
+struct link {
+	int a, b;              /* towards the source, towards the destination */
+	int64_t good;          /* bytes from the source that pass, then: */
+	bool damages, damaged; /* one bit is turned, instead of a cut */
+	pthread_t thread;
+};
+
+static bool pass(struct link *l, int from, int to, bool counts)
+{
+	uint8_t buf[16384];
+	ssize_t n = read(from, buf, sizeof(buf));
+
+	if (n <= 0)
+		return false;
+	if (counts && l->good < n) {
+		if (!l->damages)
+			return false;
+		buf[l->good] ^= 4;
+		l->damages = false;
+		l->damaged = true;
+		l->good = n + DAMAGED_BYTES;
+	}
+	l->good -= counts ? n : 0;
+	return fm_write_full(to, buf, (size_t)n, NULL) == 0;
+}
+
+static void *relay(void *arg)
+{
+	struct link *l = arg;
+	struct pollfd p[] = { { .fd = l->a, .events = POLLIN }, { .fd = l->b, .events = POLLIN } };
+
+	for (bool on = true; on && poll(p, 2, l->damaged ? DAMAGED_MS : WAIT_MS) > 0;) {
+		if (p[0].revents)
+			on = pass(l, l->a, l->b, true);
+		if (on && p[1].revents)
+			on = pass(l, l->b, l->a, false);
+	}
+	(void)close(l->a);
+	(void)close(l->b);
+	return NULL;
+}
+
+/* ---------------------------------------------------------------- both ends */
+
+struct world {
+	struct target target;
+	struct fm_page_store *store;
+	struct fm_push *push;
+	struct fm_stream *source, *destination;
+	struct link link;
+	pthread_t receiver;
+	bool receives;
+	_Atomic bool complete;
+	unsigned breaks, seed;
+	int64_t good_max;
+};
+
+static void *receive(void *arg)
+{
+	struct world *w = arg;
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_push_receive(w->destination, w->store, -1, NULL, &e) == 0)
+		w->complete = true;
+	else if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DATA_LOSS)
+		print_error("the receiver ended: %s\n", e.message);
+	return NULL;
+}
+
+static void disconnect(struct world *w)
+{
+	if (!w->receives)
+		return;
+	fm_stream_shutdown(w->source);
+	fm_stream_shutdown(w->destination);
+	(void)pthread_join(w->receiver, NULL);
+	(void)pthread_join(w->link.thread, NULL);
+	fm_stream_free(w->source);
+	fm_stream_free(w->destination);
+	w->receives = false;
+}
+
+/* A connection that breaks after a random number of bytes, at most good_max; 0: it does not. */
+static void connect_again(struct world *w)
+{
+	disconnect(w);
+	pair_raw(&w->source, &w->link.a);
+	pair_raw(&w->destination, &w->link.b);
+	w->link.good = w->good_max ? rand_r(&w->seed) % w->good_max : INT64_MAX;
+	w->link.damages = rand_r(&w->seed) % 2;
+	assert_int_equal(pthread_create(&w->link.thread, NULL, relay, &w->link), 0);
+	assert_int_equal(pthread_create(&w->receiver, NULL, receive, w), 0);
+	w->receives = true;
+}
+
+static int reconnect(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *e)
+{
+	struct world *w = userdata;
+
+	assert_true(why->code != FM_OK);
+	if (w->breaks++ > 6)
+		w->good_max = 0;
+	connect_again(w);
+	*ret = w->source;
+	return 0;
+}
+
+static void setup_world(struct world *w, unsigned seed, int64_t good_max, bool reconnects)
+{
+	*w = (struct world){ .seed = seed, .good_max = good_max };
+	int dir = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_ok(fm_page_store_new(dir, 64 * MIB, &w->store, &err));
+	(void)close(dir);
+	start(&w->target);
+	connect_again(w);
+	struct fm_push_opts o = { .stream = w->source, .reconnect = reconnects ? reconnect : NULL, .userdata = w, .compress = -1 };
+	assert_ok(fm_push_new(&o, &w->push, &err));
+}
+
+static void end_world(struct world *w)
+{
+	disconnect(w);
+	fm_push_free(w->push);
+	fm_page_store_free(w->store);
+	end(&w->target);
+}
+
+static struct fm_page_source_task task_of(const struct world *w)
+{
+	return (struct fm_page_source_task){ .ns_pid = w->target.pid, .host_pid = w->target.pid };
+}
+
+static void change_some(struct world *w)
+{
+	for (int i = 0; i < 6; i++) {
+		uint32_t first = (uint32_t)rand_r(&w->seed) % PAGES, n = 1 + (uint32_t)rand_r(&w->seed) % 40;
+		order(&w->target, rand_r(&w->seed) % 4 ? 'w' : 'd', first, first + n > PAGES ? PAGES - first : n);
+	}
+}
+
+/* Pages that are in the store have the frozen process's bytes; returns how many of its memory are not there. */
+static unsigned compare(const struct world *w)
+{
+	static const uint8_t zero[PAGE];
+	uint8_t real[PAGE];
+	unsigned missing = 0;
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		uint64_t at = w->target.memory + (uint64_t)i * PAGE;
+		struct iovec local = { .iov_base = real, .iov_len = PAGE }, remote = { .iov_base = (void *)(uintptr_t)at, .iov_len = PAGE };
+		const void *page = NULL;
+		assert_int_equal(process_vm_readv(w->target.pid, &local, 1, &remote, 1, 0), PAGE);
+		enum fm_page_have have = fm_page_store_get(w->store, w->target.pid, at, &page);
+		if (have == FM_PAGE_NOT_HERE)
+			missing += memcmp(real, zero, PAGE) != 0;
+		/* what the process has discarded is never asked for: only pages that have content are */
+		else if (memcmp(real, zero, PAGE) != 0 && memcmp(real, have == FM_PAGE_ZERO ? zero : page, PAGE) != 0)
+			fail_msg("page %u is not the process's", i);
+	}
+	return missing;
+}
+
+static void freeze(const struct world *w)
+{
+	assert_int_equal(kill(w->target.pid, SIGSTOP), 0);
+	while (fm_proc_state(w->target.pid) != 'T')
+		fm_pause_ms(1);
+}
+
+static void run(struct world *w, unsigned rounds, uint64_t max_pages, struct fm_push_result *ret)
+{
+	struct fm_page_source_task t = task_of(w);
+
+	for (unsigned i = 0; i < rounds; i++) {
+		assert_ok(fm_push_round(w->push, &t, 1, -1, ret, &err));
+		change_some(w);
+	}
+	freeze(w);
+	assert_ok(fm_push_final(w->push, &t, 1, max_pages, -1, ret, &err));
+}
+
+static void test_rounds(void **state)
+{
+	struct fm_push_result r;
+	struct world w;
+
+	setup_world(&w, 1, 0, false);
+	run(&w, 4, UINT64_MAX, &r);
+	assert_int_equal(r.pages_left, 0);
+	assert_true(r.pages_changed > 0 && r.pages_changed < PAGES);
+	assert_int_equal(compare(&w), 0);
+	assert_int_equal(w.breaks, 0);
+	end_world(&w);
+}
+
+static void test_the_rest_is_left(void **state)
+{
+	struct fm_push_result r;
+	struct world w;
+
+	setup_world(&w, 2, 0, false);
+	run(&w, 2, 10, &r);
+	assert_int_equal(r.pages_left, r.pages_changed - 10);
+	assert_true(compare(&w) > 0);
+	end_world(&w);
+}
+
+static void test_a_link_that_breaks(void **state)
+{
+	unsigned breaks = 0;
+
+	for (unsigned seed = 1; seed <= 40; seed++) {
+		struct fm_push_result r;
+		struct world w;
+		setup_world(&w, seed, seed % 2 ? 3000000 : 40000, true);
+		run(&w, 3, seed % 3 ? UINT64_MAX : 20, &r);
+		unsigned missing = compare(&w);
+		assert_true(missing <= r.pages_left);
+		breaks += w.breaks;
+		end_world(&w);
+	}
+	assert_true(breaks > 40);
+}
+
+static void test_without_another_link(void **state)
+{
+	struct fm_push_result r;
+	struct world w;
+
+	setup_world(&w, 3, 1000, false);
+	struct fm_page_source_task t = task_of(&w);
+	w.link.damages = false;
+	err = FM_ERROR_INIT;
+	assert_int_equal(fm_push_round(w.push, &t, 1, -1, &r, &err), -1);
+	assert_true(err.code == FM_E_UNAVAILABLE || err.code == FM_E_DATA_LOSS);
+	end_world(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_the_rest_is_left),
+		cmocka_unit_test(test_a_link_that_breaks),
+		cmocka_unit_test(test_without_another_link),
+	};
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
