@@ -19,7 +19,7 @@
  *
  * Encoder: remembers for each page the hash of what was sent last (an unchanged page is not sent again: it is left out) and which contents the destination has (KNOWN), and keeps
  * the newest versions of pages that change again and again in a cache of fixed size (DELTA). Memory: about 40 bytes a page and the cache. The compression follows the link: plain while
- * the link takes bytes faster than the compressor makes them, lz4, then zstd level 1; fm_page_encoder_link tells it how fast the link was.
+ * compressing costs more than it saves, lz4, then zstd level 1; fm_page_encoder_link tells it how fast the link was.
  * A content is KNOWN only if the very same bytes were sent before in this migration: the encoder keeps no bytes to compare, and relies on XXH3-128 (accidental collision 2^-128; the seed is
  * fixed, so an application that makes two pages of its own collide harms only itself: it gets its own other page).
  *

@@ -4,6 +4,9 @@
  *
  * Making a chunk and sending the one before go on at the same time, so a byte costs the longer of the two. That is estimated for each method from the link's speed and from what the
  * method did to recent bodies; the methods that are not in use are tried now and then on a part of a body.
+ *
+ * A byte on the wire has a price besides: the link is not ours alone, and a switch behind it is often slower than what its first hop takes. So a compressor is used on a faster link than
+ * time alone would tell, as long as it is worth its while: not for random bytes, and not at ten times the price.
  */
 #include <lz4.h>
 #include <stdlib.h>
@@ -16,7 +19,9 @@
 #define PROBE_BYTES (64u << 10) /* long enough to be timed, short enough not to be felt */
 #define PACK_MIN    512u        /* a body below that is mostly hashes */
 #define LINK_MIN    (16u << 10) /* a transfer below that tells about latency, not about speed */
-#define WORTH       0.9         /* of the cost now: another method has to be that much better */
+#define BYTE_US     0.01        /* the price: as if 100 MB/s of the link were ours */
+#define SAME        0.98
+#define WORTH       0.9 /* of the cost now: another method has to be that much better */
 
 int fm_packer_init(struct fm_packer *p, int method, struct fm_error *err)
 {
@@ -72,7 +77,7 @@ static size_t compress(struct fm_packer *p, enum fm_chunk_method m, const uint8_
 static double cost(const struct fm_packer *p, enum fm_chunk_method m)
 {
 	double make = p->base_us + p->us[m], wire = p->ratio[m] / p->link;
-	return make > wire ? make : wire;
+	return (make > wire ? make : wire) + p->ratio[m] * BYTE_US;
 }
 
 static void probe(struct fm_packer *p, const uint8_t *body, size_t n)
@@ -86,8 +91,11 @@ static void probe(struct fm_packer *p, const uint8_t *body, size_t n)
 	for (enum fm_chunk_method m = FM_CHUNK_LZ4; m <= FM_CHUNK_ZSTD; m++)
 		if (cost(p, m) < cost(p, best))
 			best = m;
-	if (cost(p, best) < WORTH * cost(p, p->method) || (best < p->method && cost(p, best) <= cost(p, p->method)))
+	if (cost(p, best) < WORTH * cost(p, p->method))
 		p->method = best;
+	/* Of two that cost about the same the one that leaves the processor alone. */
+	while (p->method > FM_CHUNK_PLAIN && cost(p, p->method - 1) * SAME <= cost(p, p->method))
+		p->method--;
 }
 
 static void adapt(struct fm_packer *p, const uint8_t *body, size_t n)
