@@ -39,11 +39,16 @@ class Wire:
 
     def __init__(self, lab, source, destination):
         self.lab, self.source = lab, source
-        rules = f"table ip bench {{ counter out {{ }}\n chain c {{ type filter hook output priority 0; ip daddr {lab.address(destination)} counter name out }} }}\n"
+        rules = f"""
+            add table ip bench
+            add counter ip bench sent
+            add chain ip bench c {{ type filter hook output priority 0; }}
+            add rule ip bench c ip daddr {lab.address(destination)} counter name sent
+            """
         lab.run(source, ["nft", "-f", "-"], input=rules)
 
     def bytes(self):
-        words = self.lab.run(self.source, ["nft", "list", "counter", "ip", "bench", "out"]).stdout.split()
+        words = self.lab.run(self.source, ["nft", "list", "counter", "ip", "bench", "sent"]).stdout.split()
         return int(words[words.index("bytes") + 1])
 
 

@@ -9,6 +9,7 @@
 #include "sync/page-store.h"
 
 #define FM_STORE_PAGE      4096ull
+#define FM_STORE_CHUNK     512u /* slots whose memory is given back together */
 #define FM_STORE_BYTES_MAX (1ull << 40)
 
 /* What a name stands for */
@@ -23,6 +24,7 @@ struct fm_page_store {
 	bool sealed;
 	struct fm_names names;
 	struct fm_contents contents;
+	_Atomic uint16_t *live; /* by chunk of FM_STORE_CHUNK slots: how many are in use */
 	_Atomic uint64_t pages, zero_pages, unique_pages;
 };
 

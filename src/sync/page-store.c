@@ -5,6 +5,9 @@
  * Three tables: names (page -> slot), contents (hash -> slot, with counts of the names that have it) and the file of slots. A slot is written before a name
  * points to it. A page that is overwritten and has its content for itself is overwritten in place: what changes again and again makes no holes.
  *
+ * Memory goes back in chunks of 2 MiB, when all of a chunk's pages have been taken: each hole makes the kernel interrupt all processors that run threads of ours, which for single pages
+ * cost more than putting them into place.
+ *
  * The file grows with posix_fallocate: on a full tmpfs that is an error, where writing to a hole through the mapping would be SIGBUS.
  */
 #include "sync/page-store-internal.h"
@@ -45,6 +48,10 @@ int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret,
 	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = calloc(1, sizeof(*s));
 	if (!s)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
+	s->fd = -1;
+	s->live = calloc(max_bytes / FM_STORE_PAGE / FM_STORE_CHUNK + 1, sizeof(*s->live));
+	if (!s->live)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
 	s->max_bytes = max_bytes;
 	s->max_names = max_bytes / FM_STORE_PAGE * 4;
 	fm_names_init(&s->names, s->max_names);
@@ -67,6 +74,7 @@ void fm_page_store_free(struct fm_page_store *s)
 	if (s->base)
 		(void)munmap(s->base, s->max_bytes);
 	fm_closep(&s->fd);
+	free(s->live);
 	fm_names_done(&s->names);
 	fm_contents_done(&s->contents);
 	free(s);
@@ -107,12 +115,20 @@ static void count_filling(_Atomic uint64_t *what, int by)
 	atomic_store_explicit(what, atomic_load_explicit(what, memory_order_relaxed) + (uint64_t)(int64_t)by, memory_order_relaxed);
 }
 
+static void count_slot(struct fm_page_store *s, uint32_t slot, int by)
+{
+	_Atomic uint16_t *live = &s->live[slot / FM_STORE_CHUNK];
+
+	atomic_store_explicit(live, (uint16_t)(atomic_load_explicit(live, memory_order_relaxed) + by), memory_order_relaxed);
+	count_filling(&s->unique_pages, by);
+}
+
 static void give_up(struct fm_page_store *s, uint32_t value)
 {
 	if (value == FM_NAME_ZERO)
 		count_filling(&s->zero_pages, -1);
 	else if (value >= FM_NAME_SLOT && fm_contents_unref(&s->contents, value - FM_NAME_SLOT))
-		count_filling(&s->unique_pages, -1);
+		count_slot(s, value - FM_NAME_SLOT, -1);
 }
 
 /* value: its reference is taken already */
@@ -183,7 +199,7 @@ int fm_store_put_hashed(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, c
 			return -1;
 		memcpy(fm_store_slot(s, slot), page, FM_STORE_PAGE);
 		(void)fm_contents_add(&s->contents, h);
-		count_filling(&s->unique_pages, 1);
+		count_slot(s, slot, 1);
 	}
 	set_name(s, ref, slot + FM_NAME_SLOT);
 	return 0;
@@ -318,58 +334,51 @@ size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64
 	return n;
 }
 
-/* Pages given back, as runs of slots */
-struct holes {
+struct taking {
 	struct fm_page_store *s;
-	uint64_t start, n; /* slots */
 	uint64_t pages, zero_pages, unique_pages;
 };
 
-static void punch(struct holes *h)
+static void give_back(struct fm_page_store *s, uint32_t chunk)
 {
+	const off_t bytes = FM_STORE_CHUNK * FM_STORE_PAGE;
+
 	/* Memory that cannot be given back now goes with the file. */
-	if (h->n)
-		(void)fallocate(h->s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(h->start * FM_STORE_PAGE),
-		                (off_t)(h->n * FM_STORE_PAGE));
-	h->n = 0;
+	(void)fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)chunk * bytes, bytes);
 }
 
 static void take_one(void *ctx, struct fm_names_ref ref)
 {
-	struct holes *h = ctx;
-	uint32_t value = atomic_exchange_explicit(&h->s->names.leaves[ref.leaf].v[ref.i], FM_NAME_NONE, memory_order_relaxed);
+	struct taking *t = ctx;
+	uint32_t value = atomic_exchange_explicit(&t->s->names.leaves[ref.leaf].v[ref.i], FM_NAME_NONE, memory_order_relaxed);
 
 	/* Another thread may have been faster. */
 	if (value == FM_NAME_NONE)
 		return;
-	h->pages++;
+	t->pages++;
 	if (value == FM_NAME_ZERO) {
-		h->zero_pages++;
+		t->zero_pages++;
 		return;
 	}
 	uint32_t slot = value - FM_NAME_SLOT;
-	/* Whoever used the content under another name is done with it before the hole is made. */
-	if (atomic_fetch_sub_explicit(&h->s->contents.v[slot].refs, 1, memory_order_acq_rel) != 1)
+	/* Whoever used a content of the chunk, under whatever name, is done with it before the hole is made. */
+	if (atomic_fetch_sub_explicit(&t->s->contents.v[slot].refs, 1, memory_order_acq_rel) != 1)
 		return;
-	h->unique_pages++;
-	if (slot != h->start + h->n && slot + 1ull != h->start)
-		punch(h);
-	if (!h->n || slot < h->start)
-		h->start = slot;
-	h->n++;
+	t->unique_pages++;
+	if (atomic_fetch_sub_explicit(&t->s->live[slot / FM_STORE_CHUNK], 1, memory_order_acq_rel) == 1)
+		give_back(t->s, slot / FM_STORE_CHUNK);
 }
 
 void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages)
 {
-	struct holes h = { .s = s };
+	struct taking t = { .s = s };
 
 	if (!s->sealed)
 		return;
-	fm_names_each(&s->names, ns_pid, vaddr / FM_STORE_PAGE, n_pages, take_one, &h);
-	punch(&h);
-	count(&s->pages, -(int64_t)h.pages);
-	count(&s->zero_pages, -(int64_t)h.zero_pages);
-	count(&s->unique_pages, -(int64_t)h.unique_pages);
+	fm_names_each(&s->names, ns_pid, vaddr / FM_STORE_PAGE, n_pages, take_one, &t);
+	count(&s->pages, -(int64_t)t.pages);
+	count(&s->zero_pages, -(int64_t)t.zero_pages);
+	count(&s->unique_pages, -(int64_t)t.unique_pages);
 }
 
 void fm_page_store_stats(const struct fm_page_store *s, struct fm_page_store_stats *ret)

@@ -53,7 +53,7 @@ enum fm_page_have fm_page_store_get(const struct fm_page_store *s, pid_t ns_pid,
 size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have,
                              const void **ret_page);
 /*
- * The restored tree has these: memory is given back (holes in the file) as far as no other page has the same content. Any thread, while others get other pages. Sealed only. Nobody may
+ * The restored tree has these: memory is given back in chunks of 2 MiB, as far as no other page has a content of the chunk. Any thread, while others get other pages. Sealed only. Nobody may
  * still use what a get of one of these pages (or a run over them) returned: its bytes may become zeros. A get that comes after finds NOT_HERE; one at the same time either that or the
  * page, and with the page the same danger.
  */
