@@ -23,7 +23,8 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 
-#define HURRY_NICE (-15)
+#define HURRY_NICE   (-15)
+#define PATIENT_NICE 10
 
 #define PROC_FILE_MAX (64u << 10)
 /* "1234567 " for every process of the largest tree */
@@ -287,8 +288,10 @@ int fm_proc_wait_gone(const struct fm_proc_id *id, int timeout_ms, struct fm_err
 	return 0;
 }
 
-void fm_thread_hurry(bool on)
+void fm_thread_haste(enum fm_haste h)
 {
+	static const int nice[] = { [FM_HASTE_USUAL] = 0, [FM_HASTE_PATIENT] = PATIENT_NICE, [FM_HASTE_HURRIED] = HURRY_NICE };
+
 	/* Without the right to (a container, an unprivileged test) it is only slower. */
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), on ? HURRY_NICE : 0);
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), nice[h]);
 }

@@ -38,8 +38,11 @@ int fm_proc_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err);
  */
 int fm_proc_wait_gone(const struct fm_proc_id *id, int timeout_ms, struct fm_error *err);
 
-/* The calling thread before everything ordinary on this host (nice -15), or as usual again. For the few threads that work inside a freeze or that faulting tasks wait
- * for: a host that is being drained is a busy host. Threads and processes that the thread makes meanwhile inherit it. */
-void fm_thread_hurry(bool on);
+/*
+ * How the calling thread stands to everything ordinary on this host. Hurried (nice -15): the few threads that work inside a freeze or that faulting tasks wait for: a host that is being drained
+ * is a busy host. Patient (nice 10): work that only has to be done some time, next to an application that is not to feel it. Threads and processes that the thread makes meanwhile inherit it.
+ */
+enum fm_haste { FM_HASTE_USUAL, FM_HASTE_PATIENT, FM_HASTE_HURRIED };
+void fm_thread_haste(enum fm_haste h);
 
 #endif

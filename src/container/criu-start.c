@@ -87,7 +87,7 @@ struct plan {
 	int loader, program, libs, images, socket, null, log; /* -1: images only */
 	int ns[N_NAMESPACES];                                 /* -1: already in it */
 	int last_pid_file;                                    /* -1: nothing to write */
-	bool view;                                            /* what it sees of memory is filtered (criu-view.h) */
+	bool view, view_maps;                                 /* what it sees of memory is filtered (criu-view.h) */
 	pid_t avoid_pid;
 	int status_w, go_r;
 	char *const *argv, *const *env;
@@ -429,7 +429,7 @@ static void hand_over_view(const struct plan *p)
 	struct iovec byte = { .iov_base = "v", .iov_len = 1 };
 	struct msghdr m = { .msg_iov = &byte, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	int fd = fm_criu_view_install();
+	int fd = fm_criu_view_install(p->view_maps);
 
 	if (fd < 0)
 		fail(p, STEP_FILTER, 0);
@@ -731,6 +731,7 @@ int fm_criu_spawn(const char *prefix, const struct fm_criu_start_opts *o, struct
 	p.argv = (char *const *)argv;
 	p.env = (char *const *)env;
 	p.view = o && o->hide_memory;
+	p.view_maps = p.view && o->hide_maps;
 	if (prepare(prefix, o, proc_dir, &p, err) < 0 || fork_into(&p, status_r, o ? o->ns_pid : 0, deadline, &pid, err) < 0)
 		return -1;
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

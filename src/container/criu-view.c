@@ -2,7 +2,8 @@
 /*
  * criu-view.c - see criu-view.h.
  *
- * The filter looks at two numbers, "ioctl" and the request PAGEMAP_SCAN; every other system call of CRIU is as fast as ever. A notification carries CRIU's descriptor and a pointer into CRIU. The descriptor is
+ * The filter looks at numbers only: "ioctl" and the request PAGEMAP_SCAN, and, for trees with much memory, "openat" below a folder for reading, which is how CRIU opens smaps (and a
+ * hundred other files, 20 us each: that is why only there). Every other system call of CRIU is as fast as ever. A notification carries CRIU's descriptor and a pointer into CRIU. The descriptor is
  * duplicated (pidfd_getfd): it tells whose pagemap it is (its name), and for mappings that are not hidden the question is put to the kernel through it, with CRIU's own masks.
  * The addresses are CRIU's: it is trusted, and stopped in the call while we look.
  *
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -73,20 +75,27 @@ struct fm_criu_view {
 	int frozen_fd;        /* to be told; 0: nobody, or told */
 	struct process *processes;
 	size_t n_processes;
+	struct fm_smaps *smaps;  /* or NULL */
 	struct fm_error failure; /* first */
 };
 
 /* ---------------------------------------------------------------- the filter */
 
-int fm_criu_view_install(void)
+int fm_criu_view_install(bool maps)
 {
+	const uint32_t open_call = maps ? (uint32_t)__NR_openat : UINT32_MAX;
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 5),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 10),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_ioctl, 0, 3),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_ioctl, 0, 2),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)FM_PAGEMAP_SCAN, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)FM_PAGEMAP_SCAN, 5, 6),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, open_call, 0, 5),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)AT_FDCWD, 3, 0),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, O_RDONLY, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -303,8 +312,8 @@ static int copy(pid_t pid, bool to_criu, uint64_t addr, void *ours, size_t n)
 	return done == (ssize_t)n ? 0 : -1;
 }
 
-/* "…/123/pagemap": the number in CRIU's own pid namespace, or 0 (its own is "self" and is nobody of the tree) */
-static pid_t whose_pagemap(int fd)
+/* "…/123" with the given end: the number in CRIU's own pid namespace, or 0 (its own is "self" and is nobody of the tree) */
+static pid_t whose(int fd, const char *end)
 {
 	char path[48], name[256], *slash;
 	ssize_t n;
@@ -314,10 +323,10 @@ static pid_t whose_pagemap(int fd)
 	if (n <= 0)
 		return 0;
 	name[n] = '\0';
-	slash = strrchr(name, '/');
-	if (!slash || strcmp(slash, "/pagemap") != 0)
+	size_t length = strlen(end);
+	if ((size_t)n <= length || strcmp(name + n - length, end) != 0)
 		return 0;
-	*slash = '\0';
+	name[n - (ssize_t)length] = '\0';
 	slash = strrchr(name, '/');
 	return slash ? (pid_t)strtol(slash + 1, NULL, 10) : 0;
 }
@@ -332,7 +341,7 @@ static bool answer(struct fm_criu_view *v, const struct seccomp_data *call, long
 	    a.flags != 0 || a.max_pages != 0 || a.vec == 0)
 		return false;
 	_fm_close_ int pagemap = (int)syscall(SYS_pidfd_getfd, v->criu_pidfd, (int)call->args[0], 0);
-	pid_t ns_pid = pagemap >= 0 ? whose_pagemap(pagemap) : 0;
+	pid_t ns_pid = pagemap >= 0 ? whose(pagemap, "/pagemap") : 0;
 	*ret = -EIO;
 	if (ns_pid <= 0)
 		return false;
@@ -354,6 +363,33 @@ static bool answer(struct fm_criu_view *v, const struct seccomp_data *call, long
 	return true;
 }
 
+/* The file is what CRIU's call returns. */
+static bool hand_out(struct fm_criu_view *v, uint64_t id, const char *text)
+{
+	_fm_close_ int fd = memfd_create("smaps", MFD_CLOEXEC);
+	struct seccomp_notif_addfd a = { .id = id, .flags = SECCOMP_ADDFD_FLAG_SEND, .srcfd = (uint32_t)fd };
+
+	return fd >= 0 && fm_write_full(fd, text, strlen(text), NULL) == 0 && lseek(fd, 0, SEEK_SET) == 0 &&
+	       ioctl(v->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &a) >= 0;
+}
+
+/* Is it smaps of a process of the tree? true: answered. Whatever does not work out is the kernel's to answer. */
+static bool answer_open(struct fm_criu_view *v, uint64_t id, const struct seccomp_data *call)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	const struct process *p = NULL;
+	char name[6];
+
+	if (!v->smaps || copy(v->criu_pid, false, call->args[1], name, sizeof(name)) < 0 || memcmp(name, "smaps", sizeof(name)) != 0)
+		return false;
+	_fm_close_ int folder = (int)syscall(SYS_pidfd_getfd, v->criu_pidfd, (int)call->args[0], 0);
+	pid_t ns_pid = folder >= 0 ? whose(folder, "") : 0;
+	if (ns_pid <= 0 || find_process(v, ns_pid, &p, &e) < 0 || !p)
+		return false;
+	_fm_free_ char *text = fm_smaps_answer(v->smaps, p->host_pid);
+	return text && hand_out(v, id, text);
+}
+
 static void serve_one(struct fm_criu_view *v)
 {
 	struct fm_error err = FM_ERROR_INIT;
@@ -365,7 +401,11 @@ static void serve_one(struct fm_criu_view *v)
 	memset(v->response, 0, v->response_bytes);
 	v->response->id = v->request->id;
 	pthread_mutex_lock(&v->lock);
-	if (!answer(v, &v->request->data, &result, &err))
+	if (v->request->data.nr == __NR_openat && answer_open(v, v->request->id, &v->request->data)) {
+		pthread_mutex_unlock(&v->lock);
+		return;
+	}
+	if (v->request->data.nr != __NR_ioctl || !answer(v, &v->request->data, &result, &err))
 		v->response->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 	else if (result < 0)
 		v->response->error = (int)result;
@@ -382,7 +422,7 @@ static void *serve(void *arg)
 	struct fm_criu_view *v = arg;
 	struct pollfd fds[] = { { .fd = v->listener, .events = POLLIN }, { .fd = v->stop.fd, .events = POLLIN } };
 
-	fm_thread_hurry(true);
+	fm_thread_haste(FM_HASTE_HURRIED);
 	while (!fm_stop_requested(&v->stop)) {
 		if (poll(fds, FM_ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
 			break;
@@ -419,6 +459,7 @@ static void release(struct fm_criu_view *v)
 	for (size_t i = 0; i < v->n_processes; i++)
 		free(v->processes[i].mappings);
 	free(v->processes);
+	fm_smaps_free(v->smaps);
 	free(v->request);
 	free(v->response);
 	free(v->regions);
@@ -462,11 +503,13 @@ void fm_criu_view_free(struct fm_criu_view *v)
 	release(v);
 }
 
-void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd)
+void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd, struct fm_smaps *smaps)
 {
 	pthread_mutex_lock(&v->lock);
 	v->root = root;
 	v->frozen_fd = frozen_fd;
+	fm_smaps_free(v->smaps);
+	v->smaps = smaps;
 	pthread_mutex_unlock(&v->lock);
 }
 
@@ -568,4 +611,12 @@ int fm_criu_view_ranges(struct fm_criu_view *v, struct fm_lazy_range **ret, size
 	*ret = r.v;
 	*ret_n = r.n;
 	return 0;
+}
+
+int fm_criu_view_verify(struct fm_criu_view *v, struct fm_error *err)
+{
+	pthread_mutex_lock(&v->lock);
+	int rc = fm_smaps_verify(v->smaps, err);
+	pthread_mutex_unlock(&v->lock);
+	return rc;
 }

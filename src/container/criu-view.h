@@ -22,12 +22,13 @@
 #include <sys/types.h>
 
 #include "basic/error.h"
+#include "container/criu-smaps.h"
 #include "container/images.h"
 
 /* Can it be done on this kernel (seccomp user notification, PAGEMAP_SCAN)? */
 bool fm_criu_view_is_possible(void);
-/* In the child, before exec; async-signal-safe. The descriptor to hand to fm_criu_view_new, or -1 and errno. Needs CAP_SYS_ADMIN. */
-int fm_criu_view_install(void);
+/* In the child, before exec; async-signal-safe. maps: the opening of smaps as well (criu-smaps.h). The descriptor to hand to fm_criu_view_new, or -1 and errno. Needs CAP_SYS_ADMIN. */
+int fm_criu_view_install(bool maps);
 
 struct fm_criu_view;
 /* Takes the descriptor, also on failure. Until fm_criu_view_hide CRIU sees everything. */
@@ -35,9 +36,12 @@ int fm_criu_view_new(int listener_fd, pid_t criu_pid, struct fm_criu_view **ret,
 /* Ends the thread; later ioctls of CRIU fail. NULL-safe. */
 void fm_criu_view_free(struct fm_criu_view *v);
 /* From now on, for the tree at root (host pid). Looks at a process when CRIU first asks for it, which is when all are frozen: then frozen_fd (> 0, an eventfd, borrowed) is
- * written to. */
-void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd);
+ * written to. smaps: what is answered for it, or NULL; taken. */
+void fm_criu_view_hide(struct fm_criu_view *v, pid_t root, int frozen_fd, struct fm_smaps *smaps);
 /* While the tree is still frozen: the pages that exist in hidden mappings, sorted by (pid, vaddr); *ret malloc'ed. An error when CRIU could not be answered properly. */
 int fm_criu_view_ranges(struct fm_criu_view *v, struct fm_lazy_range **ret, size_t *ret_n, struct fm_error *err);
+
+/* Later, still frozen, CRIU may have let go: was everything true that was not the kernel's word? ABORTED: no. */
+int fm_criu_view_verify(struct fm_criu_view *v, struct fm_error *err);
 
 #endif

@@ -63,8 +63,10 @@ struct fm_criu {
 	enum criu_state state;
 	bool lazy_pages;           /* this kernel and CRIU can */
 	struct fm_criu_view *view; /* or NULL */
-	pid_t root;                /* restored, host pid; 0 before */
-	int inventory;             /* RESTORE_READY: our end of the pipe in place of inventory.img */
+	bool hide_maps;
+	struct fm_smaps *smaps; /* looked at before the fence, until dump_begin */
+	pid_t root;             /* restored, host pid; 0 before */
+	int inventory;          /* RESTORE_READY: our end of the pipe in place of inventory.img */
 	unsigned char buffer[MAX_MESSAGE_BYTES];
 };
 
@@ -414,6 +416,7 @@ static int start(const char *prefix, const struct fm_criu_start_opts *o, struct 
 	}
 	c->images_dirfd = FM_TAKE_FD(images);
 	c->inventory = -1;
+	c->hide_maps = o && o->hide_memory && o->hide_maps;
 	c->state = CRIU_NEW;
 	if (c->process.view_fd >= 0 && fm_criu_view_new(FM_TAKE_FD(c->process.view_fd), c->process.pid, &c->view, err) < 0) {
 		fm_criu_free(c);
@@ -477,6 +480,7 @@ void fm_criu_free(struct fm_criu *c)
 	if (c->images_dirfd >= 0)
 		fm_criu_remove_litter(c->images_dirfd);
 	fm_criu_view_free(c->view);
+	fm_smaps_free(c->smaps);
 	fm_closep(&c->images_dirfd);
 	fm_closep(&c->inventory);
 	fm_closep(&c->process.pidfd);
@@ -549,6 +553,15 @@ int fm_criu_dump_prepare(struct fm_criu *c, const struct fm_criu_dump_opts *o, s
 	return 0;
 }
 
+/* Without this CRIU asks the kernel, which only takes longer. */
+void fm_criu_dump_look(struct fm_criu *c, pid_t root)
+{
+	fm_smaps_free(c->smaps);
+	c->smaps = NULL;
+	if (c->hide_maps)
+		(void)fm_smaps_look(root, &c->smaps, NULL);
+}
+
 int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, struct fm_error *err)
 {
 	struct patience p = patience_ms(o->timeout_ms, o->cancel_fd);
@@ -558,7 +571,7 @@ int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, str
 		return -1;
 	dump_what(o, what);
 	if (o->hide > 0)
-		fm_criu_view_hide(c->view, o->hide, o->frozen_fd);
+		fm_criu_view_hide(c->view, o->hide, o->frozen_fd, FM_TAKE_PTR(c->smaps));
 	c->state = CRIU_DUMPING;
 	if (acknowledge(c, true, err) < 0) {
 		abandon(c);
@@ -572,6 +585,11 @@ int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, str
 	}
 	c->state = CRIU_DUMPED;
 	return 0;
+}
+
+int fm_criu_dump_verify(struct fm_criu *c, struct fm_error *err)
+{
+	return c->view ? fm_criu_view_verify(c->view, err) : 0;
 }
 
 int fm_criu_dump_end(struct fm_criu *c, int timeout_ms, struct fm_error *err)

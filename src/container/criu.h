@@ -56,6 +56,7 @@ struct fm_criu_start_opts {
 	pid_t avoid_pid;   /* >0: first set ns_last_pid so that CRIU's own pid is above this */
 	int images_dirfd;  /* borrowed; images and CRIU's work folder (log, lazy-pages.socket) */
 	bool hide_memory;  /* for a dump with opts.hide: under the filter of criu-view.h */
+	bool hide_maps;    /* and what the kernel would take long to say about mappings; worth it from 100 MB on */
 };
 /* Starts it and makes it load its kernel data (feature check, keep_open), so that the freeze pays nothing for that. */
 int fm_criu_start(const struct fm_criu_install *inst, const struct fm_criu_start_opts *o, struct fm_criu **ret, struct fm_error *err);
@@ -79,7 +80,11 @@ struct fm_criu_dump_opts {
 /* Optional, before the fence: everything that CRIU does before it stops the first task. Then dump_begin (with the same options)
  * only has to freeze and dump. The tree is not touched yet. */
 int fm_criu_dump_prepare(struct fm_criu *c, const struct fm_criu_dump_opts *o, struct fm_error *err);
+/* Optional, the last thing before the fence: started with hide_maps, what CRIU will ask about the mappings of the tree at this root (host pid). */
+void fm_criu_dump_look(struct fm_criu *c, pid_t root);
 int fm_criu_dump_begin(struct fm_criu *c, const struct fm_criu_dump_opts *o, struct fm_error *err);
+/* After dump_begin, while the tree is stopped (dump_end or not), before anything is made of the dump for good. ABORTED: it must not be used; the tree is as it was. */
+int fm_criu_dump_verify(struct fm_criu *c, struct fm_error *err);
 int fm_criu_dump_end(struct fm_criu *c, int timeout_ms, struct fm_error *err);
 
 struct fm_criu_restore_opts {

@@ -226,9 +226,9 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	if (receive_neighbours(m, buf, err) < 0 ||
 	    fm_stream_expect(m->control, FM_FRAME_RESTORE, &h, buf, FM_MAX_FRAME_BYTES, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
 		return fm_error_phase(err, "transfer");
-	fm_thread_hurry(true);
+	fm_thread_haste(FM_HASTE_HURRIED);
 	int rc = restore(m, buf, err);
-	fm_thread_hurry(false);
+	fm_thread_haste(FM_HASTE_USUAL);
 	return rc;
 }
 

@@ -25,6 +25,7 @@
 #define RECONNECT_PAUSE_MS  200
 #define WARM_PATIENCE_MS    30000 /* nobody waits yet, and the destination may be busy with its disk */
 #define FREEZE_PATIENCE_MS  5000  /* clients wait for a destination that fell silent: no longer than they would for a lost packet or two */
+#define HIDE_MAPS_MIN_BYTES (128ull << 20) /* the kernel needs 3 ms for its smaps; below that, intercepting CRIU costs as much */
 
 /* ---------------------------------------------------------------- prepare */
 
@@ -57,14 +58,28 @@ static int take_endpoint(struct fm_mover *m, struct fm_error *err)
 	return fm_endpoint_attach(m->endpoint, err);
 }
 
+static uint64_t memory_of(const struct fm_mover *m)
+{
+	_fm_free_ pid_t *tree = NULL;
+	uint64_t sum = 0, rss = 0;
+	size_t n = 0;
+	if (fm_proc_tree(fm_local_app_pid(&m->local), &tree, &n, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		if (fm_proc_rss_bytes(tree[i], &rss, NULL) == 0)
+			sum += rss;
+	return sum;
+}
+
 static int start_criu(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->local.nested)
 		return 0;
 	m->hide = m->lazy && fm_criu_view_is_possible();
-	struct fm_criu_start_opts o = {
-		.ns_pid = m->local.pid1, .join_cgroups = false, .images_dirfd = m->images_fd, .hide_memory = m->hide
-	};
+	struct fm_criu_start_opts o = { .ns_pid = m->local.pid1,
+		                        .images_dirfd = m->images_fd,
+		                        .hide_memory = m->hide,
+		                        .hide_maps = memory_of(m) >= HIDE_MAPS_MIN_BYTES };
 	struct fm_proc_id id;
 	if (fm_criu_start(&m->h->criu, &o, &m->criu, err) < 0)
 		return -1;
@@ -350,6 +365,25 @@ static int transfer(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *e
 	return 0;
 }
 
+/* Just before the fence, and after the tracker's last look, which changes flags of mappings. */
+static void look_at_mappings(struct fm_mover *m)
+{
+	if (m->local.nested)
+		fm_criu_dump_look(m->criu, m->root);
+}
+
+/* While the destination restores. */
+static int verify_dump(struct fm_mover *m, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+	if (!m->local.nested)
+		return 0;
+	if (fm_criu_dump_verify(m->criu, err) < 0)
+		return fm_error_phase(err, "dump");
+	fm_mover_phase(m, "verify-dump", fm_now_us() - t);
+	return 0;
+}
+
 /* While the destination restores, CRIU lets go of the tree here: it ends up in our SIGSTOP. */
 static int let_criu_go(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
@@ -423,13 +457,22 @@ static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 	return 0;
 }
 
+static int stop_here(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
+{
+	look_at_mappings(m);
+	fm_thread_haste(FM_HASTE_HURRIED);
+	if (fence(m, err) < 0)
+		return -1;
+	return dump(m, deadline_ms, err);
+}
+
 static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
 	fm_stream_set_patience(m->control, WARM_PATIENCE_MS);
 	if (fm_rounds_run(m, err) < 0 || warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 ||
-	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || fence(m, err) < 0 || dump(m, deadline_ms, err) < 0 ||
+	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || stop_here(m, deadline_ms, err) < 0 ||
 	    start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 ||
-	    await_restored(m, deadline_ms, err) < 0 || fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
+	    verify_dump(m, err) < 0 || await_restored(m, deadline_ms, err) < 0 || fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -442,9 +485,8 @@ static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *
 
 int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 {
-	fm_thread_hurry(true);
 	int rc = give_away(m, deadline_ms, err);
-	fm_thread_hurry(false);
+	fm_thread_haste(FM_HASTE_USUAL);
 	fm_rounds_end(m);
 	return rc;
 }

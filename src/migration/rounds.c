@@ -204,9 +204,10 @@ int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
 	if (!wanted(m))
 		return 0;
 	fm_mover_step(m, "rounds");
-	if (begin(m, &e) < 0 || run_rounds(m, &e) < 0)
-		return without(m, &e, err);
-	return 0;
+	fm_thread_haste(FM_HASTE_PATIENT);
+	int rc = begin(m, &e) < 0 || run_rounds(m, &e) < 0 ? -1 : 0;
+	fm_thread_haste(FM_HASTE_USUAL);
+	return rc < 0 ? without(m, &e, err) : 0;
 }
 
 /* Just before the fence: what changed while the files were looked at is not to be the freeze's work. */
@@ -229,7 +230,7 @@ static void *final_round(void *arg)
 	uint64_t max = r->rate_bytes_per_s / 1000 * FINAL_MS / FM_PAGE_BYTES;
 	struct pollfd fds[] = { { .fd = r->frozen_fd, .events = POLLIN }, { .fd = m->stop.fd, .events = POLLIN } };
 
-	fm_thread_hurry(true);
+	fm_thread_haste(FM_HASTE_HURRIED);
 	if (max < FINAL_PAGES_MIN)
 		max = FINAL_PAGES_MIN;
 	if (m->strategy == FM_STRATEGY_PRE_COPY)

@@ -286,7 +286,7 @@ static void *fault_thread(void *pager)
 	struct fm_pager *p = pager;
 	struct fm_error e = FM_ERROR_INIT;
 
-	fm_thread_hurry(true);
+	fm_thread_haste(FM_HASTE_HURRIED);
 	if (run(p, &e) < 0)
 		fatal(p, &e);
 	return NULL;

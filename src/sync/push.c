@@ -17,13 +17,15 @@
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/limits.h"
+#include "basic/proc.h"
 #include "sync/page-codec.h"
 #include "sync/stream-internal.h"
 
 #define SEND_MS     30000
 #define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
 #define SLICE_US    100000u
-#define BREAKS_MAX  8u /* in one round: a link that breaks more often than that is none */
+#define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one, somebody waits for it */
+#define BREAKS_MAX  8u           /* in one round: a link that breaks more often than that is none */
 
 struct fm_push {
 	struct fm_push_opts o;
@@ -106,7 +108,8 @@ static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, 
 
 	if (len == 0)
 		return 0;
-	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round, p->chunk, len, SEND_MS, err) < 0)
+	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round | (paced ? 0 : FROZEN), p->chunk, len, SEND_MS,
+	                   err) < 0)
 		return fm_stream_explain(p->o.stream, err);
 	fm_page_encoder_link(p->encoder, len, fm_now_us() - t);
 	p->result.payload_bytes += len;
@@ -303,11 +306,15 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 {
 	struct fm_frame_header h;
 	struct fm_page_store_stats st;
+	bool hurried = false;
 
 	for (;;) {
 		if (fm_stream_recv(s, &h, buf, FM_MAX_FRAME_BYTES, -1, cancel_fd, err) < 0)
 			return -1;
 		if (h.type == FM_FRAME_PAGES_PUSH) {
+			if ((h.b & FROZEN) && !hurried)
+				fm_thread_haste(FM_HASTE_HURRIED);
+			hurried = hurried || (h.b & FROZEN);
 			if (h.a == 0 || h.a > INT32_MAX)
 				return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were sent", (unsigned long long)h.a);
 			/* Sealed: only our answer to the last round was lost, and the tree is frozen: the same comes again. */

@@ -46,9 +46,10 @@ enum fm_frame {
 	FM_FRAME_PAGES_GONE = 42, /* payload: u32 n_pages: not mapped at the source (zero or never there) */
 	FM_FRAME_PAGES_DONE = 43, /* destination: no more requests */
 	/* push stream: see push.h */
-	FM_FRAME_PAGES_PUSH = 44, /* source: a: pid in the tree's namespace, b: round; payload: a chunk (page-codec.h) */
-	FM_FRAME_ROUND_END = 45,  /* source: a: round, b: 1 = the last one, the tree is frozen */
-	FM_FRAME_ROUND_OK = 46,   /* destination: a: round; all of it is in the store */
+	FM_FRAME_PAGES_PUSH =
+	        44, /* source: a: pid in the tree's namespace, b: round, bit 63: the last one, the tree is frozen; payload: a chunk (page-codec.h) */
+	FM_FRAME_ROUND_END = 45, /* source: a: round, b: 1 = the last one, the tree is frozen */
+	FM_FRAME_ROUND_OK = 46,  /* destination: a: round; all of it is in the store */
 	_FM_FRAME_MAX
 };
 #define FM_PAGE_BYTES            4096u /* a page of the protocol, whatever the host's */
