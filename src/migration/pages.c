@@ -104,7 +104,7 @@ int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error 
 	if (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY)
 		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
 	else if (!m->store)
-		rc = fm_page_store_new(m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, &m->store, err);
+		rc = fm_page_store_new(FM_MOVER_IMAGES_MAX_BYTES, &m->store, err);
 	if (rc < 0) {
 		fm_stream_free(s);
 		return -1;

@@ -16,10 +16,10 @@
 enum { FM_NAME_NONE = 0, FM_NAME_ZERO = 1, FM_NAME_SLOT = 2 /* + number of the slot */ };
 
 struct fm_page_store {
-	int fd;
-	uint8_t *base;      /* max_bytes of address space, so that pointers never move */
+	uint8_t *area, *base; /* address space for max_bytes, so that pointers never move; base: aligned to a chunk */
+	size_t area_bytes;
 	uint64_t max_bytes; /* multiple of a page */
-	uint64_t mapped;    /* of it are file */
+	uint64_t backed;    /* of it have memory, or had: those of all chunks that were ever used */
 	uint64_t max_names;
 	bool sealed;
 	struct fm_names names;

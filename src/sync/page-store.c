@@ -2,25 +2,21 @@
 /*
  * page-store.c - see page-store.h.
  *
- * Three tables: names (page -> slot), contents (hash -> slot, with counts of the names that have it) and the file of slots. A slot is written before a name
- * points to it. A page that is overwritten and has its content for itself is overwritten in place: what changes again and again makes no holes.
+ * Three tables: names (page -> slot), contents (hash -> slot, with counts of the names that have it) and the slots. A slot is written before a name points to it. A page that is overwritten
+ * and has its content for itself is overwritten in place: what changes again and again makes no holes.
  *
- * Memory goes back in chunks of 2 MiB, when all of a chunk's pages have been taken: each hole makes the kernel interrupt all processors that run threads of ours, which for single pages
- * cost more than putting them into place.
- *
- * The file grows with posix_fallocate: on a full tmpfs that is an error, where writing to a hole through the mapping would be SIGBUS.
+ * Slots are anonymous memory in huge pages where there are any: on virtual machines the first touch of each page can cost more than its copy. It is made chunk by chunk with
+ * MADV_POPULATE_WRITE, which tells when there is none left, and given back in chunks, when all of a chunk's pages have been taken: to give back single pages would make the kernel interrupt
+ * all processors that run threads of ours, each time. No child of this process inherits it, and it is in no core dump.
  */
 #include "sync/page-store-internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <xxhash.h>
 
-#define STEP_MIN (1ull << 20)
-#define STEP_MAX (16ull << 20) /* a few milliseconds of clearing memory at a time */
+#define CHUNK_BYTES (FM_STORE_CHUNK * FM_STORE_PAGE)
 
 static const uint64_t zero_page[FM_STORE_PAGE / 8];
 
@@ -39,7 +35,7 @@ bool fm_page_is_zero(const void *page)
 	return !first && memcmp(page, zero_page, FM_STORE_PAGE) == 0;
 }
 
-int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
+int fm_page_store_new(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err)
 {
 	max_bytes -= max_bytes % FM_STORE_PAGE;
 	if (!max_bytes || max_bytes > FM_STORE_BYTES_MAX)
@@ -48,7 +44,6 @@ int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret,
 	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *s = calloc(1, sizeof(*s));
 	if (!s)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
-	s->fd = -1;
 	s->live = calloc(max_bytes / FM_STORE_PAGE / FM_STORE_CHUNK + 1, sizeof(*s->live));
 	if (!s->live)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
@@ -56,13 +51,16 @@ int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret,
 	s->max_names = max_bytes / FM_STORE_PAGE * 4;
 	fm_names_init(&s->names, s->max_names);
 	fm_contents_init(&s->contents, (uint32_t)(max_bytes / FM_STORE_PAGE));
-	s->fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_EXCL | O_CLOEXEC, 0600);
-	if (s->fd < 0)
-		return fm_error_errno(err, errno, "cannot create a file for pages");
-	void *p = mmap(NULL, max_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/* One chunk more than is used, to begin at a multiple of one. */
+	uint8_t *p = mmap(NULL, max_bytes + 2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return fm_error_errno(err, errno, "cannot reserve %llu bytes of address space for pages", (unsigned long long)max_bytes);
-	s->base = p;
+	s->area = p;
+	s->area_bytes = max_bytes + 2 * CHUNK_BYTES;
+	s->base = p + (CHUNK_BYTES - (uintptr_t)p % CHUNK_BYTES) % CHUNK_BYTES;
+	(void)madvise(p, s->area_bytes, MADV_HUGEPAGE);
+	(void)madvise(p, s->area_bytes, MADV_DONTFORK);
+	(void)madvise(p, s->area_bytes, MADV_DONTDUMP);
 	*ret = FM_TAKE_PTR(s);
 	return 0;
 }
@@ -71,37 +69,23 @@ void fm_page_store_free(struct fm_page_store *s)
 {
 	if (!s)
 		return;
-	if (s->base)
-		(void)munmap(s->base, s->max_bytes);
-	fm_closep(&s->fd);
+	if (s->area)
+		(void)munmap(s->area, s->area_bytes);
 	free(s->live);
 	fm_names_done(&s->names);
 	fm_contents_done(&s->contents);
 	free(s);
 }
 
-/* Bytes up to `end` of the file into their place. Populated while the pages come: a fault for each of them would cost more than the copy. */
-static int map_to(struct fm_page_store *s, uint64_t end, struct fm_error *err)
-{
-	if (mmap(s->base + s->mapped, end - s->mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, s->fd,
-	         (off_t)s->mapped) == MAP_FAILED)
-		return fm_error_errno(err, errno, "cannot map a file of pages");
-	s->mapped = end;
-	return 0;
-}
-
-/* File behind this slot */
+/* Memory behind this slot. Kernels before 5.14 have no MADV_POPULATE_WRITE: then it comes with the first touch. */
 static int back_slot(struct fm_page_store *s, uint32_t slot, struct fm_error *err)
 {
-	if ((uint64_t)slot * FM_STORE_PAGE < s->mapped)
+	if ((uint64_t)slot * FM_STORE_PAGE < s->backed)
 		return 0;
-	uint64_t step = s->mapped < STEP_MIN ? STEP_MIN : s->mapped > STEP_MAX ? STEP_MAX : s->mapped;
-	if (step > s->max_bytes - s->mapped)
-		step = s->max_bytes - s->mapped;
-	int e = posix_fallocate(s->fd, (off_t)s->mapped, (off_t)step);
-	if (e)
-		return fm_error_errno(err, e, "cannot enlarge a file of pages by %llu bytes", (unsigned long long)step);
-	return map_to(s, s->mapped + step, err);
+	if (madvise(s->base + s->backed, CHUNK_BYTES, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
+		return fm_error_errno(err, errno, "no memory for pages after %llu bytes", (unsigned long long)s->backed);
+	s->backed += CHUNK_BYTES;
+	return 0;
 }
 
 static void count(_Atomic uint64_t *what, int64_t by)
@@ -341,10 +325,7 @@ struct taking {
 
 static void give_back(struct fm_page_store *s, uint32_t chunk)
 {
-	const off_t bytes = FM_STORE_CHUNK * FM_STORE_PAGE;
-
-	/* Memory that cannot be given back now goes with the file. */
-	(void)fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)chunk * bytes, bytes);
+	(void)madvise(s->base + (size_t)chunk * CHUNK_BYTES, CHUNK_BYTES, MADV_DONTNEED);
 }
 
 static void take_one(void *ctx, struct fm_names_ref ref)

@@ -3,8 +3,8 @@
  * page-store.h - the destination's copy of a tree's pages while it still runs at the source: the only full copy outside of the tree.
  *
  * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
- * by (process id in the tree's namespace, address). Data lies in a file without a name in the migration's own tmpfs, mapped here: nobody else can open it, and nothing of it is left after a
- * crash. Nothing has to be: the frozen source still has everything until the destination says that it does.
+ * by (process id in the tree's namespace, address). All of it is memory of this process: nothing is left after a crash, and nothing has to be, because the frozen source still has everything
+ * until the destination says that it does.
  *
  * Two ages. Filling: put, drop, from one thread. Sealed (fm_page_store_seal, when the source has frozen and everything has come): get from any thread, without a lock, pointers stay
  * valid until the store is freed or the page is given back by fm_page_store_taken. There is no way back from sealed to filling.
@@ -30,8 +30,7 @@ struct fm_page_hash fm_page_hash(const void *page);
 bool fm_page_is_zero(const void *page);
 
 struct fm_page_store;
-/* dirfd: where the file lies; borrowed for the call. */
-int fm_page_store_new(int dirfd, uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
+int fm_page_store_new(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
 void fm_page_store_free(struct fm_page_store *s); /* NULL-safe */
 
 /* vaddr: multiple of 4096. An older content of the page is given up. */

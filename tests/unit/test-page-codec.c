@@ -26,8 +26,6 @@
 #define PAGES     300u /* of each */
 
 struct world {
-	char dir[64];
-	int dirfd;
 	struct fm_page_store *store;
 	struct fm_page_encoder *enc;
 	struct fm_page_decoder *dec;
@@ -43,10 +41,7 @@ static struct world *world_new(uint64_t cache, int compress)
 	struct fm_page_encoder_opts o = { .delta_cache_bytes = cache, .compress = compress };
 	struct fm_error e = FM_ERROR_INIT;
 
-	strcpy(w->dir, "/dev/shm/fm-codec-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->dirfd = open(w->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fm_page_store_new(w->dirfd, 8 * MIB, &w->store, &e) < 0 || fm_page_encoder_new(&o, &w->enc, &e) < 0 ||
+	if (fm_page_store_new(8 * MIB, &w->store, &e) < 0 || fm_page_encoder_new(&o, &w->enc, &e) < 0 ||
 	    fm_page_decoder_new(w->store, &w->dec, &e) < 0)
 		fail_msg("%s", e.message);
 	for (int i = 0; i < PROCESSES; i++)
@@ -61,8 +56,6 @@ static void world_free(struct world *w)
 	fm_page_store_free(w->store);
 	for (int i = 0; i < PROCESSES; i++)
 		free(w->memory[i]);
-	close(w->dirfd);
-	(void)fm_remove_tree(w->dir, NULL);
 	free(w);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test-page-store.c - the page store: against a model, its limits, sealing, and holes. */
-#include <fcntl.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,8 +24,6 @@
 #define MIB  (1ull << 20)
 
 struct fixture {
-	char dir[64];
-	int dirfd;
 	struct fm_page_store *s;
 };
 
@@ -32,11 +31,6 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	/* tmpfs, as in a migration */
-	strcpy(f->dir, "/dev/shm/fm-store-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(f->dirfd >= 0);
 	*state = f;
 	return 0;
 }
@@ -46,8 +40,6 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 
 	fm_page_store_free(f->s);
-	close(f->dirfd);
-	(void)fm_remove_tree(f->dir, NULL);
 	free(f);
 	return 0;
 }
@@ -56,7 +48,7 @@ static void create(struct fixture *f, uint64_t max_bytes)
 {
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_page_store_new(f->dirfd, max_bytes, &f->s, &e) < 0)
+	if (fm_page_store_new(max_bytes, &f->s, &e) < 0)
 		fail_msg("%s", e.message);
 }
 
@@ -258,8 +250,8 @@ static void test_limits(void **state)
 	struct fixture *f = *state;
 	struct fm_error e = FM_ERROR_INIT;
 
-	assert_int_equal(fm_page_store_new(f->dirfd, 100, &f->s, &e), -1);
-	assert_int_equal(fm_page_store_new(f->dirfd, UINT64_MAX, &f->s, &e), -1);
+	assert_int_equal(fm_page_store_new(100, &f->s, &e), -1);
+	assert_int_equal(fm_page_store_new(UINT64_MAX, &f->s, &e), -1);
 	create(f, 8 * PAGE + 5);
 	for (uint64_t i = 0; i < 8; i++)
 		put(f, 1, i, 1 + i);
@@ -338,12 +330,18 @@ static void test_runs(void **state)
 	assert_int_equal(fm_page_store_get_run(f->s, 1, BASE, 0, &have, &p), 0);
 }
 
-static uint64_t disk_bytes(const struct fixture *f)
+/* Memory that the kernel has given for the slots */
+static uint64_t resident_bytes(const struct fixture *f)
 {
-	struct stat sb;
+	size_t n = f->s->backed / PAGE;
+	unsigned char *there = malloc(n);
+	uint64_t pages = 0;
 
-	assert_int_equal(fstat(f->s->fd, &sb), 0);
-	return (uint64_t)sb.st_blocks * 512;
+	assert_int_equal(mincore(f->s->base, f->s->backed, there), 0);
+	for (size_t i = 0; i < n; i++)
+		pages += there[i] & 1;
+	free(there);
+	return pages * PAGE;
 }
 
 static void test_taken_gives_memory_back(void **state)
@@ -357,9 +355,9 @@ static void test_taken_gives_memory_back(void **state)
 	put(f, 2, 0, 11); /* shared with page 10 */
 	put(f, 1, n, 0);
 	seal(f);
-	uint64_t before = disk_bytes(f);
+	uint64_t before = resident_bytes(f);
 	fm_page_store_taken(f->s, 1, BASE, chunk);
-	assert_int_equal(before - disk_bytes(f), 0);
+	assert_int_equal(before - resident_bytes(f), 0);
 	expect_none(f, 1, 0);
 	expect_none(f, 1, 10);
 	expect(f, 2, 0, 11);
@@ -367,14 +365,14 @@ static void test_taken_gives_memory_back(void **state)
 	fm_page_store_taken(f->s, 1, BASE, chunk); /* twice is once */
 	assert_int_equal(bytes_of(f), (chunk + 1) * PAGE);
 	fm_page_store_taken(f->s, 2, 0, UINT64_MAX);
-	assert_int_equal(before - disk_bytes(f), chunk * PAGE);
+	assert_int_equal(before - resident_bytes(f), chunk * PAGE);
 	assert_int_equal(bytes_of(f), chunk * PAGE);
 
 	for (uint64_t i = chunk; i < n; i++)
 		expect(f, 1, i, 1 + i);
 	expect(f, 1, n, 0);
 	fm_page_store_taken(f->s, 1, 0, UINT64_MAX);
-	assert_int_equal(before - disk_bytes(f), n * PAGE);
+	assert_int_equal(before - resident_bytes(f), n * PAGE);
 	assert_int_equal(bytes_of(f), 0);
 	expect_none(f, 1, n);
 }
@@ -425,13 +423,21 @@ static void test_threads_take(void **state)
 	assert_int_equal(bytes_of(f), 0);
 }
 
-static void test_leaves_no_file(void **state)
+/* A child has none of it, and goes on without. */
+static void test_is_not_inherited(void **state)
 {
 	struct fixture *f = *state;
+	int status;
 
 	create(f, MIB);
 	put(f, 1, 0, 1);
-	assert_int_equal(rmdir(f->dir), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		unsigned char there;
+		_exit(mincore(f->s->base, PAGE, &there) < 0 && errno == ENOMEM ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 	expect(f, 1, 0, 1);
 }
 
@@ -447,7 +453,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_taken_gives_memory_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads_take, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_leaves_no_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_is_not_inherited, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
