@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps criu demo check e2e-scenarios soak chaos bench format install clean help
+.PHONY: all build deps test-deps criu demo check e2e-scenarios soak chaos bench bench-quick bench-phases format install clean help
 
 all: build
 
@@ -44,7 +44,13 @@ soak: test-deps criu build ## N migrations back and forth (N=50)
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
 
-bench: test-deps criu build ## downtime by size of memory, phase by phase
+bench: test-deps criu build ## our strategies next to stock runc and CRIU: sizes, loads, links (hours); BENCH="--mb 512 ..." picks
+	@BUILD=$(BUILD) bench/compare.py $(BENCH)
+
+bench-quick: test-deps criu build ## the same for 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)
+	@BUILD=$(BUILD) bench/compare.py --quick
+
+bench-phases: test-deps criu build ## our downtime by size of memory, phase by phase
 	@BUILD=$(BUILD) bench/switchover.py
 
 format: ## clang-format all sources

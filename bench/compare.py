@@ -20,6 +20,7 @@ Compare figures of one run only: a machine's speed drifts.
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
@@ -142,6 +143,7 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and cleans up
     results = []
     for megabytes in arguments.mb:
         for write_percent in arguments.writes:

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import threading
+import time
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 SAMPLE_S = 0.02
+STEP_S_MAX = 60
 
 
 def _stat(pid):
@@ -80,11 +82,23 @@ class PeakMemory:
         return self.peak - self.before
 
 
-def run(argv, **options):
-    """Runs a command; returns its CPU seconds, those of the children it has waited for included."""
-    process = subprocess.Popen(argv, **options)
-    _, status, usage = os.wait4(process.pid, 0)
+def wait(process, argv, seconds_max=STEP_S_MAX):
+    """The CPU seconds of a command that must succeed, those of the children it has waited for included."""
+    deadline = time.monotonic() + seconds_max
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise RuntimeError(f"{' '.join(argv)}: not within {seconds_max} s")
+        time.sleep(0.001)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: exit {process.returncode}")
     return usage.ru_utime + usage.ru_stime
+
+
+def run(argv, **options):
+    return wait(subprocess.Popen(argv, **options), argv)

@@ -16,6 +16,8 @@ import meter
 MAC = "02:77:00:00:00:64"
 PREFIX = "/opt/fleximigrate/criu"
 PORT = 27100
+# A lazy dump keeps all pages in pipes; without CAP_SYS_RESOURCE it may keep 64 MB, in pipes of 1 MB. These limits are lifted for stock CRIU as long as a bench runs.
+PIPE_LIMITS = {"/proc/sys/fs/pipe-user-pages-soft": "0", "/proc/sys/fs/pipe-max-size": str(1 << 28)}
 SEND = ["python3", "-c", """
 import os, socket, subprocess, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
@@ -29,6 +31,17 @@ with socket.create_server((sys.argv[1], int(sys.argv[2]))) as l:
     with s:
         sys.exit(subprocess.call(["tar", "-C", sys.argv[3], "-xf", "-"], stdin=s.fileno()))
 """]
+
+
+def _read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def _write_all(values):
+    for path, value in values.items():
+        with open(path, "w", encoding="ascii") as file:
+            file.write(value)
 
 
 def _announce(netns, address):
@@ -51,7 +64,12 @@ class Runc:
         self.lab, self.name, self.address = lab, name, address
         self.dir = tempfile.mkdtemp(prefix=f"fleximigrate-{lab.name}-stock-", dir="/dev/shm")
         self.environment = dict(os.environ, PATH=f"{PREFIX}:{os.environ['PATH']}:/usr/sbin:/sbin")
-        self.bundles, self.netns, self.place, self.cpu = {}, {}, None, {}
+        self.bundles, self.netns, self.place, self.cpu = {}, {}, None, {"src": 0.0, "dst": 0.0}
+        self.pipe_limits = {path: _read(path) for path in PIPE_LIMITS}
+        _write_all(PIPE_LIMITS)
+        # Pipes are what a container engine gives a container, and what CRIU can hand on. Redis says less than one holds.
+        self.pipes = [*os.pipe(), *os.pipe()]
+        self.stdio = {"stdin": self.pipes[0], "stdout": self.pipes[3], "stderr": self.pipes[3]}
         for host in ("src", "dst"):
             self.netns[host] = f"{lab.name}-c{host}"
             self._make_netns(host)
@@ -80,30 +98,37 @@ class Runc:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)
 
+    def _run(self, host, argv, folder, **stdio):
+        """A step on a host; when it fails, with what CRIU said."""
+        try:
+            self.cpu[host] += meter.run(argv, env=self.environment, **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **stdio})
+        except RuntimeError as error:
+            said = []
+            for name in ("dump.log", "restore.log", "lazy-pages.log"):
+                path = os.path.join(folder, name)
+                if os.path.exists(path):
+                    with open(path, encoding="utf-8", errors="replace") as file:
+                        said += [line for line in file if "Error" in line]
+            raise RuntimeError(f"{error}\n{''.join(said[-8:])}") from error
+
     def _runc(self, host, *words):
         return ["runc", "--root", os.path.join(self.dir, f"runc-{host}"), *words]
 
     def start(self):
         self._ip("-netns", self.netns["src"], "link", "set", "eth0", "up")
-        with open(os.path.join(self.dir, "log"), "wb") as log:
-            meter.run(self._runc("src", "run", "--detach", "--bundle", self.bundles["src"], self.name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+        self._run("src", self._runc("src", "run", "--detach", "--bundle", self.bundles["src"], self.name), self.dir, **self.stdio)
         self.place = "src"
 
     def _send(self, source, destination, path_from, path_to):
         with self.lab.popen(destination, [*RECEIVE, self.lab.address(destination), str(PORT), path_to], stdout=subprocess.PIPE) as receiver:
             receiver.stdout.readline()
             self.cpu[source] += meter.run(self.lab._enter(source, [*SEND, self.lab.address(destination), str(PORT), path_from]))
-            _, status, usage = os.wait4(receiver.pid, 0)
-            receiver.returncode = os.waitstatus_to_exitcode(status)
-            self.cpu[destination] += usage.ru_utime + usage.ru_stime
-            if receiver.returncode != 0:
-                raise RuntimeError("the images did not arrive")
+            self.cpu[destination] += meter.wait(receiver, ["receiving images"])
 
     def _restore(self, host, images, *options):
         self._ip("-netns", self.netns[host], "link", "set", "eth0", "up")
-        self.cpu[host] += meter.run(self.lab._enter(host, self._runc(host, "restore", "--detach", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "ignore", "--image-path", images,
-                                                                     "--work-path", images, "--bundle", self.bundles[host], *options, self.name)),
-                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+        self._run(host, self.lab._enter(host, self._runc(host, "restore", "--detach", "--tcp-established", "--file-locks", "--image-path", images,
+                                                         "--work-path", images, "--bundle", self.bundles[host], *options, self.name)), images, **self.stdio)
         _announce(self.netns[host], self.address)
         self.place = host
 
@@ -113,7 +138,7 @@ class Runc:
         subprocess.run(["nsenter", f"--net=/run/netns/{self.netns[host]}", "--", "iptables-restore"], input="*filter\nCOMMIT\n", text=True, check=True)
 
     def _checkpoint(self, source, images, *options):
-        return self.lab._enter(source, self._runc(source, "checkpoint", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "ignore", "--image-path", images, "--work-path", images, *options,
+        return self.lab._enter(source, self._runc(source, "checkpoint", "--tcp-established", "--file-locks", "--image-path", images, "--work-path", images, *options,
                                                   self.name))
 
     def _folders(self, *names):
@@ -127,7 +152,7 @@ class Runc:
         source, destination = self.place, "dst" if self.place == "src" else "src"
         self.cpu = {source: 0.0, destination: 0.0}
         here, there = self._folders("images-here", "images-there")
-        self.cpu[source] += meter.run(self._checkpoint(source, here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+        self._run(source, self._checkpoint(source, here), here)
         self._send(source, destination, here, there)
         self._restore(destination, there)
         self._open_netns(source)
@@ -146,23 +171,23 @@ class Runc:
                 raise RuntimeError("the lazy checkpoint failed")
         self._send(source, destination, here, there)
         pages = self.lab.popen(destination, [os.path.join(PREFIX, "criu"), "lazy-pages", "--images-dir", there, "--work-dir", there, "--page-server", "--address", self.lab.address(source),
-                                             "--port", str(PORT + 1)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                             "--port", str(PORT + 1), "-v1", "-o", "lazy-pages.log"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not os.path.exists(os.path.join(there, "lazy-pages.socket")):
             if pages.poll() is not None:
                 raise RuntimeError("criu lazy-pages ended")
             time.sleep(0.001)
         self._restore(destination, there, "--lazy-pages")
         for process, host in ((pages, destination), (dump, source)):
-            _, code, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(code)
-            self.cpu[host] += usage.ru_utime + usage.ru_stime
-            if process.returncode != 0:
-                raise RuntimeError(f"a lazy migration ended with {process.returncode}")
+            self.cpu[host] += meter.wait(process, ["the transfer of lazy pages"])
         self._open_netns(source)
         self._folders("images-here", "images-there")
 
     def end(self):
+        _write_all(self.pipe_limits)
         for host in ("src", "dst"):
             subprocess.run(self._runc(host, "delete", "--force", self.name), capture_output=True, check=False)
             subprocess.run(["ip", "netns", "delete", self.netns[host]], capture_output=True, check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
+        for fd in self.pipes:
+            os.close(fd)
