@@ -75,8 +75,12 @@ static void *receive_push(void *arg)
 	fm_thread_haste(FM_HASTE_PATIENT);
 	if (fm_push_receive(m->push, m->store, m->stop.fd, &m->pushed, &e) == 0)
 		atomic_store(&m->store_ready, true);
-	else if (e.code != FM_E_CANCELLED) /* the source starts again, or does without */
+	else if (
+	        e.code !=
+	        FM_E_CANCELLED) { /* the source starts again, or does without; it may be busy sending, so it is not to wait for us to read */
+		fm_stream_shutdown(m->push);
 		fm_mover_note(m, "the stream of pages before the freeze has ended: %s", e.message);
+	}
 	return NULL;
 }
 

@@ -133,6 +133,12 @@ static int reconnect(void *userdata, const struct fm_error *why, struct fm_strea
 	return replace_stream(m, *ret, err);
 }
 
+static bool damage(void *userdata)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	return fm_mover_fault(userdata, "stream-corrupt", &e) < 0;
+}
+
 static int begin(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_rounds *r = calloc(1, sizeof(*r));
@@ -149,6 +155,7 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	struct fm_push_opts o = { .stream = r->stream,
 		                  .reconnect = reconnect,
+		                  .damage = damage,
 		                  .userdata = m,
 		                  .backend = FM_TRACKER_AUTO,
 		                  .bandwidth_bytes_per_s = m->limits.bandwidth_bytes_per_s,

@@ -108,6 +108,8 @@ static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, 
 
 	if (len == 0)
 		return 0;
+	if (p->o.damage && p->o.damage(p->o.userdata))
+		fm_stream_damage_next(p->o.stream);
 	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round | (paced ? 0 : FROZEN), p->chunk, len, SEND_MS,
 	                   err) < 0)
 		return fm_stream_explain(p->o.stream, err);

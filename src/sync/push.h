@@ -8,7 +8,8 @@
  * destination is worth nothing; the source still has every page, so a post-copy can go on without it.
  *
  * Destination: fm_push_receive until the final round; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
- * has: the last round has replaced or dropped all that changed. After UNAVAILABLE or DATA_LOSS it may be called again with the source's next stream and the same store.
+ * has: the last round has replaced or dropped all that changed. After UNAVAILABLE or DATA_LOSS it may be called again with the source's next stream and the same store (the
+ * old one is to be shut down: the source may be busy sending).
  *
  * One thread each.
  */
@@ -24,6 +25,7 @@ struct fm_push_opts {
 	struct fm_stream *stream; /* borrowed */
 	/* The stream has broken (why): another one, borrowed as well, or -1. NULL: never. */
 	int (*reconnect)(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err);
+	bool (*damage)(void *userdata); /* tests: shall the next chunk arrive damaged? May be NULL */
 	void *userdata;
 	enum fm_tracker_backend backend;
 	uint64_t bandwidth_bytes_per_s; /* 0: no limit; of payloads, kept over tenths of a second; not in the final round */

@@ -46,6 +46,7 @@
 #define DEAD_PEER_MS_CONTROL 120000
 
 struct fm_stream {
+	bool damage; /* the next frame */
 	int fd;
 	struct fm_tls *tls; /* NULL: plain */
 	pthread_mutex_t write_lock;
@@ -316,8 +317,16 @@ int fm_stream_send(struct fm_stream *s, enum fm_frame type, uint64_t a, uint64_t
 	if (length > FM_MAX_FRAME_BYTES || !frame_is_known(type))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "cannot send a frame of type %d with %zu bytes", (int)type, length);
 	fm_frame_encode(header, type, a, b, payload, length);
+	if (s->damage)
+		header[12] ^= 1; /* of the checksum: to the receiver no different from a bit of the payload */
+	s->damage = false;
 	struct iovec iov[2] = { { .iov_base = header, .iov_len = sizeof(header) }, { .iov_base = (void *)payload, .iov_len = length } };
 	return send_vector(s, iov, length ? 2 : 1, type == FM_FRAME_ERROR, timeout_ms, -1, err);
+}
+
+void fm_stream_damage_next(struct fm_stream *s)
+{
+	s->damage = true;
 }
 
 void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e)

@@ -91,6 +91,8 @@ int fm_stream_recv(struct fm_stream *s, struct fm_frame_header *ret, void *buf, 
 /* recv and insist on one type: another is DATA_LOSS, but ABORT where it is not expected is CANCELLED */
 int fm_stream_expect(struct fm_stream *s, enum fm_frame type, struct fm_frame_header *ret, void *buf, size_t cap, int timeout_ms,
                      int cancel_fd, struct fm_error *err);
+/* For tests of what is above: the next frame that is sent arrives damaged. The sending thread. */
+void fm_stream_damage_next(struct fm_stream *s);
 /* Report a failure to the peer; best effort, never blocks longer than 1 s. */
 void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e);
 /* bytes on the wire so far, both directions, TLS records counted where known (payload + headers otherwise) */

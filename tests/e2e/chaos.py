@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""kill -9 of the manager and of either agent in the middle of migrations, again and again; the invariants of docs/LIFECYCLE.md must hold.
+"""kill -9 of the manager and of either agent in the middle of migrations, cut links and damaged pages, again and again; the invariants of docs/LIFECYCLE.md must hold.
 
 A round: a migration starts (live, post-copy or cold), a victim is killed at a random instant of it (or at an enumerated fault point), comes back a random
 short while later with the same arguments, and without anybody's help the migration has to be COMPLETED or FAILED within a deadline. Then: exactly one
@@ -26,6 +26,8 @@ VICTIMS = ("manager", "source agent", "destination agent")
 FINISH_S_MAX = 120    # a killed process, its return, the undoing: all of it takes seconds
 SETTLE_S_MAX = 10     # for what may end a moment after the migration is concluded
 AWAY_S_MAX = 1.5      # the victim comes back within
+CUT_S_MAX = 3.0
+CHUNKS = 40           # of 128 pages, in a move of --mb 16
 WRITES = 20           # acknowledged after each round
 # (fault point, victim). Points that the manager passes at every transition are numbered.
 POINTS = [*((f"manager-after-transition@{nth}", "manager") for nth in range(1, 7)),
@@ -292,6 +294,38 @@ class Chaos:
             daemon.kill()
         self.round(victim, strategy, kill, f"{victim} killed {instant:.3f} s into {strategy}")
 
+    def cut_round(self, strategy):
+        """A host is cut off for a while: nobody is told, packets are just gone."""
+        host, instant, length = self.random.choice(("src", "dst")), self.random.uniform(0, self.typical_s[strategy]), self.random.uniform(0.05, CUT_S_MAX)
+
+        def cut(_):
+            time.sleep(instant)
+            self.cluster.lab.cut(host)
+            try:
+                time.sleep(length)
+            finally:
+                self.cluster.lab.heal(host)
+        self.round("manager", strategy, cut, f"{host} cut off for {length:.2f} s {instant:.3f} s into {strategy}")
+
+    def damage_round(self):
+        """One chunk of pages arrives damaged."""
+        nth = self.random.randrange(1, CHUNKS)
+        agent = self.daemon("source agent")
+        self.cluster.restart(agent, {"FLEXIMIGRATE_FAULT": f"stream-corrupt@{nth}=fail"})
+        self.cluster.wait_online()
+        self.round("source agent", "live", lambda _: None, f"chunk {nth} of live damaged")
+        self.cluster.restart(agent)
+        self.cluster.wait_online()
+
+    def fault_round(self):
+        kind = self.random.choice(("cut", "cut", "damage", "source agent", "destination agent", "manager"))
+        if kind == "cut":
+            self.cut_round(self.random.choice(("live", "live", "post-copy")))
+        elif kind == "damage":
+            self.damage_round()
+        else:
+            self.random_round(kind)
+
     def point_round(self, point, victim):
         strategy = "post-copy"
         daemon = self.daemon(victim)
@@ -324,6 +358,8 @@ class Chaos:
         for victim in VICTIMS:
             for _ in range(self.arguments.count):
                 self.random_round(victim)
+        for _ in range(self.arguments.faults):
+            self.fault_round()
         last = self.client.finish()
         self.report.check([] if not last["error"] and self.counter() == last["last"] else [f"at the end: client {last}, counter {self.counter()}"],
                           "every acknowledged write is found")
@@ -332,6 +368,7 @@ class Chaos:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, help="random rounds for each victim (default 10; --short 2; with --point(s) 0)")
+    parser.add_argument("--faults", type=int, default=None, help="rounds of any fault, one after the other: links, pages, processes (default 0; --short 4)")
     parser.add_argument("--seed", type=int, default=None, help="of the random instants (default: a new one, printed)")
     parser.add_argument("--short", action="store_true", help="two random rounds a victim and a few fault points")
     parser.add_argument("--points", action="store_true", help="every fault point once")
@@ -343,6 +380,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.count is None:
         arguments.count = 2 if arguments.short else 0 if arguments.points or arguments.point else 10
+    if arguments.faults is None:
+        arguments.faults = 4 if arguments.short else 0
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)
     name = f"chaos{os.getpid() % 100000}"

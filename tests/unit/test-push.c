@@ -155,6 +155,8 @@ static void *receive(void *arg)
 		w->complete = true;
 	else if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DATA_LOSS)
 		print_error("the receiver ended: %s\n", e.message);
+	if (!w->complete)
+		fm_stream_shutdown(w->destination);
 	return NULL;
 }
 
@@ -311,6 +313,28 @@ static void test_a_link_that_breaks(void **state)
 	assert_true(breaks > 40);
 }
 
+static bool damage_some(void *userdata)
+{
+	struct world *w = userdata;
+
+	return w->breaks < 5 && rand_r(&w->seed) % 4 == 0;
+}
+
+static void test_damaged_chunks(void **state)
+{
+	struct fm_push_result r;
+	struct world w;
+
+	setup_world(&w, 5, 0, false);
+	fm_push_free(w.push);
+	struct fm_push_opts o = { .stream = w.source, .reconnect = reconnect, .damage = damage_some, .userdata = &w, .compress = -1 };
+	assert_ok(fm_push_new(&o, &w.push, &err));
+	run(&w, 5, UINT64_MAX, &r);
+	assert_int_equal(compare(&w), 0);
+	assert_true(w.breaks > 0);
+	end_world(&w);
+}
+
 static void test_without_another_link(void **state)
 {
 	struct fm_push_result r;
@@ -331,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_the_rest_is_left),
 		cmocka_unit_test(test_a_link_that_breaks),
+		cmocka_unit_test(test_damaged_chunks),
 		cmocka_unit_test(test_without_another_link),
 	};
 
