@@ -11,6 +11,8 @@
 #define DEFAULT_BANDWIDTH 1e9
 /* Below this much memory copying everything inside the freeze costs less than one round of page faults afterwards. */
 #define COLD_BELOW_BYTES (16u << 20)
+#define TWICE_TENTHS     22u /* two copies, and a tenth for what holds them */
+#define ROUNDS_FACTOR    1.3 /* what changes while it is sent is sent again */
 
 static const char *const names[] = { "unspecified", "auto", "cold", "pre-copy", "post-copy", "live" };
 
@@ -49,18 +51,31 @@ static double cold_downtime_ms(const struct fm_workload_snapshot *w)
 	return start + 6.4 * w->processes + 0.75 * mb + 0.75 * mb + (double)w->memory_bytes / bandwidth(w) * 1000;
 }
 
-static double post_copy_downtime_ms(const struct fm_workload_snapshot *w)
+/* CRIU is not shown the pages: what is left of them is their list. */
+static double switch_downtime_ms(const struct fm_workload_snapshot *w)
 {
-	return 30 + 6.4 * w->processes + 0.12 * (double)w->memory_bytes / MB;
+	return 30 + 6.4 * w->processes + 0.02 * (double)w->memory_bytes / MB;
+}
+
+static bool comes_before(enum fm_strategy s)
+{
+	return s == FM_STRATEGY_LIVE || s == FM_STRATEGY_PRE_COPY;
+}
+
+/* Until the restored container has taken them, pages that came before the freeze are there twice. */
+static bool fits_twice(const struct fm_workload_snapshot *w)
+{
+	return w->destination_memory_available_bytes == 0 || w->memory_bytes / 10 * TWICE_TENTHS <= w->destination_memory_available_bytes;
 }
 
 static void predict(const struct fm_workload_snapshot *w, struct fm_strategy_choice *c)
 {
 	double copy_ms = (double)(w->memory_bytes + w->rootfs_bytes) / bandwidth(w) * 1000;
-	double down = c->strategy == FM_STRATEGY_COLD ? cold_downtime_ms(w) : post_copy_downtime_ms(w);
+	double down = c->strategy == FM_STRATEGY_COLD ? cold_downtime_ms(w) : switch_downtime_ms(w);
 	c->predicted_downtime_ms = (uint64_t)(down + 0.5);
-	c->predicted_total_ms = (uint64_t)(down + copy_ms + 300.5); /* 300 ms: parent container and endpoint */
-	c->predicted_wire_bytes = w->memory_bytes + w->rootfs_bytes;
+	double factor = comes_before(c->strategy) ? ROUNDS_FACTOR : 1;
+	c->predicted_total_ms = (uint64_t)(down + factor * copy_ms + 300.5); /* 300 ms: parent container and endpoint */
+	c->predicted_wire_bytes = (uint64_t)(factor * (double)w->memory_bytes) + w->rootfs_bytes;
 }
 
 int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
@@ -76,6 +91,12 @@ int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy re
 		return fm_error_hint(err, "start it nested ('fleximigrate container run' without --ordinary) or use --strategy cold");
 	}
 	(void)fm_format_bytes(w->memory_bytes, size, sizeof(size));
+	if (comes_before(requested) && !fits_twice(w)) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                   "strategy %s needs room for two copies of %s of memory at the destination",
+		                   fm_strategy_to_string(requested), size);
+		return fm_error_hint(err, "use --strategy post-copy, which needs one");
+	}
 	if (requested != FM_STRATEGY_AUTO) {
 		(void)snprintf(c.explanation, sizeof(c.explanation), "Asked for by the user (%s of memory in %u process%s).", size,
 		               w->processes, w->processes == 1 ? "" : "es");
@@ -87,11 +108,17 @@ int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy re
 		c.strategy = FM_STRATEGY_COLD;
 		(void)snprintf(c.explanation, sizeof(c.explanation),
 		               "With %s of memory copying everything at once is as short as any other way, and simpler.", size);
-	} else {
+	} else if (!fits_twice(w)) {
 		c.strategy = FM_STRATEGY_POST_COPY;
+		(void)snprintf(
+		        c.explanation, sizeof(c.explanation),
+		        "The destination has no room for two copies of %s of memory, so its pages are fetched after the switch-over.",
+		        size);
+	} else {
+		c.strategy = FM_STRATEGY_LIVE;
 		(void)snprintf(c.explanation, sizeof(c.explanation),
-		               "With %s of memory post-copy is down for about %.0f ms, cold for %.0f ms.", size, post_copy_downtime_ms(w),
-		               cold_downtime_ms(w));
+		               "With %s of memory it is down for about %.0f ms when its pages are there before, cold for %.0f ms.", size,
+		               switch_downtime_ms(w), cold_downtime_ms(w));
 	}
 	predict(w, &c);
 	*ret = c;

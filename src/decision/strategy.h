@@ -2,8 +2,8 @@
 /*
  * strategy.h - Decision Engine: choose a strategy and predict what it costs. Pure functions over a snapshot: no i/o, no clock, replayable.
  *
- * Model (docs/DECISION.md has the measurements behind the constants, from downtime on development machines): dump = 15 ms + 4.4 ms/process + 0.12 ms/MB;
- * restore = 15 ms + 2 ms/process; cold adds memory/bandwidth and eager copying both sides; post-copy's downtime does not contain the transfer.
+ * Model (docs/DECISION.md has the measurements behind the constants, from downtime on development machines): dump = 15 ms + 4.4 ms/process + 0.02 ms/MB;
+ * restore = 15 ms + 2 ms/process; cold adds memory/bandwidth and eager copying both sides; the downtime of live, pre-copy and post-copy does not contain the transfer.
  */
 #ifndef FM_DECISION_STRATEGY_H
 #define FM_DECISION_STRATEGY_H
@@ -31,15 +31,16 @@ struct fm_workload_snapshot {
 	uint32_t processes;
 	bool nested;
 	uint64_t rootfs_bytes;
-	uint64_t bandwidth_bytes_per_s; /* 0 = unknown: 1 GB/s assumed */
-	uint64_t destination_memory_available_bytes;
+	uint64_t bandwidth_bytes_per_s;              /* 0 = unknown: 1 GB/s assumed */
+	uint64_t destination_memory_available_bytes; /* 0 = unknown: enough */
 };
 struct fm_strategy_choice {
 	enum fm_strategy strategy;
 	uint64_t predicted_downtime_ms, predicted_total_ms, predicted_wire_bytes;
 	char explanation[512]; /* one sentence: why this one and not the others */
 };
-/* requested AUTO chooses; anything else is kept if possible for this workload (an ordinary container can only be moved cold: FAILED_PRECONDITION otherwise). */
+/* requested AUTO chooses; anything else is kept if possible for this workload (FAILED_PRECONDITION otherwise: an ordinary container can only be moved cold, live and pre-copy need room for
+ * two copies of the memory). */
 int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
                        struct fm_error *err);
 

@@ -13,8 +13,10 @@
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "container/criu-view.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
+#include "sync/tracker.h"
 
 struct exam {
 	struct fm_host *h;
@@ -56,6 +58,23 @@ static void check_programs(struct exam *x)
 		     "install fleximigrate completely, or give --nest PATH");
 	if (geteuid() != 0)
 		find(x, "problem", "privileges", "not root: containers cannot be frozen, dumped or restored", "run the agent as root");
+}
+
+/* How changed pages are found before the freeze. Without any of the fast ways live and pre-copy still work, and cost a core. */
+static void check_trackers(struct exam *x)
+{
+	struct fm_tracker_support t;
+	fm_tracker_probe(&t);
+	for (enum fm_tracker_backend b = FM_TRACKER_WRITE_PROTECT; b < _FM_TRACKER_MAX; b++) {
+		_fm_free_ char *subject = fm_xasprintf("tracking %s", fm_tracker_backend_to_string(b));
+		if (t.works[b])
+			find(x, "ok", subject, b == t.best ? "works, and is used" : "works", "");
+		else
+			find(x, "note", subject, t.reason[b], b == t.best ? "" : "another way is used");
+	}
+	if (!fm_criu_view_is_possible())
+		find(x, "note", "hidden memory", "CRIU cannot be kept from dumping pages itself: downtime grows with memory",
+		     "Linux 6.7 or later");
 }
 
 static void check_network(struct exam *x)
@@ -151,6 +170,7 @@ int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(Doc
 	if (movers)
 		fm_movers_ids(movers, &ids);
 	check_programs(&x);
+	check_trackers(&x);
 	check_network(&x);
 	if (h->runtime->ops->list(h->runtime, &instances, &x.n_instances, &e) < 0) {
 		find(&x, "problem", "runtime", e.message, "nothing can be said about leftovers before the runtime answers");

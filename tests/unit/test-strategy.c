@@ -87,7 +87,7 @@ static void test_nested(void **state)
 		for (enum fm_strategy s = FM_STRATEGY_PRE_COPY; s <= FM_STRATEGY_LIVE; s++)
 			assert_int_equal(choose(w, s).strategy, s);
 		enum fm_strategy s = choose(w, FM_STRATEGY_AUTO).strategy;
-		assert_int_equal(s, sizes[i] < (16u << 20) ? FM_STRATEGY_COLD : FM_STRATEGY_POST_COPY);
+		assert_int_equal(s, sizes[i] < (16u << 20) ? FM_STRATEGY_COLD : FM_STRATEGY_LIVE);
 		/* replayable: the same snapshot gives the same answer */
 		struct fm_strategy_choice a = choose(w, FM_STRATEGY_AUTO), b = choose(w, FM_STRATEGY_AUTO);
 		assert_string_equal(a.explanation, b.explanation);
@@ -95,10 +95,27 @@ static void test_nested(void **state)
 	}
 }
 
+static void test_room_for_two_copies(void **state)
+{
+	struct fm_workload_snapshot w = { .memory_bytes = 1u << 30, .processes = 1, .nested = true };
+	struct fm_strategy_choice c;
+
+	w.destination_memory_available_bytes = 3ull << 30;
+	assert_int_equal(choose(w, FM_STRATEGY_AUTO).strategy, FM_STRATEGY_LIVE);
+	w.destination_memory_available_bytes = 2ull << 30;
+	assert_int_equal(choose(w, FM_STRATEGY_AUTO).strategy, FM_STRATEGY_POST_COPY);
+	for (enum fm_strategy s = FM_STRATEGY_COLD; s <= FM_STRATEGY_LIVE; s++) {
+		struct fm_error e = FM_ERROR_INIT;
+		bool twice = s == FM_STRATEGY_LIVE || s == FM_STRATEGY_PRE_COPY;
+		assert_int_equal(fm_strategy_choose(&w, s, &c, &e), twice ? -1 : 0);
+		assert_int_equal(e.code, twice ? FM_E_FAILED_PRECONDITION : FM_OK);
+	}
+}
+
 /* More of anything never costs less; a faster network never more. */
 static void test_monotonic(void **state)
 {
-	static const enum fm_strategy both[] = { FM_STRATEGY_COLD, FM_STRATEGY_POST_COPY };
+	static const enum fm_strategy both[] = { FM_STRATEGY_COLD, FM_STRATEGY_POST_COPY, FM_STRATEGY_LIVE };
 	for (size_t k = 0; k < FM_ARRAY_SIZE(both); k++)
 		for (uint32_t processes = 0; processes <= 4096; processes = processes * 4 + 1)
 			for (size_t i = 0; i + 1 < FM_ARRAY_SIZE(sizes); i++) {
@@ -148,8 +165,13 @@ static void test_post_copy_is_shorter(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),  cmocka_unit_test(test_available), cmocka_unit_test(test_ordinary_only_cold),
-		cmocka_unit_test(test_nested), cmocka_unit_test(test_monotonic), cmocka_unit_test(test_post_copy_is_shorter),
+		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_available),
+		cmocka_unit_test(test_ordinary_only_cold),
+		cmocka_unit_test(test_nested),
+		cmocka_unit_test(test_room_for_two_copies),
+		cmocka_unit_test(test_monotonic),
+		cmocka_unit_test(test_post_copy_is_shorter),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
