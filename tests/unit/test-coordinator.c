@@ -25,7 +25,7 @@ static void test_success(void **state)
 	FM_PB(Migration) *m = lab_get(l, id);
 	assert_string_equal(m->source, "alpha");
 	assert_string_equal(m->step, "completed");
-	assert_int_equal(m->strategy, FLEXIMIGRATE__V1__STRATEGY__POST_COPY);
+	assert_int_equal(m->strategy, FLEXIMIGRATE__V1__STRATEGY__LIVE);
 	assert_int_equal(m->frozen_us, 34000);
 	assert_int_equal(m->wire_bytes, 64000000);
 	assert_int_equal(m->pages_done, 100);
@@ -575,7 +575,7 @@ static void test_dry_run(void **state)
 	assert_string_equal(m->id, "");
 	assert_string_equal(m->source, "alpha");
 	assert_non_null(m->plan);
-	assert_int_equal(m->plan->strategy, FLEXIMIGRATE__V1__STRATEGY__POST_COPY);
+	assert_int_equal(m->plan->strategy, FLEXIMIGRATE__V1__STRATEGY__LIVE);
 	assert_true(m->plan->predicted_downtime_ms > 0);
 	assert_true(m->plan->n_steps > 0);
 	fm_pb_free(m);
