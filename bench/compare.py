@@ -33,7 +33,7 @@ import workload  # noqa: E402
 from cluster import CONTAINER_IP, Cluster, build_dir  # noqa: E402
 
 RATE = 20000
-SETTLE_S = 1.0
+SETTLE_S = 0.5
 REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--logfile", ""]
 STOCK = {"runc-stop-and-copy": "stop-and-copy", "runc-lazy": "lazy"}
 ALL_TOOLS = ["fleximigrate:live", "fleximigrate:post-copy", "fleximigrate:pre-copy", "fleximigrate:cold", "runc-stop-and-copy", "runc-lazy"]

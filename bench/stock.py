@@ -126,16 +126,22 @@ class Runc:
             self.cpu[destination] += meter.wait(receiver, ["receiving images"])
 
     def _restore(self, host, images, *options):
+        # Until the sockets are there, a packet of a client would be answered with RST.
+        self._filter(host, "-A INPUT -j DROP\n")
         self._ip("-netns", self.netns[host], "link", "set", "eth0", "up")
         self._run(host, self.lab._enter(host, self._runc(host, "restore", "--detach", "--tcp-established", "--file-locks", "--image-path", images,
                                                          "--work-path", images, "--bundle", self.bundles[host], *options, self.name)), images, **self.stdio)
+        self._filter(host, "")
         _announce(self.netns[host], self.address)
         self.place = host
+
+    def _filter(self, host, rules):
+        subprocess.run(["nsenter", f"--net=/run/netns/{self.netns[host]}", "--", "iptables-restore"], input=f"*filter\n{rules}COMMIT\n", text=True, check=True)
 
     def _open_netns(self, host):
         """CRIU leaves the source's network locked; it is the next destination."""
         self._ip("-netns", self.netns[host], "link", "set", "eth0", "down")
-        subprocess.run(["nsenter", f"--net=/run/netns/{self.netns[host]}", "--", "iptables-restore"], input="*filter\nCOMMIT\n", text=True, check=True)
+        self._filter(host, "")
 
     def _checkpoint(self, source, images, *options):
         return self.lab._enter(source, self._runc(source, "checkpoint", "--tcp-established", "--file-locks", "--image-path", images, "--work-path", images, *options,

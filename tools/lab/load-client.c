@@ -348,22 +348,34 @@ static int finish_open(struct load *l)
 	return 0;
 }
 
+/* The reply that c->in begins with */
+static void compare(struct load *l, const struct connection *c, uint32_t key)
+{
+	const char *value = (const char *)memchr(c->in, '\n', c->n) + 1;
+	uint32_t version = (uint32_t)strtoul(value + 11, NULL, 10);
+
+	make_value(l, key, version, l->out);
+	if (version < l->acknowledged[key] || version > l->sent[key] || memcmp(value, l->out, l->value_bytes) != 0)
+		l->lost_writes++;
+}
+
 /* Every key once more: its version is the last acknowledged one, or one that was sent after it, and its text is whole. */
 static int verify(struct load *l)
 {
 	struct connection *c = &l->c[0];
-	char *expected = l->out + 256;
-
-	for (uint32_t key = 0; key < l->keys; key++) {
-		size_t n = make_read(key, l->out), reply;
-		if (send_all(l, c, l->out, n) < 0 || await_reply(l, c, &reply) < 0)
+	for (uint32_t first = 0; first < l->keys; first += LOAD_BATCH) {
+		uint32_t last = l->keys - first < LOAD_BATCH ? l->keys : first + LOAD_BATCH;
+		size_t n = 0, reply;
+		for (uint32_t key = first; key < last; key++)
+			n += make_read(key, l->out + n);
+		if (send_all(l, c, l->out, n) < 0)
 			return -1;
-		const char *value = (const char *)memchr(c->in, '\n', c->n) + 1;
-		uint32_t version = (uint32_t)strtoul(value + 11, NULL, 10);
-		make_value(l, key, version, expected);
-		if (version < l->acknowledged[key] || version > l->sent[key] || memcmp(value, expected, l->value_bytes) != 0)
-			l->lost_writes++;
-		consume(c, reply);
+		for (uint32_t key = first; key < last; key++) {
+			if (await_reply(l, c, &reply) < 0)
+				return -1;
+			compare(l, c, key);
+			consume(c, reply);
+		}
 	}
 	return 0;
 }
