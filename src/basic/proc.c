@@ -65,14 +65,14 @@ static bool pid_list_has(const struct pid_list *l, pid_t pid)
 	return false;
 }
 
-static int read_proc_file(pid_t pid, const char *name, char **ret, struct fm_error *err)
+int fm_proc_read(pid_t pid, const char *name, size_t max_bytes, char **ret, size_t *ret_len, struct fm_error *err)
 {
 	char path[64];
 
 	if (pid <= 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%d is not a process id", (int)pid);
 	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	if (fm_read_file(path, PROC_FILE_MAX, ret, NULL, err) < 0)
+	if (fm_read_file(path, max_bytes, ret, ret_len, err) < 0)
 		return fm_error_prefix(err, "process %d", (int)pid);
 	return 0;
 }
@@ -84,7 +84,7 @@ static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_start, struct fm_
 	unsigned long long start;
 	char state, *p;
 
-	if (read_proc_file(pid, "stat", &text, err) < 0)
+	if (fm_proc_read(pid, "stat", PROC_FILE_MAX, &text, NULL, err) < 0)
 		return -1;
 	p = strrchr(text, ')');
 	if (!p || sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state, &start) != 2)
@@ -103,7 +103,7 @@ static int read_status(pid_t pid, const char *key, char **ret_text, char **ret, 
 	_fm_free_ char *text = NULL;
 	char *line, *found = NULL;
 
-	if (read_proc_file(pid, "status", &text, err) < 0)
+	if (fm_proc_read(pid, "status", PROC_FILE_MAX, &text, NULL, err) < 0)
 		return -1;
 	/* the first line is the name, chosen by the process, but the kernel escapes newlines in it */
 	for (line = text; line && !found; line = strchr(line, '\n')) {
@@ -170,17 +170,27 @@ int fm_proc_ns_pid(pid_t pid, pid_t *ret, struct fm_error *err)
 	return 0;
 }
 
-int fm_proc_rss_bytes(pid_t pid, uint64_t *ret, struct fm_error *err)
+int fm_proc_status_number(pid_t pid, const char *key, uint64_t *ret, struct fm_error *err)
 {
 	_fm_free_ char *text = NULL;
-	unsigned long long kib = 0;
+	unsigned long long number = 0;
 	char *value;
 
-	if (read_status(pid, "VmRSS:", &text, &value, err) < 0)
+	if (read_status(pid, key, &text, &value, err) < 0)
 		return -1;
+	if (value && sscanf(value, " %llu", &number) != 1)
+		return fm_error_set(err, FM_E_INTERNAL, "process %d: %s '%.32s' has an unknown form", (int)pid, key, value);
+	*ret = number;
+	return 0;
+}
+
+int fm_proc_rss_bytes(pid_t pid, uint64_t *ret, struct fm_error *err)
+{
+	uint64_t kib;
+
 	/* no such line: a zombie or a kernel thread, which has no memory of its own */
-	if (value && sscanf(value, " %llu kB", &kib) != 1)
-		return fm_error_set(err, FM_E_INTERNAL, "process %d: VmRSS '%.32s' has an unknown form", (int)pid, value);
+	if (fm_proc_status_number(pid, "VmRSS:", &kib, err) < 0)
+		return -1;
 	*ret = kib * 1024u;
 	return 0;
 }

@@ -26,6 +26,10 @@ bool fm_proc_alive(const struct fm_proc_id *id);
 char fm_proc_state(pid_t pid);
 /* pid as seen in the innermost pid namespace of the process (last number of NSpid) */
 int fm_proc_ns_pid(pid_t pid, pid_t *ret, struct fm_error *err);
+/* A file of /proc/PID, as fm_read_file */
+int fm_proc_read(pid_t pid, const char *name, size_t max_bytes, char **ret, size_t *ret_len, struct fm_error *err);
+/* The number behind a key ("VmLck:") in /proc/PID/status; 0 when there is no such line */
+int fm_proc_status_number(pid_t pid, const char *key, uint64_t *ret, struct fm_error *err);
 /* VmRSS in bytes */
 int fm_proc_rss_bytes(pid_t pid, uint64_t *ret, struct fm_error *err);
 /* Direct children (all threads'), host pids. *ret: malloc'ed array. */

@@ -8,14 +8,10 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
-#include "basic/io.h"
 #include "basic/proc.h"
-#include "basic/str.h"
+#include "basic/procmaps.h"
 
-#define SMAPS_BYTES_MAX (256u << 20)
-#define FLAGS           "VmFlags: "
-
-/* One mapping: two lines of a text. */
+/* One mapping: two lines of a text, the second without its key. */
 struct entry {
 	const char *header, *flags;
 };
@@ -55,50 +51,29 @@ void fm_smaps_free(struct fm_smaps *s)
 	free(s);
 }
 
-static int read_proc(pid_t pid, const char *name, char **ret, size_t *ret_n, struct fm_error *err)
-{
-	char path[48];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	return fm_read_file(path, SMAPS_BYTES_MAX, ret, ret_n, err);
-}
-
-/* Cuts the line at p; the start of the next one, or NULL. */
-static char *cut_line(char *p)
-{
-	char *end = strchr(p, '\n');
-
-	if (!end)
-		return NULL;
-	*end = '\0';
-	return end[1] ? end + 1 : NULL;
-}
-
 /* Whether the kernel has seen writes to the mapping is nobody's business, and changes. */
 static void forget_soft_dirty(char *flags)
 {
-	char *sd = strstr(flags, " sd");
+	char *sd = strstr(flags, "sd ");
 
-	if (sd && (sd[3] == ' ' || sd[3] == '\0'))
+	if (sd)
 		memmove(sd, sd + 3, strlen(sd + 3) + 1);
 }
 
-static bool is_header(const char *line)
+static int add_entry(void *userdata, const char *header, char *flags)
 {
-	return (*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f');
-}
+	struct listing *l = userdata;
 
-static int add_entry(struct listing *l, const char *header, struct fm_error *err)
-{
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? 2 * l->cap : 256;
 		struct entry *more = reallocarray(l->v, cap, sizeof(*more));
 		if (!more)
-			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the mappings of process %d", (int)l->host_pid);
+			return -1;
 		l->v = more;
 		l->cap = cap;
 	}
-	l->v[l->n++] = (struct entry){ .header = header };
+	forget_soft_dirty(flags);
+	l->v[l->n++] = (struct entry){ .header = header, .flags = flags };
 	return 0;
 }
 
@@ -106,18 +81,11 @@ static int list(pid_t pid, struct listing *ret, struct fm_error *err)
 {
 	struct listing l = { .host_pid = pid };
 
-	if (read_proc(pid, "smaps", &l.text, NULL, err) < 0)
+	if (fm_proc_read(pid, "smaps", FM_PROC_SMAPS_MAX, &l.text, NULL, err) < 0)
 		return -1;
-	for (char *line = *l.text ? l.text : NULL, *next; line; line = next) {
-		next = cut_line(line);
-		if (is_header(line) && add_entry(&l, line, err) < 0) {
-			listing_done(&l);
-			return -1;
-		}
-		if (l.n > 0 && fm_str_startswith(line, FLAGS)) {
-			forget_soft_dirty(line);
-			l.v[l.n - 1].flags = line;
-		}
+	if (fm_smaps_each(l.text, add_entry, &l) < 0) {
+		listing_done(&l);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the mappings of process %d", (int)pid);
 	}
 	*ret = l;
 	return 0;
@@ -168,9 +136,9 @@ static bool write_answer(FILE *f, const struct listing *l, char *maps)
 	size_t at = 0;
 
 	for (char *line = *maps ? maps : NULL, *next; line; line = next) {
-		next = cut_line(line);
+		next = fm_cut_line(line);
 		const struct entry *e = find(l, &at, line);
-		if (!e || !e->flags || fprintf(f, "%s\n%s\n", e->header, e->flags) < 0)
+		if (!e || fprintf(f, "%s\nVmFlags: %s\n", e->header, e->flags) < 0)
 			return false;
 	}
 	return true;
@@ -183,7 +151,7 @@ char *fm_smaps_answer(struct fm_smaps *s, pid_t host_pid)
 	char *text = NULL;
 	size_t n = 0, bytes = 0;
 
-	if (!l || read_proc(host_pid, "maps", &maps, &bytes, NULL) < 0)
+	if (!l || fm_proc_read(host_pid, "maps", FM_PROC_MAPS_MAX, &maps, &bytes, NULL) < 0)
 		return NULL;
 	FILE *f = open_memstream(&text, &n);
 	if (!f)
@@ -209,7 +177,7 @@ static int verify_one(const struct listing *l, struct fm_error *err)
 		return -1;
 	for (const char *p = l->answered; rc == 0 && p < l->answered + l->answered_bytes; p += strlen(p) + 1) {
 		const struct entry *said = find(l, &then, p), *is = find(&real, &now, p);
-		if (!said || !is || !is->flags || strcmp(said->flags, is->flags) != 0)
+		if (!said || !is || strcmp(said->flags, is->flags) != 0)
 			rc = fm_error_set(err, FM_E_ABORTED, "process %d changed the flags of its memory just before it was frozen: %.80s",
 			                  (int)l->host_pid, p);
 	}

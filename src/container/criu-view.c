@@ -32,6 +32,7 @@
 #include "basic/limits.h"
 #include "basic/pagemap-abi.h"
 #include "basic/proc.h"
+#include "basic/procmaps.h"
 #include "basic/str.h"
 #include "loop/pool.h"
 
@@ -43,11 +44,10 @@
 #define NATIVE_ARCH 0 /* no processor has it: fm_criu_view_is_possible says no */
 #endif
 
-#define PAGE_BYTES     4096u
-#define REGIONS_MAX    32768u /* CRIU's own limit (criu/pagemap-cache.c) */
-#define MAPS_BYTES_MAX (64u << 20)
-#define RANGES_MAX     (16u << 20)
-#define HAS_CONTENT    (FM_PAGE_IS_PRESENT | FM_PAGE_IS_SWAPPED)
+#define PAGE_BYTES  4096u
+#define REGIONS_MAX 32768u /* CRIU's own limit (criu/pagemap-cache.c) */
+#define RANGES_MAX  (16u << 20)
+#define HAS_CONTENT (FM_PAGE_IS_PRESENT | FM_PAGE_IS_SWAPPED)
 
 struct mapping {
 	uint64_t start, end;
@@ -116,41 +116,13 @@ bool fm_criu_view_is_possible(void)
 
 /* ---------------------------------------------------------------- mappings */
 
-static bool is_anonymous_name(const char *name)
-{
-	return *name == '\0' || strcmp(name, "[heap]") == 0 || strcmp(name, "[stack]") == 0 || strncmp(name, "[anon:", 6) == 0;
-}
-
-/* "start-end perms offset dev inode   name" */
-static bool parse_mapping(const char *line, struct mapping *ret)
-{
-	unsigned long long start, end, inode;
-	char perms[5];
-	int at = 0;
-
-	if (sscanf(line, "%llx-%llx %4s %*x %*x:%*x %llu%n", &start, &end, perms, &inode, &at) != 4)
-		return false;
-	const char *name = line + at;
-	while (*name == ' ')
-		name++;
-	*ret = (struct mapping){ .start = start, .end = end, .hidden = perms[3] == 'p' && inode == 0 && is_anonymous_name(name) };
-	return end > start;
-}
-
-static int read_proc(pid_t pid, const char *name, char **ret, struct fm_error *err)
-{
-	char path[48];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	return fm_read_file(path, MAPS_BYTES_MAX, ret, NULL, err);
-}
-
 static int parse_mappings(struct process *p, char *text, struct fm_error *err)
 {
-	char *save = NULL;
 	size_t cap = 0;
 
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *line = *text ? text : NULL, *next; line; line = next) {
+		struct fm_map m;
+		next = fm_cut_line(line);
 		if (p->n == cap) {
 			cap = cap ? 2 * cap : 256;
 			struct mapping *bigger = reallocarray(p->mappings, cap, sizeof(*bigger));
@@ -159,47 +131,54 @@ static int parse_mappings(struct process *p, char *text, struct fm_error *err)
 				                    (int)p->host_pid);
 			p->mappings = bigger;
 		}
-		if (!parse_mapping(line, &p->mappings[p->n]))
+		if (!fm_map_parse(line, &m))
 			return fm_error_set(err, FM_E_INTERNAL, "the kernel shows a mapping of process %d that cannot be read: %.80s",
 			                    (int)p->host_pid, line);
-		p->n++;
+		p->mappings[p->n++] = (struct mapping){ .start = m.start, .end = m.end, .hidden = fm_map_is_private_anonymous(&m) };
 	}
+	return 0;
+}
+
+struct locked {
+	struct process *p;
+	size_t i;
+};
+
+static int show_one(void *userdata, const char *header, char *flags)
+{
+	struct locked *l = userdata;
+	struct fm_map m;
+
+	if (!fm_smaps_has_flag(flags, "lo") || !fm_map_parse(header, &m))
+		return 0;
+	while (l->i < l->p->n && l->p->mappings[l->i].start < m.start)
+		l->i++;
+	if (l->i < l->p->n && l->p->mappings[l->i].start == m.start)
+		l->p->mappings[l->i].hidden = false;
 	return 0;
 }
 
 /* Only smaps tells which mappings are locked. It is slow (the kernel walks all pages), so it is read only when there are any. */
 static int show_locked(struct process *p, struct fm_error *err)
 {
-	_fm_free_ char *status = NULL, *smaps = NULL;
-	char *save = NULL;
-	size_t i = 0;
+	_fm_free_ char *smaps = NULL;
+	struct locked l = { .p = p };
+	uint64_t locked;
 
-	if (read_proc(p->host_pid, "status", &status, err) < 0)
+	if (fm_proc_status_number(p->host_pid, "VmLck:", &locked, err) < 0)
 		return -1;
-	const char *locked = strstr(status, "\nVmLck:");
-	if (!locked || strtoull(locked + 7, NULL, 10) == 0)
+	if (locked == 0)
 		return 0;
-	if (read_proc(p->host_pid, "smaps", &smaps, err) < 0)
+	if (fm_proc_read(p->host_pid, "smaps", FM_PROC_SMAPS_MAX, &smaps, NULL, err) < 0)
 		return -1;
-	struct mapping m = { 0 };
-	for (char *line = strtok_r(smaps, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		if (strncmp(line, "VmFlags:", 8) != 0) {
-			(void)parse_mapping(line, &m);
-			continue;
-		}
-		while (i < p->n && p->mappings[i].start < m.start)
-			i++;
-		if (i < p->n && p->mappings[i].start == m.start && strstr(line, " lo"))
-			p->mappings[i].hidden = false;
-	}
-	return 0;
+	return fm_smaps_each(smaps, show_one, &l);
 }
 
 static int look_at(struct process *p, struct fm_error *err)
 {
 	_fm_free_ char *maps = NULL;
 
-	if (read_proc(p->host_pid, "maps", &maps, err) < 0 || parse_mappings(p, maps, err) < 0)
+	if (fm_proc_read(p->host_pid, "maps", FM_PROC_MAPS_MAX, &maps, NULL, err) < 0 || parse_mappings(p, maps, err) < 0)
 		return -1;
 	return show_locked(p, err);
 }

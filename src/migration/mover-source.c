@@ -58,19 +58,6 @@ static int take_endpoint(struct fm_mover *m, struct fm_error *err)
 	return fm_endpoint_attach(m->endpoint, err);
 }
 
-static uint64_t memory_of(const struct fm_mover *m)
-{
-	_fm_free_ pid_t *tree = NULL;
-	uint64_t sum = 0, rss = 0;
-	size_t n = 0;
-	if (fm_proc_tree(fm_local_app_pid(&m->local), &tree, &n, NULL) < 0)
-		return 0;
-	for (size_t i = 0; i < n; i++)
-		if (fm_proc_rss_bytes(tree[i], &rss, NULL) == 0)
-			sum += rss;
-	return sum;
-}
-
 static int start_criu(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->local.nested)
@@ -79,7 +66,7 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 	struct fm_criu_start_opts o = { .ns_pid = m->local.pid1,
 		                        .images_dirfd = m->images_fd,
 		                        .hide_memory = m->hide,
-		                        .hide_maps = memory_of(m) >= HIDE_MAPS_MIN_BYTES };
+		                        .hide_maps = m->local.container->memory_bytes >= HIDE_MAPS_MIN_BYTES };
 	struct fm_proc_id id;
 	if (fm_criu_start(&m->h->criu, &o, &m->criu, err) < 0)
 		return -1;

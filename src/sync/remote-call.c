@@ -28,12 +28,13 @@
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/proc.h"
+#include "basic/procmaps.h"
+#include "basic/str.h"
 
 #define STOP_MS      500u   /* a running task stops within microseconds */
 #define CALL_MS      2000u  /* userfaultfd and close do not wait for anything */
 #define RECOVER_MS   30000u /* a task that is let go with our registers is lost: be patient */
 #define SPINS        2000u
-#define MAPS_MAX     (64u << 20)
 #define VDSO_MAX     (64u << 10)
 #define TASK_THREADS 65536u
 
@@ -192,23 +193,22 @@ static int find_instruction(struct fm_remote *r, struct fm_error *err)
 	static const uint8_t code[] = { 0x0f, 0x05 };
 	_fm_free_ char *maps = NULL;
 	_fm_free_ uint8_t *text = NULL;
-	char path[48];
+	struct fm_map m;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)r->tid);
-	if (fm_read_file(path, MAPS_MAX, &maps, NULL, err) < 0)
+	if (fm_proc_read(r->tid, "maps", FM_PROC_MAPS_MAX, &maps, NULL, err) < 0)
 		return -1;
-	char *line = strstr(maps, "[vdso]");
-	while (line && line > maps && line[-1] != '\n')
-		line--;
-	if (line) {
-		uint64_t start = strtoull(line, &line, 16), end = *line == '-' ? strtoull(line + 1, NULL, 16) : 0;
-		size_t n = end > start && end - start <= VDSO_MAX ? (size_t)(end - start) : 0;
-		text = n ? malloc(n) : NULL;
-		const uint8_t *at = text && read_task(r->tid, start, text, n) ? memmem(text, n, code, sizeof(code)) : NULL;
+	for (char *line = *maps ? maps : NULL, *next; line; line = next) {
+		next = fm_cut_line(line);
+		if (!fm_map_parse(line, &m) || !fm_streq(m.name, "[vdso]") || m.end - m.start > VDSO_MAX)
+			continue;
+		size_t n = (size_t)(m.end - m.start);
+		text = malloc(n);
+		const uint8_t *at = text && read_task(r->tid, m.start, text, n) ? memmem(text, n, code, sizeof(code)) : NULL;
 		if (at) {
-			r->insn = start + (uint64_t)(at - text);
+			r->insn = m.start + (uint64_t)(at - text);
 			return 0;
 		}
+		break;
 	}
 	return fm_error_set(err, FM_E_FAILED_PRECONDITION, "task %d has no vdso with a system call instruction", (int)r->tid);
 }

@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* tracker-maps.c - /proc/PID/maps, and what kind each mapping is of. */
-#include <ctype.h>
 #include <string.h>
 
-#include "basic/io.h"
+#include "basic/proc.h"
+#include "basic/procmaps.h"
 #include "basic/str.h"
 #include "sync/tracker-internal.h"
-
-#define MAPS_BYTES_MAX (64u << 20)
 
 void fm_mappings_done(struct fm_mappings *m)
 {
 	free(m->v);
 	*m = (struct fm_mappings){ 0 };
-}
-
-static bool is_anonymous_name(const char *name)
-{
-	return *name == '\0' || strcmp(name, "[heap]") == 0 || fm_str_startswith(name, "[stack") || fm_str_startswith(name, "[anon:");
 }
 
 /* Shared memory that is nobody's file: it has to be saved even where it may only be read now. */
@@ -27,42 +20,30 @@ static bool is_shared_memory_name(const char *name)
 	       fm_str_startswith(name, "[anon_shmem:");
 }
 
-static unsigned kind_of(const char *perms, uint64_t inode, const char *name)
+/* One FM_TRACK_*, or 0: never reported */
+static unsigned kind_of(const struct fm_map *m)
 {
-	if (fm_str_startswith(name, "/anon_hugepage"))
+	if (fm_str_startswith(m->name, "/anon_hugepage"))
 		return FM_TRACK_HUGETLB;
-	if (perms[3] == 's')
-		return is_shared_memory_name(name) || perms[1] == 'w' ? FM_TRACK_SHARED : 0;
-	if (inode != 0)
+	if (m->shared)
+		return is_shared_memory_name(m->name) || m->writable ? FM_TRACK_SHARED : 0;
+	if (m->inode != 0)
 		return FM_TRACK_PRIVATE_FILE;
-	return is_anonymous_name(name) ? FM_TRACK_ANONYMOUS : 0;
+	return fm_map_is_private_anonymous(m) ? FM_TRACK_ANONYMOUS : 0;
 }
 
-/* "start-end perms offset major:minor inode   name"; kind 0 when it is never reported */
-static bool parse_mapping(char *line, struct fm_mapping *ret)
+static bool parse_mapping(const char *line, struct fm_mapping *ret)
 {
-	char *p = line;
-	uint64_t start = strtoull(p, &p, 16);
-	if (*p != '-')
+	struct fm_map m;
+
+	if (!fm_map_parse(line, &m))
 		return false;
-	uint64_t end = strtoull(p + 1, &p, 16);
-	const char *perms = *p == ' ' ? p + 1 : "";
-	if (end <= start || strnlen(perms, 5) < 5 || perms[4] != ' ')
-		return false;
-	uint64_t offset = strtoull(perms + 5, &p, 16);
-	p = *p == ' ' ? strchr(p + 1, ' ') : NULL;
-	if (!p)
-		return false;
-	uint64_t inode = strtoull(p, &p, 10);
-	while (*p == ' ')
-		p++;
-	unsigned kind = kind_of(perms, inode, p);
-	*ret = (struct fm_mapping){ .start = start,
-		                    .end = end,
-		                    .offset = offset,
-		                    .kind = kind,
-		                    .shared = perms[3] == 's',
-		                    .private_file = perms[3] != 's' && inode != 0 };
+	*ret = (struct fm_mapping){ .start = m.start,
+		                    .end = m.end,
+		                    .offset = m.offset,
+		                    .kind = kind_of(&m),
+		                    .shared = m.shared,
+		                    .private_file = !m.shared && m.inode != 0 };
 	return true;
 }
 
@@ -80,49 +61,41 @@ static int add_mapping(struct fm_mappings *m, const struct fm_mapping *one, stru
 	return 0;
 }
 
-static int read_proc(pid_t pid, const char *name, char **ret, struct fm_error *err)
+struct special {
+	struct fm_mappings *m;
+	size_t i;
+};
+
+static int mark_special(void *userdata, const char *header, char *flags)
 {
-	char path[48];
+	struct special *s = userdata;
+	struct fm_mappings *m = s->m;
+	struct fm_map at;
+	bool huge = fm_smaps_has_flag(flags, "ht"), locked = fm_smaps_has_flag(flags, "lo");
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	return fm_read_file(path, MAPS_BYTES_MAX, ret, NULL, err);
-}
-
-static bool status_is_zero(const char *status, const char *key)
-{
-	const char *line = strstr(status, key);
-
-	return !line || strtoull(line + strlen(key), NULL, 10) == 0;
+	if ((!huge && !locked) || !fm_map_parse(header, &at))
+		return 0;
+	while (s->i < m->n && m->v[s->i].start < at.start)
+		s->i++;
+	for (size_t k = s->i; k < m->n && m->v[k].start < at.end; k++)
+		m->v[k].kind = m->v[k].kind == 0 ? 0 : huge ? FM_TRACK_HUGETLB : FM_TRACK_LOCKED;
+	return 0;
 }
 
 /* Only smaps tells locked mappings and those of huge pages. It is slow (the kernel walks all pages), so it is read only when there are any. */
 static int find_special(pid_t pid, struct fm_mappings *m, struct fm_error *err)
 {
-	_fm_free_ char *status = NULL, *smaps = NULL;
-	char *save = NULL;
-	struct fm_mapping at = { 0 };
-	size_t i = 0;
+	_fm_free_ char *smaps = NULL;
+	struct special s = { .m = m };
+	uint64_t locked, huge;
 
-	if (read_proc(pid, "status", &status, err) < 0)
+	if (fm_proc_status_number(pid, "VmLck:", &locked, err) < 0 || fm_proc_status_number(pid, "HugetlbPages:", &huge, err) < 0)
 		return -1;
-	if (status_is_zero(status, "\nVmLck:") && status_is_zero(status, "\nHugetlbPages:"))
+	if (locked == 0 && huge == 0)
 		return 0;
-	if (read_proc(pid, "smaps", &smaps, err) < 0)
+	if (fm_proc_read(pid, "smaps", FM_PROC_SMAPS_MAX, &smaps, NULL, err) < 0)
 		return -1;
-	for (char *line = strtok_r(smaps, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		if (isdigit((unsigned char)*line) || (*line >= 'a' && *line <= 'f')) {
-			(void)parse_mapping(line, &at);
-			continue;
-		}
-		if (!fm_str_startswith(line, "VmFlags:"))
-			continue;
-		bool huge = strstr(line, " ht") != NULL, locked = strstr(line, " lo") != NULL;
-		while (i < m->n && m->v[i].start < at.start)
-			i++;
-		for (size_t k = i; (huge || locked) && k < m->n && m->v[k].start < at.end; k++)
-			m->v[k].kind = m->v[k].kind == 0 ? 0 : huge ? FM_TRACK_HUGETLB : FM_TRACK_LOCKED;
-	}
-	return 0;
+	return fm_smaps_each(smaps, mark_special, &s);
 }
 
 static void keep_wanted(struct fm_mappings *m, unsigned kinds)
@@ -150,12 +123,12 @@ int fm_mappings_read(pid_t pid, unsigned kinds, struct fm_mappings *ret, struct 
 {
 	_fm_cleanup_(fm_mappings_done) struct fm_mappings all = { 0 };
 	_fm_free_ char *maps = NULL;
-	char *save = NULL;
 
-	if (read_proc(pid, "maps", &maps, err) < 0)
+	if (fm_proc_read(pid, "maps", FM_PROC_MAPS_MAX, &maps, NULL, err) < 0)
 		return -1;
-	for (char *line = strtok_r(maps, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *line = *maps ? maps : NULL, *next; line; line = next) {
 		struct fm_mapping one;
+		next = fm_cut_line(line);
 		if (!parse_mapping(line, &one))
 			return fm_error_set(err, FM_E_INTERNAL, "the kernel shows a mapping of process %d that cannot be read: %.80s",
 			                    (int)pid, line);
