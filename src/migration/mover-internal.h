@@ -95,7 +95,6 @@ struct fm_mover {
 	pthread_t push_thread;
 	bool push_started;
 	atomic_bool store_ready;  /* sealed: it says what the frozen tree had */
-	_Atomic uint64_t pushed;  /* pages in the store */
 	atomic_bool resumed;      /* the tree runs here */
 	pthread_t control_thread; /* follows the source */
 	bool control_started;

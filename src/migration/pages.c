@@ -73,7 +73,7 @@ static void *receive_push(void *arg)
 	struct fm_mover *m = arg;
 	struct fm_error e = FM_ERROR_INIT;
 	fm_thread_haste(FM_HASTE_PATIENT);
-	if (fm_push_receive(m->push, m->store, m->stop.fd, &m->pushed, &e) == 0)
+	if (fm_push_receive(m->push, m->store, m->stop.fd, &e) == 0)
 		atomic_store(&m->store_ready, true);
 	else if (
 	        e.code !=

@@ -24,7 +24,7 @@
 #define SEND_MS     30000
 #define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
 #define SLICE_US    100000u
-#define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one, somebody waits for it */
+#define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one */
 #define BREAKS_MAX  8u           /* in one round: a link that breaks more often than that is none */
 
 struct fm_push {
@@ -39,6 +39,8 @@ struct fm_push {
 	pid_t ns_pid; /* whose */
 	pid_t host_pid;
 	uint32_t task;
+	bool frozen;                    /* the round under way is the last one: somebody waits for it */
+	int cancel_fd;                  /* of the round under way */
 	struct fm_push_result result;   /* of the round under way */
 	uint64_t slice_us, slice_bytes; /* bandwidth: since when, how much */
 };
@@ -82,17 +84,17 @@ void fm_push_free(struct fm_push *p)
 /* ---------------------------------------------------------------- sending */
 
 /* Keep to the bandwidth: once a slice's bytes are out, wait for its end. */
-static int pace(struct fm_push *p, size_t bytes, int cancel_fd, struct fm_error *err)
+static int pace(struct fm_push *p, size_t bytes, struct fm_error *err)
 {
 	uint64_t now = fm_now_us(), allowed_us;
 
-	if (p->o.bandwidth_bytes_per_s == 0)
+	if (p->o.bandwidth_bytes_per_s == 0 || p->frozen)
 		return 0;
 	p->slice_bytes += bytes;
 	allowed_us = p->slice_bytes * 1000000 / p->o.bandwidth_bytes_per_s;
 	if (now - p->slice_us < allowed_us) {
 		int ms = (int)((allowed_us - (now - p->slice_us)) / 1000);
-		if (ms > 0 && fm_wait_fd(cancel_fd, POLLIN, ms, NULL) > 0)
+		if (ms > 0 && fm_wait_fd(p->cancel_fd, POLLIN, ms, NULL) > 0)
 			return fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages");
 	}
 	if (fm_now_us() - p->slice_us > SLICE_US && allowed_us > SLICE_US) {
@@ -102,7 +104,7 @@ static int pace(struct fm_push *p, size_t bytes, int cancel_fd, struct fm_error 
 	return 0;
 }
 
-static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, struct fm_error *err)
+static int send_chunk(struct fm_push *p, size_t len, struct fm_error *err)
 {
 	uint64_t t = fm_now_us();
 
@@ -110,12 +112,12 @@ static int send_chunk(struct fm_push *p, size_t len, bool paced, int cancel_fd, 
 		return 0;
 	if (p->o.damage && p->o.damage(p->o.userdata))
 		fm_stream_damage_next(p->o.stream);
-	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round | (paced ? 0 : FROZEN), p->chunk, len, SEND_MS,
-	                   err) < 0)
+	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round | (p->frozen ? FROZEN : 0), p->chunk, len,
+	                   SEND_MS, err) < 0)
 		return fm_stream_explain(p->o.stream, err);
 	fm_page_encoder_link(p->encoder, len, fm_now_us() - t);
 	p->result.payload_bytes += len;
-	return paced ? pace(p, len, cancel_fd, err) : 0;
+	return pace(p, len, err);
 }
 
 /* How many of the batch's pages from `first` on could be read. */
@@ -137,7 +139,7 @@ static size_t read_pages(struct fm_push *p, size_t first)
 }
 
 /* The pages of the batch that are gone (or may not be read this way: PROT_NONE) are left to be asked for. */
-static int flush(struct fm_push *p, bool paced, int cancel_fd, struct fm_error *err)
+static int flush(struct fm_push *p, struct fm_error *err)
 {
 	size_t first = 0, len = 0;
 
@@ -148,26 +150,25 @@ static int flush(struct fm_push *p, bool paced, int cancel_fd, struct fm_error *
 				fm_tracker_note_read(p->tracker, p->task, p->addresses[i], p->pages + i * FM_PAGE_BYTES, 1);
 			if (fm_page_encoder_pages(p->encoder, p->ns_pid, p->addresses + first, p->pages + first * FM_PAGE_BYTES, got,
 			                          p->chunk, &len, err) < 0 ||
-			    send_chunk(p, len, paced, cancel_fd, err) < 0)
+			    send_chunk(p, len, err) < 0)
 				return -1;
 			first += got;
 			continue;
 		}
 		if (fm_page_encoder_drop(p->encoder, p->ns_pid, p->addresses[first], 1, p->chunk, &len, err) < 0 ||
-		    send_chunk(p, len, paced, cancel_fd, err) < 0)
+		    send_chunk(p, len, err) < 0)
 			return -1;
 		first++;
 	}
 	p->n = 0;
-	return fm_wait_fd(cancel_fd, POLLIN, 0, NULL) > 0 ? fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages") : 0;
+	return fm_wait_fd(p->cancel_fd, POLLIN, 0, NULL) > 0 ? fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages") : 0;
 }
 
-static int add_page(struct fm_push *p, const struct fm_page_source_task *tasks, uint32_t task, uint64_t address, bool paced, int cancel_fd,
-                    struct fm_error *err)
+static int add_page(struct fm_push *p, const struct fm_page_source_task *tasks, uint32_t task, uint64_t address, struct fm_error *err)
 {
 	const struct fm_page_source_task *t = &tasks[task];
 
-	if (p->n > 0 && (p->ns_pid != t->ns_pid || p->n == FM_CHUNK_PAGES_MAX) && flush(p, paced, cancel_fd, err) < 0)
+	if (p->n > 0 && (p->ns_pid != t->ns_pid || p->n == FM_CHUNK_PAGES_MAX) && flush(p, err) < 0)
 		return -1;
 	p->task = task;
 	p->ns_pid = t->ns_pid;
@@ -176,14 +177,12 @@ static int add_page(struct fm_push *p, const struct fm_page_source_task *tasks, 
 	return 0;
 }
 
-static int drop_run(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, uint64_t n_pages, int cancel_fd,
-                    struct fm_error *err)
+static int drop_run(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, uint64_t n_pages, struct fm_error *err)
 {
 	p->ns_pid = t->ns_pid;
 	while (n_pages > 0) {
 		size_t len = 0, k = n_pages < FM_CHUNK_PAGES_MAX ? n_pages : FM_CHUNK_PAGES_MAX;
-		if (fm_page_encoder_drop(p->encoder, t->ns_pid, address, k, p->chunk, &len, err) < 0 ||
-		    send_chunk(p, len, false, cancel_fd, err) < 0)
+		if (fm_page_encoder_drop(p->encoder, t->ns_pid, address, k, p->chunk, &len, err) < 0 || send_chunk(p, len, err) < 0)
 			return -1;
 		address += k * FM_PAGE_BYTES;
 		n_pages -= k;
@@ -191,13 +190,13 @@ static int drop_run(struct fm_push *p, const struct fm_page_source_task *t, uint
 	return 0;
 }
 
-static int end_round(struct fm_push *p, bool final, int cancel_fd, struct fm_error *err)
+static int end_round(struct fm_push *p, struct fm_error *err)
 {
 	struct fm_frame_header h;
 	uint8_t none[8];
 
-	if (fm_stream_send(p->o.stream, FM_FRAME_ROUND_END, p->round, final, NULL, 0, SEND_MS, err) < 0 ||
-	    fm_stream_expect(p->o.stream, FM_FRAME_ROUND_OK, &h, none, sizeof(none), ROUND_OK_MS, cancel_fd, err) < 0)
+	if (fm_stream_send(p->o.stream, FM_FRAME_ROUND_END, p->round, p->frozen, NULL, 0, SEND_MS, err) < 0 ||
+	    fm_stream_expect(p->o.stream, FM_FRAME_ROUND_OK, &h, none, sizeof(none), ROUND_OK_MS, p->cancel_fd, err) < 0)
 		return fm_stream_explain(p->o.stream, err);
 	if (h.a != p->round)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the destination answered for round %llu, not %llu", (unsigned long long)h.a,
@@ -207,24 +206,23 @@ static int end_round(struct fm_push *p, bool final, int cancel_fd, struct fm_err
 }
 
 static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
-                     bool final, int cancel_fd, struct fm_error *err)
+                     struct fm_error *err)
 {
 	for (size_t i = 0; i < dirty->n; i++) {
 		const struct fm_page_run *run = &dirty->v[i];
 		uint64_t left = max_pages > p->result.pages_changed ? max_pages - p->result.pages_changed : 0;
 		uint64_t k = run->n_pages < left ? run->n_pages : left;
 		for (uint64_t j = 0; j < k; j++)
-			if (add_page(p, tasks, run->task, run->vaddr + j * FM_PAGE_BYTES, !final, cancel_fd, err) < 0)
+			if (add_page(p, tasks, run->task, run->vaddr + j * FM_PAGE_BYTES, err) < 0)
 				return -1;
 		p->result.pages_changed += run->n_pages;
 		p->result.pages_left += run->n_pages - k;
 		if (k == run->n_pages)
 			continue;
-		if (flush(p, !final, cancel_fd, err) < 0 ||
-		    drop_run(p, &tasks[run->task], run->vaddr + k * FM_PAGE_BYTES, run->n_pages - k, cancel_fd, err) < 0)
+		if (flush(p, err) < 0 || drop_run(p, &tasks[run->task], run->vaddr + k * FM_PAGE_BYTES, run->n_pages - k, err) < 0)
 			return -1;
 	}
-	return flush(p, !final, cancel_fd, err);
+	return flush(p, err);
 }
 
 static bool may_have_been_the_stream(const struct fm_error *e)
@@ -249,11 +247,11 @@ static int start_again(struct fm_push *p, const struct fm_page_runs *dirty, cons
 }
 
 static int send_round(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
-                      bool final, int cancel_fd, struct fm_error *err)
+                      struct fm_error *err)
 {
 	for (unsigned breaks = 0;; breaks++) {
 		struct fm_error e = FM_ERROR_INIT;
-		if (send_runs(p, dirty, tasks, max_pages, final, cancel_fd, &e) == 0 && end_round(p, final, cancel_fd, &e) == 0)
+		if (send_runs(p, dirty, tasks, max_pages, &e) == 0 && end_round(p, &e) == 0)
 			return 0;
 		if (!p->o.reconnect || breaks == BREAKS_MAX || !may_have_been_the_stream(&e)) {
 			*err = e;
@@ -267,19 +265,22 @@ static int send_round(struct fm_push *p, const struct fm_page_runs *dirty, const
 static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, bool final, int cancel_fd,
                      struct fm_push_result *ret, struct fm_error *err)
 {
-	/* `present` is not needed: what is gone at the source, or was never there, the destination is not asked for. */
-	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
 	struct fm_page_encoder_stats before, after;
 	uint64_t start = fm_now_us();
 
+	p->frozen = final;
+	p->cancel_fd = cancel_fd;
 	p->result = (struct fm_push_result){ 0 };
 	p->slice_us = start;
 	p->slice_bytes = 0;
 	fm_page_encoder_stats(p->encoder, &before);
-	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 || fm_tracker_scan(p->tracker, &dirty, final ? &present : NULL, err) < 0)
+	/* What is gone at the source, or was never there, the destination is not asked for: a list of what there is is not needed. */
+	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 ||
+	    (final ? fm_tracker_scan_frozen(p->tracker, &dirty, NULL, err) : fm_tracker_scan(p->tracker, &dirty, err)) < 0)
 		return fm_error_prefix(err, "finding out which pages have changed");
 	p->result.scan_us = fm_now_us() - start;
-	if (send_round(p, &dirty, tasks, max_pages, final, cancel_fd, err) < 0)
+	if (send_round(p, &dirty, tasks, max_pages, err) < 0)
 		return -1;
 	fm_page_encoder_stats(p->encoder, &after);
 	p->result.pages_sent =
@@ -304,10 +305,9 @@ int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, si
 /* ---------------------------------------------------------------- receiving */
 
 static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_page_decoder *d, uint8_t *buf, int cancel_fd,
-                   _Atomic uint64_t *pages, struct fm_error *err)
+                   struct fm_error *err)
 {
 	struct fm_frame_header h;
-	struct fm_page_store_stats st;
 	bool hurried = false;
 
 	for (;;) {
@@ -329,9 +329,6 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 		bool final = h.b != 0;
 		if (final && !fm_page_store_is_sealed(store) && fm_page_store_seal(store, err) < 0)
 			return -1;
-		fm_page_store_stats(store, &st);
-		if (pages)
-			atomic_store(pages, st.pages);
 		if (fm_stream_send(s, FM_FRAME_ROUND_OK, h.a, 0, NULL, 0, SEND_MS, err) < 0)
 			return -1;
 		if (final)
@@ -339,7 +336,7 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 	}
 }
 
-int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, _Atomic uint64_t *ret_pages, struct fm_error *err)
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err)
 {
 	_fm_cleanup_(fm_page_decoder_freep) struct fm_page_decoder *d = NULL;
 	_fm_free_ uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);
@@ -349,7 +346,7 @@ int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving pages");
 	if (fm_page_decoder_new(store, &d, err) < 0)
 		return -1;
-	if (receive(s, store, d, buf, cancel_fd, ret_pages, &e) == 0)
+	if (receive(s, store, d, buf, cancel_fd, &e) == 0)
 		return 0;
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED)
 		fm_stream_send_error(s, &e);

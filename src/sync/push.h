@@ -52,7 +52,7 @@ int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, si
 int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, int cancel_fd,
                   struct fm_push_result *ret, struct fm_error *err);
 
-/* Until the final round (0, the store is sealed) or a failure. *ret_pages, may be NULL: pages that came, updated after each round. */
-int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, _Atomic uint64_t *ret_pages, struct fm_error *err);
+/* Until the final round (0, the store is sealed) or a failure. */
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err);
 
 #endif

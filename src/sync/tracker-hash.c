@@ -114,7 +114,6 @@ static int compare_mapping(struct comparison *c, const struct fm_mapping *m, str
 	if (m->shared) {
 		struct fm_scan both = { .frozen = true };
 		int rc = fm_add_shared(c->tracker, c->task, m, &both, err);
-		fm_run_list_done(&both.present);
 		content = both.dirty;
 		if (rc < 0)
 			return -1;
@@ -126,7 +125,7 @@ static int compare_mapping(struct comparison *c, const struct fm_mapping *m, str
 		uint64_t end = r->vaddr + (uint64_t)r->n_pages * FM_TRACKER_PAGE;
 		if (compare_run(c, r->vaddr, r->n_pages, err) < 0)
 			return -1;
-		if (c->scan->frozen && fm_run_list_add(&c->scan->present, c->task->index, r->vaddr, end, err) < 0)
+		if (c->scan->present && fm_run_list_add(c->scan->present, c->task->index, r->vaddr, end, err) < 0)
 			return -1;
 	}
 	return 0;

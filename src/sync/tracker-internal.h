@@ -2,7 +2,7 @@
 /*
  * tracker-internal.h - shared by tracker*.c: mappings, walks over page tables, lists of runs, the backends' vtable.
  *
- * Two ways to scan a task. Running: what changed, and from now on changes are counted anew. Frozen (present is not NULL): what changed and what there is, nothing is reset and no task is
+ * Two ways to scan a task. Running: what changed, and from now on changes are counted anew. Frozen: what changed and what there is, nothing is reset and no task is
  * touched, so that it also works while CRIU traces the tree; what is dirty then is still dirty in the next scan.
  */
 #ifndef FM_SYNC_TRACKER_INTERNAL_H
@@ -79,7 +79,8 @@ struct fm_tracker {
 };
 
 struct fm_scan {
-	struct fm_run_list dirty, present;
+	struct fm_run_list dirty;
+	struct fm_run_list *present; /* NULL: not wanted */
 	bool frozen;
 };
 

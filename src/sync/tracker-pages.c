@@ -239,12 +239,12 @@ static uint64_t round_up(uint64_t n)
 
 int fm_add_shared(struct fm_tracker *t, const struct fm_tracked *task, const struct fm_mapping *m, struct fm_scan *s, struct fm_error *err)
 {
-	struct two_lists lists = { .task = task->index, .a = &s->dirty, .b = &s->present };
+	struct two_lists lists = { .task = task->index, .a = &s->dirty, .b = s->present };
 	_fm_close_ int fd = open_object(task, m);
 	uint64_t at = m->offset, last = m->offset + (m->end - m->start);
 
 	if (fd < 0)
-		return fm_add_content(t, task, m, &s->dirty, &s->present, err);
+		return fm_add_content(t, task, m, &s->dirty, s->present, err);
 	while (at < last) {
 		off_t data = lseek(fd, (off_t)at, SEEK_DATA);
 		if (data < 0 && errno != ENXIO)

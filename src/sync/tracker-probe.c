@@ -104,7 +104,7 @@ static int expect(struct fm_tracker *t, const struct child *c, bool first, bool 
 	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
 	uint64_t at = (uintptr_t)c->memory;
 
-	if (fm_tracker_scan(t, &dirty, NULL, err) < 0)
+	if (fm_tracker_scan(t, &dirty, err) < 0)
 		return -1;
 	bool a = has(&dirty, at), b = has(&dirty, at + FM_TRACKER_PAGE);
 	if (a == first && b == second)

@@ -22,7 +22,7 @@ static int found(void *userdata, uint64_t start, uint64_t end, uint64_t categori
 
 	if (!clean && fm_run_list_add(&f->scan->dirty, f->task->index, start, end, err) < 0)
 		return -1;
-	return f->scan->frozen ? fm_run_list_add(&f->scan->present, f->task->index, start, end, err) : 0;
+	return f->scan->present ? fm_run_list_add(f->scan->present, f->task->index, start, end, err) : 0;
 }
 
 static int scan(struct fm_tracker *t, struct fm_tracked *task, struct fm_mappings *m, struct fm_scan *s, struct fm_error *err)

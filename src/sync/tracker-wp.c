@@ -298,7 +298,7 @@ static int found_frozen(void *userdata, uint64_t start, uint64_t end, uint64_t c
 
 	if ((f->untracked || categories != CLEAN) && fm_run_list_add(&f->scan->dirty, f->task, start, end, err) < 0)
 		return -1;
-	return fm_run_list_add(&f->scan->present, f->task, start, end, err);
+	return f->scan->present ? fm_run_list_add(f->scan->present, f->task, start, end, err) : 0;
 }
 
 /* Mappings next to each other are scanned in one go when they are asked for in the same way. */

@@ -285,24 +285,40 @@ static void hand_out(struct fm_run_list *l, struct fm_page_runs *ret)
 		ret->v = FM_TAKE_PTR(l->v);
 }
 
-int fm_tracker_scan(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_page_runs *present, struct fm_error *err)
+static int scan(struct fm_tracker *t, struct fm_scan *s, struct fm_page_runs *dirty, struct fm_error *err)
 {
-	struct fm_scan s = { .frozen = present != NULL };
-	struct scan_job job = { .tracker = t, .scan = &s };
+	struct scan_job job = { .tracker = t, .scan = s };
 
 	t->round++;
-	int rc = t->ops->reset && !s.frozen ? scan_held(&job, err) : scan_all(NULL, &job, err);
+	int rc = t->ops->reset && !s->frozen ? scan_held(&job, err) : scan_all(NULL, &job, err);
 	if (rc == 0) {
-		hand_out(&s.dirty, dirty);
-		hand_out(&s.present, present);
-	} else if (!s.frozen) {
+		hand_out(&s->dirty, dirty);
+	} else if (!s->frozen) {
 		for (size_t i = 0; i < t->n_tasks; i++) {
 			t->ops->forget(&t->tasks[i]);
 			t->tasks[i].fresh = true;
 		}
 	}
-	fm_run_list_done(&s.dirty);
-	fm_run_list_done(&s.present);
+	fm_run_list_done(&s->dirty);
+	return rc;
+}
+
+int fm_tracker_scan(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_error *err)
+{
+	struct fm_scan s = { .frozen = false };
+
+	return scan(t, &s, dirty, err);
+}
+
+int fm_tracker_scan_frozen(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_page_runs *present, struct fm_error *err)
+{
+	struct fm_run_list all = { 0 };
+	struct fm_scan s = { .frozen = true, .present = present ? &all : NULL };
+
+	int rc = scan(t, &s, dirty, err);
+	if (rc == 0)
+		hand_out(&all, present);
+	fm_run_list_done(&all);
 	return rc;
 }
 

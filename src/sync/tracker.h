@@ -80,11 +80,12 @@ enum fm_tracker_backend fm_tracker_backend(const struct fm_tracker *t);
  * of their pages are dirty. A task that is gone is forgotten. A task that ended between the caller's look and this call is left out: no error. */
 int fm_tracker_set_tasks(struct fm_tracker *t, const struct fm_page_source_task *tasks, size_t n, struct fm_error *err);
 
-/* *dirty: every page of the wanted kinds that may differ from what was read after the last scan that reported it (the first scan: all that
- * are present). When `present` is not NULL the tree must be frozen, and it gets all pages of these kinds that have content now: what a copy
- * has and `present` has not is gone (munmap, MADV_DONTNEED, truncation) and reads as zeros, or not at all. Pages that were never touched
- * and the shared zero page may be in neither list. */
-int fm_tracker_scan(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_page_runs *present, struct fm_error *err);
+/* *dirty: every page of the wanted kinds that may differ from what was read after the last scan that reported it (the first scan: all that are present). Pages that were never touched and
+ * the shared zero page may be left out. */
+int fm_tracker_scan(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_error *err);
+/* The same for a frozen tree, without touching it, also while CRIU traces it. When `present` is not NULL it gets all pages of these kinds that have content now: what a copy has and `present`
+ * has not is gone (munmap, MADV_DONTNEED, truncation) and reads as zeros, or not at all. */
+int fm_tracker_scan_frozen(struct fm_tracker *t, struct fm_page_runs *dirty, struct fm_page_runs *present, struct fm_error *err);
 
 /*
  * The caller tells what it has read of pages that a scan reported (n_pages whole pages from vaddr on). Only the hash backend needs it, and needs it for every page: it compares later content

@@ -151,7 +151,7 @@ static void *receive(void *arg)
 	struct world *w = arg;
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_push_receive(w->destination, w->store, -1, NULL, &e) == 0)
+	if (fm_push_receive(w->destination, w->store, -1, &e) == 0)
 		w->complete = true;
 	else if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DATA_LOSS)
 		print_error("the receiver ended: %s\n", e.message);

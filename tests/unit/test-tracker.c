@@ -246,7 +246,7 @@ static uint64_t scan(struct fixture *f, const struct target *t, uint64_t first, 
 {
 	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
 
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 	read_dirty(f, t->pid, &dirty);
 	return among(&dirty, t, first, n);
 }
@@ -299,7 +299,7 @@ static void check_what_is_dirty(struct fixture *f, enum fm_tracker_backend b)
 	order(t, 'd', 20, 10);
 	assert_int_equal(kill(t->pid, SIGSTOP), 0);
 	assert_int_equal(state_becomes(t->pid, "T"), 'T');
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	assert_ok(fm_tracker_scan_frozen(f->tracker, &dirty, &present, &err));
 	assert_int_equal(among(&dirty, t, 0, 100), 1);
 	assert_int_equal(among(&dirty, t, 50, 1), 1);
 	assert_int_equal(among(&present, t, 0, 100), 90);
@@ -351,7 +351,7 @@ static void check_merged(struct fixture *f, enum fm_tracker_backend b)
 	merge_and_write(f, t);
 	assert_int_equal(kill(t->pid, SIGSTOP), 0);
 	assert_int_equal(state_becomes(t->pid, "T"), 'T');
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	assert_ok(fm_tracker_scan_frozen(f->tracker, &dirty, &present, &err));
 	assert_int_equal(among(&dirty, t, 3, 1), 1);
 	assert_int_equal(among(&dirty, t, 50, 50), 50);
 	assert_int_equal(among(&present, t, 0, 100), 100);
@@ -386,7 +386,7 @@ static void test_hash_changed_and_back(void **state)
 
 	new_tracker(f, FM_TRACKER_HASH, FM_TRACK_ANONYMOUS);
 	set_one(f, t->pid);
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 	other[100] = 1;
 	fm_tracker_note_read(f->tracker, 0, t->memory, other, 1);
 	assert_int_equal(scan(f, t, 0, 1), 1);
@@ -395,7 +395,7 @@ static void test_hash_changed_and_back(void **state)
 	/* reported, but could not be read: what was read before counts no longer */
 	fm_page_runs_done(&dirty);
 	order(t, 'w', 0, 1);
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 	for (int i = 0; i < 255; i++)
 		order(t, 'w', 0, 1);
 	assert_int_equal(scan(f, t, 0, 1), 1);
@@ -425,7 +425,7 @@ static void test_shared_address_space(void **state)
 	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, 2, &err));
 	for (int round = 0; round < 3; round++) {
 		_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
-		assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+		assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 		uint64_t of[2] = { 0, 0 };
 		for (size_t i = 0; i < dirty.n; i++) {
 			struct fm_page_runs one = { .v = &dirty.v[i], .n = 1 };
@@ -451,7 +451,7 @@ static void test_dead_pid(void **state)
 	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, 2, &err));
 	assert_int_equal(kill(dead->pid, SIGKILL), 0);
 	assert_int_equal(state_becomes(dead->pid, "Z"), 'Z');
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err)); /* a zombie */
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &err)); /* a zombie */
 	for (size_t i = 0; i < dirty.n; i++)
 		assert_int_equal(dirty.v[i].task, 1);
 	assert_true(dirty.n > 0);
@@ -481,7 +481,7 @@ static void track_often(struct fixture *f, pid_t pid, unsigned times)
 		_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
 		new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
 		set_one(f, pid);
-		assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+		assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 		assert_true(dirty.n > 0);
 	}
 	fm_tracker_free(f->tracker);
@@ -633,7 +633,7 @@ static void test_traced_by_another(void **state)
 	assert_int_equal(read(ready[0], &word, 1), 1);
 	new_tracker(f, FM_TRACKER_WRITE_PROTECT, FM_TRACK_ANONYMOUS);
 	set_one(f, t->pid);
-	assert_int_equal(fm_tracker_scan(f->tracker, &dirty, NULL, &err), -1);
+	assert_int_equal(fm_tracker_scan(f->tracker, &dirty, &err), -1);
 	assert_int_equal(err.code, FM_E_FAILED_PRECONDITION);
 	assert_int_equal(kill(pid, SIGKILL), 0);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -659,7 +659,7 @@ static void one_round(struct fixture *f, struct copy *c, pid_t root)
 
 	size_t n = lab_tree(root, tasks);
 	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, n, &err));
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, NULL, &err));
+	assert_ok(fm_tracker_scan(f->tracker, &dirty, &err));
 	(void)copy_read(c, f->tracker, &dirty, tasks);
 }
 
@@ -688,7 +688,7 @@ static void check_copy(struct fixture *f, enum fm_tracker_backend b, unsigned se
 		fail_msg("the target died: status %d", status_of(t));
 	size_t n = lab_freeze(t->pid, tasks);
 	assert_ok(fm_tracker_set_tasks(f->tracker, tasks, n, &err));
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, &present, &err));
+	assert_ok(fm_tracker_scan_frozen(f->tracker, &dirty, &present, &err));
 	copy_keep(&c, &present, tasks);
 	uint64_t last = copy_read(&c, f->tracker, &dirty, tasks);
 	struct truth r = lab_compare(&c, tasks, n);
@@ -746,7 +746,7 @@ static void time_scan(struct fixture *f, const char *what, bool frozen)
 	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
 
 	uint64_t t = fm_now_us();
-	assert_ok(fm_tracker_scan(f->tracker, &dirty, frozen ? &present : NULL, &err));
+	assert_ok(frozen ? fm_tracker_scan_frozen(f->tracker, &dirty, &present, &err) : fm_tracker_scan(f->tracker, &dirty, &err));
 	printf("             %-22s %8.2f ms, %llu pages dirty\n", what, (double)(fm_now_us() - t) / 1000,
 	       (unsigned long long)dirty.n_pages);
 }
