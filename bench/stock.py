@@ -7,6 +7,7 @@ the new place is sent at once, and nothing is verified.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -189,11 +190,23 @@ class Runc:
         self._open_netns(source)
         self._folders("images-here", "images-there")
 
+    def _end_what_hangs(self):
+        """A restore that fails can leave CRIU waiting for ever, and its mounts."""
+        for host in ("src", "dst"):
+            for _, pid, command in self.lab._processes(host):
+                if "criu" in command:
+                    os.kill(pid, signal.SIGKILL)
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            mounts = [line.split()[1] for line in file]
+        for mount in sorted((mount for mount in mounts if mount.startswith(self.dir + "/")), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+
     def end(self):
         _write_all(self.pipe_limits)
         for host in ("src", "dst"):
             subprocess.run(self._runc(host, "delete", "--force", self.name), capture_output=True, check=False)
             subprocess.run(["ip", "netns", "delete", self.netns[host]], capture_output=True, check=False)
+        self._end_what_hangs()
         shutil.rmtree(self.dir, ignore_errors=True)
         for fd in self.pipes:
             os.close(fd)

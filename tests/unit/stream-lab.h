@@ -5,13 +5,6 @@
 #ifndef FM_TESTS_STREAM_LAB_H
 #define FM_TESTS_STREAM_LAB_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above */
-#include <cmocka.h>
-
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
@@ -29,23 +23,6 @@
 #define TOKEN   "0123456789abcdef0123456789abcdef"
 #define ID      "m-3f9a61c2b07d"
 #define WAIT_MS 60000
-
-static struct fm_error err;
-
-#define assert_ok(call)                                                                                                                    \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
-	} while (0)
-#define assert_code(expected, call)                                                                                                        \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		assert_int_equal(-1, (call));                                                                                              \
-		if (err.code != (expected))                                                                                                \
-			fail_msg("%s: %s instead of %s: %s", #call, fm_code_to_string(err.code), fm_code_to_string(expected),              \
-			         err.message);                                                                                             \
-	} while (0)
 
 /* A stream and the naked other end */
 static inline void pair_raw(struct fm_stream **a, int *fd)

@@ -32,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
@@ -44,14 +45,6 @@
 #define WAIT_MS 30000
 #define GIB     (1ull << 30)
 
-static struct fm_error err;
-
-#define assert_ok(call)                                                                                                                    \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
-	} while (0)
 #define assert_sys(call)                                                                                                                   \
 	do {                                                                                                                               \
 		if ((call) < 0)                                                                                                            \

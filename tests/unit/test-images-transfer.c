@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
@@ -29,15 +30,6 @@
 #include "sync/stream-internal.h"
 
 #define WAIT_MS 20000
-
-static struct fm_error err;
-
-#define assert_ok(call)                                                                                                                    \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
-	} while (0)
 
 struct fixture {
 	char *dir, *from, *to;

@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/limits.h"
@@ -30,15 +31,6 @@
 #define WAIT_MS 20000
 #define NS_PID  7
 #define N_PAGES 1024u
-
-static struct fm_error err;
-
-#define assert_ok(call)                                                                                                                    \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
-	} while (0)
 
 struct fixture {
 	uint8_t *memory; /* same address here and in the child; ours is changed after the fork, so that a read of the wrong process shows */

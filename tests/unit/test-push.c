@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test-push.c - rounds of pages of a running process into a store, over streams that are cut or damaged at any byte: what the store has in the end is what the frozen process has. */
+#include "hostile-lab.h"
 #include "stream-lab.h"
 
 #include <fcntl.h>
@@ -19,73 +20,6 @@
 /* After a damaged bit: should it be in a length, the receiver waits for what never comes, so the link is cut as well. (Within TLS no damage gets that far.) */
 #define DAMAGED_BYTES 20000
 #define DAMAGED_MS    300
-
-/* ---------------------------------------------------------------- the process whose pages they are: tests/unit/hostile.c */
-
-struct target {
-	pid_t pid;
-	int to, from;
-	uint64_t memory;
-};
-
-static const char *hostile_path(void)
-{
-	static char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 16);
-
-	assert_true(n > 0);
-	path[n] = '\0';
-	strcpy(strrchr(path, '/') + 1, "hostile");
-	return path;
-}
-
-static void start(struct target *t)
-{
-	int to[2], from[2];
-	char pages[16];
-
-	assert_int_equal(pipe2(to, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(from, O_CLOEXEC), 0);
-	(void)snprintf(pages, sizeof(pages), "%u", PAGES);
-	const char *path = hostile_path();
-	t->pid = fork();
-	assert_true(t->pid >= 0);
-	if (t->pid == 0) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0)
-			_exit(126);
-		(void)execl(path, "hostile", "echo", pages, (char *)NULL);
-		_exit(127);
-	}
-	(void)close(to[0]);
-	(void)close(from[1]);
-	t->to = to[1];
-	t->from = from[0];
-	assert_int_equal(read(t->from, &t->memory, sizeof(t->memory)), sizeof(t->memory));
-}
-
-static void order(const struct target *t, char op, uint32_t first, uint32_t count)
-{
-	struct {
-		char op;
-		uint32_t first, count;
-	} o;
-	char word;
-
-	memset(&o, 0, sizeof(o));
-	o.op = op;
-	o.first = first;
-	o.count = count;
-	assert_int_equal(write(t->to, &o, sizeof(o)), sizeof(o));
-	assert_int_equal(read(t->from, &word, 1), 1);
-}
-
-static void end(struct target *t)
-{
-	(void)kill(t->pid, SIGKILL);
-	(void)waitpid(t->pid, NULL, 0);
-	(void)close(t->to);
-	(void)close(t->from);
-}
 
 /* ---------------------------------------------------------------- a link that breaks */
 
@@ -200,9 +134,12 @@ static int reconnect(void *userdata, const struct fm_error *why, struct fm_strea
 
 static void setup_world(struct world *w, unsigned seed, int64_t good_max, bool reconnects)
 {
+	char pages[16];
+
 	*w = (struct world){ .seed = seed, .good_max = good_max };
 	assert_ok(fm_page_store_new(64 * MIB, &w->store, &err));
-	start(&w->target);
+	(void)snprintf(pages, sizeof(pages), "%u", PAGES);
+	target_start(&w->target, "echo", pages, NULL);
 	connect_again(w);
 	struct fm_push_opts o = { .stream = w->source, .reconnect = reconnects ? reconnect : NULL, .userdata = w, .compress = -1 };
 	assert_ok(fm_push_new(&o, &w->push, &err));
@@ -213,7 +150,7 @@ static void end_world(struct world *w)
 	disconnect(w);
 	fm_push_free(w->push);
 	fm_page_store_free(w->store);
-	end(&w->target);
+	target_end(&w->target);
 }
 
 static struct fm_page_source_task task_of(const struct world *w)
@@ -254,8 +191,7 @@ static unsigned compare(const struct world *w)
 static void freeze(const struct world *w)
 {
 	assert_int_equal(kill(w->target.pid, SIGSTOP), 0);
-	while (fm_proc_state(w->target.pid) != 'T')
-		fm_pause_ms(1);
+	assert_int_equal(state_becomes(w->target.pid, "T"), 'T');
 }
 
 static void run(struct world *w, unsigned rounds, uint64_t max_pages, struct fm_push_result *ret)

@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hostile-lab.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
@@ -35,25 +36,9 @@
 #include "sync/tracker.h"
 #include "tracker-lab.h"
 
-#define PAGE    4096u
-#define HANG_MS 20000
-
-static struct fm_error err;
-
-#define assert_ok(call)                                                                                                                    \
-	do {                                                                                                                               \
-		err = FM_ERROR_INIT;                                                                                                       \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
-	} while (0)
+#define PAGE 4096u
 
 /* ---------------------------------------------------------------- targets */
-
-struct target {
-	pid_t pid;
-	int to, from;
-	uint64_t memory; /* of an echo */
-};
 
 struct fixture {
 	struct target targets[2];
@@ -62,74 +47,12 @@ struct fixture {
 	char dir[32];
 };
 
-static const char *hostile_path(void)
-{
-	static char path[FM_MAX_PATH];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 16);
-
-	assert_true(n > 0);
-	path[n] = '\0';
-	strcpy(strrchr(path, '/'), "/hostile");
-	return path;
-}
-
-static void read_target(const struct target *t, void *to, size_t n)
-{
-	assert_int_equal(fm_wait_fd(t->from, POLLIN, HANG_MS, NULL), 1);
-	assert_ok(fm_read_full(t->from, to, n, &err));
-}
-
 static struct target *start(struct fixture *f, const char *what, const char *a, const char *b)
 {
 	struct target *t = &f->targets[f->n_targets++];
-	int to[2], from[2];
-	char word;
 
-	assert_int_equal(pipe2(to, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(from, O_CLOEXEC), 0);
-	const char *path = hostile_path();
-	t->pid = fork();
-	assert_true(t->pid >= 0);
-	if (t->pid == 0) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0)
-			_exit(126);
-		(void)execl(path, "hostile", what, a, b, (char *)NULL);
-		_exit(127);
-	}
-	(void)close(to[0]);
-	(void)close(from[1]);
-	t->to = to[1];
-	t->from = from[0];
-	if (fm_streq(what, "echo"))
-		read_target(t, &t->memory, sizeof(t->memory));
-	else
-		read_target(t, &word, 1);
+	target_start(t, what, a, b);
 	return t;
-}
-
-struct order {
-	char op;
-	uint32_t first, count;
-};
-
-static void give(const struct target *t, char op, uint32_t first, uint32_t count)
-{
-	struct order o;
-
-	memset(&o, 0, sizeof(o));
-	o.op = op;
-	o.first = first;
-	o.count = count;
-	assert_ok(fm_write_full(t->to, &o, sizeof(o), &err));
-}
-
-static void order(const struct target *t, char op, uint32_t first, uint32_t count)
-{
-	char word;
-
-	give(t, op, first, count);
-	read_target(t, &word, 1);
-	assert_int_equal(word, 'x');
 }
 
 static int status_of(struct target *t)
@@ -143,18 +66,6 @@ static int status_of(struct target *t)
 	assert_int_equal(waitpid(t->pid, &status, 0), t->pid);
 	t->pid = 0;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-static char state_becomes(pid_t pid, const char *wanted)
-{
-	uint64_t deadline = fm_now_ms() + HANG_MS;
-	char s = fm_proc_state(pid);
-
-	while (!strchr(wanted, s) && fm_deadline_left_ms(deadline) > 0) {
-		fm_pause_ms(1);
-		s = fm_proc_state(pid);
-	}
-	return s;
 }
 
 static int setup(void **state)
@@ -173,15 +84,8 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 
 	fm_tracker_free(f->tracker);
-	for (size_t i = 0; i < f->n_targets; i++) {
-		struct target *t = &f->targets[i];
-		if (t->pid > 0) { /* its children die with it */
-			(void)kill(t->pid, SIGKILL);
-			(void)waitpid(t->pid, NULL, 0);
-		}
-		(void)close(t->to);
-		(void)close(t->from);
-	}
+	for (size_t i = 0; i < f->n_targets; i++)
+		target_end(&f->targets[i]);
 	(void)fm_remove_tree(f->dir, NULL);
 	free(f);
 	return 0;

@@ -109,7 +109,7 @@ static size_t make_write(const struct load *l, uint32_t key, uint32_t version, c
 	return (size_t)n + l->value_bytes + 2;
 }
 
-static size_t make_read(uint32_t key, char *to)
+static size_t make_read(struct load *l, uint32_t key, char *to)
 {
 	char name[24];
 	int k = snprintf(name, sizeof(name), "key:%u", key);
@@ -203,7 +203,11 @@ static int await_reply(struct load *l, struct connection *c, size_t *ret)
 	return rc < 0 ? -1 : 0;
 }
 
-static int fill(struct load *l)
+typedef size_t (*make_fn)(struct load *l, uint32_t key, char *to);
+typedef void (*take_fn)(struct load *l, const struct connection *c, uint32_t key); /* the reply that c->in begins with; may be NULL */
+
+/* A request for each key, many at a time, over the first connection. */
+static int each_key(struct load *l, make_fn make, take_fn take)
 {
 	struct connection *c = &l->c[0];
 
@@ -211,16 +215,23 @@ static int fill(struct load *l)
 		uint32_t last = l->keys - first < LOAD_BATCH ? l->keys : first + LOAD_BATCH;
 		size_t n = 0, reply;
 		for (uint32_t key = first; key < last; key++)
-			n += make_write(l, key, l->acknowledged[key] = l->sent[key] = 1, l->out + n);
+			n += make(l, key, l->out + n);
 		if (send_all(l, c, l->out, n) < 0)
 			return -1;
 		for (uint32_t key = first; key < last; key++) {
 			if (await_reply(l, c, &reply) < 0)
 				return -1;
+			if (take)
+				take(l, c, key);
 			consume(c, reply);
 		}
 	}
 	return 0;
+}
+
+static size_t make_first_write(struct load *l, uint32_t key, char *to)
+{
+	return make_write(l, key, l->acknowledged[key] = l->sent[key] = 1, to);
 }
 
 static int send_one(struct load *l, struct connection *c)
@@ -235,7 +246,7 @@ static int send_one(struct load *l, struct connection *c)
 		write = &l->c[i] == c || l->c[i].sent_ms == 0 || l->c[i].key != c->key;
 	if (write)
 		c->version = ++l->sent[c->key];
-	size_t n = write ? make_write(l, c->key, c->version, l->out) : make_read(c->key, l->out);
+	size_t n = write ? make_write(l, c->key, c->version, l->out) : make_read(l, c->key, l->out);
 	c->sent_ms = clock_ms(CLOCK_MONOTONIC);
 	return send_all(l, c, l->out, n);
 }
@@ -348,7 +359,7 @@ static int finish_open(struct load *l)
 	return 0;
 }
 
-/* The reply that c->in begins with */
+/* Is its version the last acknowledged one, or one that was sent after it, and its text whole? */
 static void compare(struct load *l, const struct connection *c, uint32_t key)
 {
 	const char *value = (const char *)memchr(c->in, '\n', c->n) + 1;
@@ -357,27 +368,6 @@ static void compare(struct load *l, const struct connection *c, uint32_t key)
 	make_value(l, key, version, l->out);
 	if (version < l->acknowledged[key] || version > l->sent[key] || memcmp(value, l->out, l->value_bytes) != 0)
 		l->lost_writes++;
-}
-
-/* Every key once more: its version is the last acknowledged one, or one that was sent after it, and its text is whole. */
-static int verify(struct load *l)
-{
-	struct connection *c = &l->c[0];
-	for (uint32_t first = 0; first < l->keys; first += LOAD_BATCH) {
-		uint32_t last = l->keys - first < LOAD_BATCH ? l->keys : first + LOAD_BATCH;
-		size_t n = 0, reply;
-		for (uint32_t key = first; key < last; key++)
-			n += make_read(key, l->out + n);
-		if (send_all(l, c, l->out, n) < 0)
-			return -1;
-		for (uint32_t key = first; key < last; key++) {
-			if (await_reply(l, c, &reply) < 0)
-				return -1;
-			compare(l, c, key);
-			consume(c, reply);
-		}
-	}
-	return 0;
 }
 
 static int prepare(struct load *l, char **argv)
@@ -410,11 +400,11 @@ int main(int argc, char **argv)
 	}
 	for (int i = 0; i < 4; i++)
 		(void)signal((int[]){ SIGTERM, SIGINT, SIGUSR1, SIGUSR2 }[i], on_signal);
-	if (prepare(&l, argv) == 0 && fill(&l) == 0) {
+	if (prepare(&l, argv) == 0 && each_key(&l, make_first_write, NULL) == 0) {
 		printf("loaded\n");
 		(void)fflush(stdout);
 		if (run(&l, strtod(argv[6], NULL)) == 0 && finish_open(&l) == 0)
-			(void)verify(&l);
+			(void)each_key(&l, make_read, compare);
 	}
 	report(&l);
 	return l.error[0] || l.lost_writes ? 1 : 0;
