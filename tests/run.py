@@ -135,6 +135,16 @@ def group_fuzz(tally):
 GROUPS = {"lint": group_lint, "unit": group_unit, "sanitizers": group_sanitizers, "integration": group_integration, "e2e": group_e2e, "fuzz": group_fuzz}
 
 
+def excerpt(output):
+    """What failed and why, with the lines around it; and the end. A leak report of what a failed test left is long, and says nothing."""
+    lines = output.splitlines()
+    shown = set(range(max(0, len(lines) - 30), len(lines)))
+    for at, line in enumerate(lines):
+        if re.match(r"not ok (?!.*#\s*skip)|.*\berror\b:|ERROR:", line, re.I) and len(shown) < 120:
+            shown.update(range(max(0, at - 6), min(len(lines), at + 6)))
+    return "\n".join(lines[at] for at in sorted(shown))
+
+
 def main():
     wanted = sys.argv[1:] or list(GROUPS)
     unknown = [name for name in wanted if name not in GROUPS]
@@ -148,7 +158,7 @@ def main():
         except subprocess.CalledProcessError as error:
             tally.add(0, 1, 0, name, str(error))
     for name, output in tally.failures:
-        print(f"\n--- {name}\n" + "\n".join(output.splitlines()[-60:]))
+        print(f"\n--- {name}\n" + excerpt(output))
     print(f"\n{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     return 1 if tally.failed else 0
 

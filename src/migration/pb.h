@@ -42,6 +42,15 @@ static inline void fm_pb_set(char **field, const char *value)
 	*field = fm_xstrdup(value ? value : "");
 }
 
+/* A container's label, NULL: it has none of this name. */
+static inline const char *fm_pb_label(const FM_PB(Container) * c, const char *key)
+{
+	for (size_t i = 0; c && i < c->n_labels; i++)
+		if (fm_streq(c->labels[i]->key, key))
+			return c->labels[i]->value;
+	return NULL;
+}
+
 /* Deep copy by packing. */
 static inline void *fm_pb_copy(const void *message)
 {

@@ -14,14 +14,10 @@
 
 static int placement(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
 {
-	const FM_PB(Container) *c = m->facts->container;
-	for (size_t i = 0; i < c->n_labels; i++)
-		if (fm_streq(c->labels[i]->key, "fleximigrate.migrate") && fm_streq(c->labels[i]->value, "deny")) {
-			(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "label fleximigrate.migrate=deny keeps it on '%s'",
-			                   m->pb->source);
-			return fm_error_hint(err, "run the container without that label to let it move");
-		}
-	return 0;
+	if (!fm_streq(fm_pb_label(m->facts->container, "fleximigrate.migrate"), "deny"))
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "label fleximigrate.migrate=deny keeps it on '%s'", m->pb->source);
+	return fm_error_hint(err, "run the container without that label to let it move");
 }
 
 static int readiness(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)

@@ -141,6 +141,8 @@ static bool damage(void *userdata)
 
 static int begin(struct fm_mover *m, struct fm_error *err)
 {
+	const char *tracking = fm_pb_label(m->local.container, "fleximigrate.tracking");
+	enum fm_tracker_backend backend = FM_TRACKER_AUTO;
 	struct fm_rounds *r = calloc(1, sizeof(*r));
 	if (!r)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
@@ -151,13 +153,15 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	if (!m->hide)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
 		                    "host '%s' cannot keep CRIU from dumping pages itself (Linux 6.7 is needed)", m->h->name);
+	if (tracking && fm_tracker_backend_from_string(tracking, &backend, err) < 0)
+		return fm_error_prefix(err, "label fleximigrate.tracking");
 	if (connect_push(m, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
 		return -1;
 	struct fm_push_opts o = { .stream = r->stream,
 		                  .reconnect = reconnect,
 		                  .damage = damage,
 		                  .userdata = m,
-		                  .backend = FM_TRACKER_AUTO,
+		                  .backend = backend,
 		                  .bandwidth_bytes_per_s = m->limits.bandwidth_bytes_per_s,
 		                  .compress = -1 };
 	return fm_push_new(&o, &r->push, err);
@@ -197,7 +201,8 @@ static int run_rounds(struct fm_mover *m, struct fm_error *err)
 	}
 	m->rounds->rate_bytes_per_s = d.rate_bytes_per_s;
 	fm_mover_phase(m, "rounds", fm_now_us() - t);
-	fm_mover_note(m, "%u rounds: %s", m->rounds->n, d.reason);
+	fm_mover_note(m, "%u rounds (changes are found by %s): %s", m->rounds->n,
+	              fm_tracker_backend_to_string(fm_push_tracker(m->rounds->push)), d.reason);
 	if (d.verdict == FM_CONVERGE_HOPELESS) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "pre-copy does not converge: %s", d.reason);
 		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime");

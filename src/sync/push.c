@@ -69,6 +69,11 @@ int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_er
 	return 0;
 }
 
+enum fm_tracker_backend fm_push_tracker(const struct fm_push *p)
+{
+	return fm_tracker_backend(p->tracker);
+}
+
 void fm_push_free(struct fm_push *p)
 {
 	if (!p)

@@ -45,6 +45,8 @@ int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_er
 /* Ends the tracking as well, which takes time (tracker.h): not inside a freeze. NULL-safe. */
 void fm_push_free(struct fm_push *p);
 
+enum fm_tracker_backend fm_push_tracker(const struct fm_push *p); /* never AUTO */
+
 /* tasks: the tree as it is now; ns_pids must stay the same for the same task. */
 int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, int cancel_fd, struct fm_push_result *ret,
                   struct fm_error *err);

@@ -9,6 +9,10 @@
  * Linux 6.18). So whatever is found unregistered has its marks cleared when it is registered, which makes all of it written; and what was found registered is not registered again to be on
  * the safe side: it may have lost that just now, and would come back with its old marks.
  *
+ * The task does not wait while it is looked at and registered, so a range may end within a mapping that was made in between, and cut it in two. mremap(2) refuses what is more than one mapping
+ * (with EFAULT, and half-way when it is a move of the same size). So whenever something was registered the mappings are read once more: the other half is found unregistered, is
+ * registered, and the two are one again. What remains is a window of microseconds, for a program that unmaps, maps over it and moves within it.
+ *
  * A descriptor belongs to an address space, not to a process. PM_SCAN_CHECK_WPASYNC finds out when the two have parted (execve), because nothing in the new space is registered: then all
  * is dirty, and the next running scan makes another call. Processes that share one (vfork) also share the descriptor; the first of them that is scanned in a round resets the marks, the
  * others get a copy of what it found.
@@ -39,12 +43,15 @@
 #define CLEAN    (FM_PAGE_IS_WPALLOWED | FM_PAGE_IS_PRESENT)
 
 #define TAKE_ATTEMPTS 3u
+#define LOOKS         4u /* at the mappings, while something of them is to be registered */
 
 /* An address space; one reference for each of its tasks. */
 struct space {
 	int uffd;
 	unsigned refs;
 	bool broken;      /* something may be registered with old marks: to be given up */
+	bool looked;      /* all of it was looked at once and registered: from then on what is registered is ours */
+	uint64_t taken;   /* ranges registered so far */
 	uint64_t round;   /* of the last running scan that reset its marks, 0: none yet */
 	pid_t scanned_as; /* in that round */
 	size_t from, to;  /* and what it found, in the dirty list */
@@ -174,23 +181,25 @@ static enum taken take(struct space *sp, const struct fm_tracked *task, uint64_t
 
 	for (unsigned attempt = 0; attempt < TAKE_ATTEMPTS; attempt++) {
 		int e = register_range(sp, start, end);
-		if (e == EBUSY && sp->round == 0 && is_registered(task, start, end))
+		if (e == EBUSY && !sp->looked && is_registered(task, start, end))
 			return OF_ANOTHER;
 		if (e)
 			continue;
 		registered = true;
-		if (clear_marks(sp, start, end))
+		if (clear_marks(sp, start, end)) {
+			sp->taken++;
 			return TAKEN;
+		}
 	}
 	if (registered && !unregister_range(sp, start, end))
 		sp->broken = true;
 	return NOT_TAKEN;
 }
 
-/* In the first round whatever is registered is not ours. */
+/* In the first look whatever is registered is not ours. */
 static bool is_ours(const struct space *sp, const struct fm_tracked *task, uint64_t start, uint64_t end)
 {
-	return sp->round > 0 && is_registered(task, start, end);
+	return sp->looked && is_registered(task, start, end);
 }
 
 /*
@@ -246,6 +255,26 @@ static bool register_mappings(struct space *sp, const struct fm_tracked *task, s
 			any = any || !m->v[k].untracked;
 	}
 	return any && !sp->broken;
+}
+
+/* Also what was made meanwhile, or cut by the last look. *m is read anew for that. */
+static bool register_all(const struct fm_tracker *t, const struct fm_tracked *task, struct fm_mappings *m)
+{
+	struct space *sp = task->state;
+
+	for (unsigned look = 1;; look++) {
+		uint64_t before = sp->taken;
+		struct fm_mappings now = { 0 };
+		if (!register_mappings(sp, task, m))
+			return false;
+		sp->looked = true;
+		if (sp->taken == before || look == LOOKS)
+			return true;
+		if (fm_mappings_read(task->host_pid, t->kinds, &now, NULL) < 0)
+			return true; /* it is ending */
+		fm_mappings_done(m);
+		*m = now;
+	}
 }
 
 static bool same_space(pid_t a, pid_t b)
@@ -399,10 +428,10 @@ static int scan(struct fm_tracker *t, struct fm_tracked *task, struct fm_mapping
 			m->v[i].untracked = true;
 		return scan_frozen(t, task, m, s, err);
 	}
-	bool registered = task->state && register_mappings(task->state, task, m);
+	bool registered = task->state && register_all(t, task, m);
 
 	if (task->state && !registered && join_other(t, task)) {
-		registered = register_mappings(task->state, task, m);
+		registered = register_all(t, task, m);
 		task->fresh = true;
 	}
 	struct space *sp = task->state;

@@ -237,8 +237,25 @@ class Strategies:
             expect(numbers() == list(range(1, len(numbers()) + 1)), "it did not count one by one")
             expect(os.path.isdir(bundle), "the user's bundle was removed")
 
+    def tracking(self):
+        with self.case("labels say how changes are found; one that is no way to do it is told") as wanted:
+            if not wanted:
+                return
+            redis = Resident(self.cluster, "redis-hash", options=["--label", "fleximigrate.tracking=hash"])
+            self.cluster.load_redis(redis.ip, 8)
+            self.move(redis, "dst", "pre-copy")
+            log = self.cluster.agents["src"].log() + self.cluster.manager.log()
+            expect("changes are found by hash" in log, "no line of the log says so")
+            redis.conclude("dst")
+            odd = Resident(self.cluster, "redis-odd", options=["--label", "fleximigrate.tracking=magic"])
+            self.cluster.load_redis(odd.ip, 8)
+            record = self.cluster.migrate(odd.name, "dst", "--strategy", "pre-copy")
+            expect(record["state"] == "FAILED" and "magic" in record["error_message"], f"{record['state']}: {record['error_message']}")
+            odd.conclude("src")
+
     def run(self):
         self.there_and_back()
+        self.tracking()
         self.whole_digest()
         self.processes_and_files()
         self.shell()

@@ -55,6 +55,8 @@ struct world {
 	struct slot slots[SLOTS];
 	int file, children;
 	pthread_mutex_t children_lock;
+	pthread_rwlock_t
+	        layout; /* read: where mappings are made; write: where a refused move leaves holes that nobody may fill meanwhile */
 	unsigned seed;
 };
 
@@ -91,6 +93,8 @@ static void make(struct world *w, struct slot *s, unsigned *r)
 {
 	void *p = MAP_FAILED;
 
+	pthread_rwlock_rdlock(&w->layout);
+
 	*s = (struct slot){ .lock = s->lock, .n = 1 + pick(r, MAX_PAGES), .kind = (enum kind)pick(r, _KIND_MAX), .fd = -1 };
 	switch (s->kind) {
 	case ANON_HUGE:
@@ -112,6 +116,7 @@ static void make(struct world *w, struct slot *s, unsigned *r)
 		p = mmap(NULL, s->n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, w->file, 0);
 		break;
 	}
+	pthread_rwlock_unlock(&w->layout);
 	s->p = p == MAP_FAILED ? NULL : p;
 	if (s->p && s->kind == ANON_HUGE)
 		(void)madvise(s->p, s->n * PAGE, MADV_HUGEPAGE);
@@ -150,29 +155,46 @@ static void kernel_writes(struct slot *s, unsigned *r)
 	(void)close(p[1]);
 }
 
-static void move(struct slot *s, unsigned *r)
+/* Over a mapping that is there. Several at once are what newer kernels refuse while they are tracked, half-way: see tracker-wp.c for when a slot is more than one. Then its content is lost. */
+static void move_over(struct world *w, struct slot *s)
 {
 	size_t bytes = s->n * PAGE;
 
-	if (s->kind == PRIVATE_FILE || s->fd >= 0 || s->kind == SHARED_ANON || s->split || pick(r, 2)) {
-		/* over a mapping that is there; several at once are what newer kernels refuse while they are tracked */
-		if (s->split)
-			return;
-		void *there = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (there == MAP_FAILED)
-			return;
+	pthread_rwlock_wrlock(&w->layout);
+	void *there = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (there != MAP_FAILED) {
 		*(volatile uint8_t *)there = 1;
 		void *p = mremap(s->p, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, there);
-		if (p != MAP_FAILED) /* else what is there may be another thread's by now */
+		if (p == MAP_FAILED) {
+			(void)fprintf(stderr, "             hostile: a move was refused: %s\n", strerror(errno));
+			(void)munmap(there, bytes);
+			drop(s);
+		} else {
 			s->p = p;
-		return;
+		}
 	}
-	size_t more = s->n + pick(r, 16);
-	void *p = mremap(s->p, bytes, more * PAGE, MREMAP_MAYMOVE);
+	pthread_rwlock_unlock(&w->layout);
+}
+
+static void grow(struct world *w, struct slot *s, size_t more)
+{
+	pthread_rwlock_rdlock(&w->layout);
+	void *p = mremap(s->p, s->n * PAGE, (s->n + more) * PAGE, MREMAP_MAYMOVE);
 	if (p != MAP_FAILED) {
 		s->p = p;
-		s->n = more;
+		s->n += more;
 	}
+	pthread_rwlock_unlock(&w->layout);
+}
+
+static void move(struct world *w, struct slot *s, unsigned *r)
+{
+	if (s->split)
+		return;
+	if (s->kind == PRIVATE_FILE || s->fd >= 0 || s->kind == SHARED_ANON || pick(r, 2))
+		move_over(w, s);
+	else
+		grow(w, s, pick(r, 16));
 }
 
 static void discard(struct slot *s, unsigned *r)
@@ -270,7 +292,7 @@ static void act(struct world *w, struct slot *s, unsigned *r)
 	else if (op < 83)
 		discard(s, r);
 	else if (op < 88)
-		move(s, r);
+		move(w, s, r);
 	else if (op < 91)
 		drop(s);
 	else if (op < 96)
@@ -340,6 +362,7 @@ static int chaos(unsigned seed, const char *dir)
 		if (pwrite(w.file, &i, sizeof(i), (off_t)i * 4) != sizeof(i))
 			return 1;
 	pthread_mutex_init(&w.children_lock, NULL);
+	pthread_rwlock_init(&w.layout, NULL);
 	for (size_t i = 0; i < SLOTS; i++) {
 		pthread_mutex_init(&w.slots[i].lock, NULL);
 		make(&w, &w.slots[i], &r);
