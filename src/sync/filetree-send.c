@@ -7,7 +7,9 @@
  *
  * - Attributes are taken from the open file before its content is read, and they are what the manifest remembers.
  * - Every change moves ctime, but the clock behind it is coarse, and a long write(2) stamps the file before it copies. So a file whose ctime is within two seconds of the moment it was looked
- *   at is remembered as `racy` and sent again next time, whatever its numbers say (git's "racily clean").
+ *   at is remembered as `racy` and sent again next time, whatever its numbers say (git's "racily clean"). The window shrinks to a tenth of a second, far more than a tick of the clock, when
+ *   nobody has the file open for writing, so that no write can be half-way: the kernel grants a lease for reading then. Otherwise a container that has just arrived, and leaves again, would
+ *   send all of its files inside the freeze.
  * - A store through a shared mapping stamps the file only when its page turns from clean to dirty. So between looking and reading, dirty pages are written back, which write-protects them: the
  *   next store faults and is seen. Not in the last pass (no manifest wanted): nothing will be compared, and it must not wait for a disk. Files on tmpfs have no write-back; a file there
  *   that is changed through a mapping only is not noticed.
@@ -20,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -34,6 +37,7 @@
 #define BATCH_BYTES     (512u << 10)
 #define MIN_CHUNK_BYTES 16384u
 #define CANCEL_EVERY    256u /* entries between two looks at the cancel descriptor */
+#define TICK_MS         100u /* longer than any tick of the clock that stamps files (10 ms) */
 #define WRITTEN_BACK_S  120  /* the kernel writes dirty pages back on its own after half a minute */
 
 /* All names of one inode with several */
@@ -64,6 +68,7 @@ struct walk {
 	int64_t racy_ns;
 	dev_t root_dev;
 	bool last, overlay;
+	bool fine_stamps; /* a local filesystem whose stamps are the kernel's own clock */
 	uint64_t frames;
 	uint32_t until_cancel_check;
 	int cancel_fd;
@@ -99,7 +104,7 @@ static bool has_vanished(int e)
 	return e == ENOENT || e == ENOTDIR || e == ELOOP || e == ESTALE;
 }
 
-static bool is_racy(const struct walk *w, const struct stat *st)
+static bool changed_within(const struct stat *st, int64_t ns)
 {
 	struct timespec now;
 
@@ -108,7 +113,29 @@ static bool is_racy(const struct walk *w, const struct stat *st)
 	if (s > 3600 || s < -3600)
 		return false;
 	int64_t age_ns = s * 1000000000 + (now.tv_nsec - st->st_ctim.tv_nsec);
-	return age_ns < w->racy_ns && age_ns > -w->racy_ns;
+	return age_ns < ns && age_ns > -ns;
+}
+
+static bool is_racy(const struct walk *w, const struct stat *st)
+{
+	return changed_within(st, w->racy_ns);
+}
+
+/* Nobody has it open, or mapped, for writing. Who opens it in the microseconds of the lease waits that long; the signal that would tell us is one that is ignored. */
+static bool has_no_writer(int fd)
+{
+	if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+		return false;
+	return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
+/* st is the open file's, and was taken before. */
+static bool is_racy_file(const struct walk *w, int fd, const struct stat *st)
+{
+	if (!is_racy(w, st))
+		return false;
+	bool settled = w->fine_stamps && st->st_ctim.tv_nsec != 0 && !changed_within(st, TICK_MS * 1000000ll);
+	return !settled || !has_no_writer(fd);
 }
 
 static bool is_excluded(const struct walk *w)
@@ -451,7 +478,7 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 		fd = open_regular(dirfd, name, &st);
 		if (fd < 0)
 			return has_vanished(errno) ? 0 : fm_error_errno(err, errno, "cannot open");
-		racy = is_racy(w, &st); /* before settle, which may take long */
+		racy = is_racy_file(w, fd, &st); /* before settle, which may take long */
 		settle(w, fd, &st);
 		if (read_xattrs(w, fd, err) < 0)
 			return -1;
@@ -479,7 +506,8 @@ static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t pare
                       struct fm_error *err)
 {
 	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
-	bool racy = is_racy(w, st);
+	/* What the previous pass was sure about, and has not been stamped since, is as it was then. */
+	bool racy = !same && is_racy(w, st);
 	uint32_t entry;
 
 	if (st->st_nlink < 2) {
@@ -691,7 +719,11 @@ static int start_walk(struct walk *w, int root_fd, struct fm_error *err)
 			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the list of files");
 		memset(w->now_at, 0xff, (w->previous->n + 1) * sizeof(*w->now_at));
 	}
-	w->overlay = fstatfs(root_fd, &fs) == 0 && fs.f_type == OVERLAYFS_SUPER_MAGIC;
+	if (fstatfs(root_fd, &fs) < 0)
+		return 0;
+	w->overlay = fs.f_type == OVERLAYFS_SUPER_MAGIC;
+	w->fine_stamps = w->overlay || fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC ||
+	                 fs.f_type == TMPFS_MAGIC;
 	return 0;
 }
 

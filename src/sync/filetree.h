@@ -5,7 +5,7 @@
  * Carried: regular files, folders, symbolic links, fifos, device nodes (sockets are skipped: whoever listens makes them anew); hard links within the tree, mode with set-id bits, owner, mtime (ns), sparse
  * regions, extended attributes user.*, security.capability and access control lists. Not: atime, ctime, trusted.* and the security modules' labels, which belong to the host.
  * A manifest remembers (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid) of the last pass; the next pass sends what differs and deletes what went away. What changed less than two seconds before it was
- * looked at is sent again with the next pass, because the kernel's stamps are too coarse to show whether it changed again: after a burst of writes one more pass outside the freeze makes the one inside short.
+ * looked at (a tenth of a second when nobody has it open for writing) is sent again with the next pass, because the kernel's stamps are too coarse to show whether it changed again: after a burst of writes one more pass outside the freeze makes the one inside short.
  * Other filesystems mounted below the root are not entered, nor is anything else that is a mount point (also of one file): the folder is made, what is in it is neither sent nor deleted.
  * Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV); "..", absolute paths and NULs are refused. Files are made anew, never written over.
  * Limits: 4 Mi entries, paths of 4095 bytes, 256 levels, 64 KiB of attributes a file; beyond is RESOURCE_EXHAUSTED at the sender, DATA_LOSS at the receiver.

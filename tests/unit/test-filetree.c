@@ -595,6 +595,43 @@ static void test_racily_clean(void **state)
 	fm_manifest_free(two);
 }
 
+/* Bytes of the last of three passes over what has not changed since before the first. */
+static uint64_t sent_again(struct fixture *f)
+{
+	struct sending one = { .racy_ms = FM_TREE_RACY_MS }, two = one, three = { .last = true };
+
+	fm_pause_ms(200); /* older than the clock's tick, younger than what a write may take */
+	struct fm_manifest *m1 = run_pass(f, NULL, 1, &one);
+	struct fm_manifest *m2 = run_pass(f, m1, 2, &two);
+	(void)run_pass(f, m2, 3, &three);
+	compare_trees(f);
+	fm_manifest_free(m1);
+	fm_manifest_free(m2);
+	return three.bytes;
+}
+
+/* A file that changed a moment ago is not sent again when nobody can be writing to it. */
+static void test_no_writer(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t size = 300000;
+
+	put_bytes(f->from_fd, "quiet", size, 5);
+	assert_true(sent_again(f) < size);
+	int fd = openat(f->from_fd, "quiet", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	write_at(f->from_fd, "quiet", 0, "x");
+	assert_true(sent_again(f) > size);
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(MAP_FAILED, map);
+	close(fd);
+	write_at(f->from_fd, "quiet", 0, "y");
+	assert_true(sent_again(f) > size);
+	munmap(map, size);
+	write_at(f->from_fd, "quiet", 0, "z");
+	assert_true(sent_again(f) < size);
+}
+
 /* A store through a mapping whose page was dirty already: the file's times do not show it unless the first pass has cleaned the page. */
 static void mapped_store(struct fixture *f)
 {
@@ -962,15 +999,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(test_everything),     T(test_acl),
-		T(test_unchanged),      T(test_changed_files),
-		T(test_changed_kinds),  T(test_changed_links),
-		T(test_links_disagree), T(test_racily_clean),
-		T(test_mapped_store),   T(test_mapped_store_overlay),
-		T(test_exclude),        T(test_mounts),
-		T(test_overlay),        T(test_tree_in_use),
-		T(test_three_thousand), T(test_too_deep),
-		T(test_send_failures),
+		T(test_everything),     T(test_acl),           T(test_unchanged),      T(test_changed_files),
+		T(test_changed_kinds),  T(test_changed_links), T(test_links_disagree), T(test_racily_clean),
+		T(test_links_disagree), T(test_no_writer),     T(test_mapped_store),   T(test_mapped_store_overlay),
+		T(test_exclude),        T(test_mounts),        T(test_overlay),        T(test_tree_in_use),
+		T(test_three_thousand), T(test_too_deep),      T(test_send_failures),
 	};
 	return cmocka_run_group_tests_name("filetree", tests, NULL, NULL);
 }
