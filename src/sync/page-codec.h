@@ -20,7 +20,7 @@
  * Encoder: remembers for each page the hash of what was sent last (an unchanged page is not sent again: it is left out) and which contents the destination has (KNOWN), and keeps
  * the newest versions of pages that change again and again in a cache of fixed size (DELTA). Memory: about 40 bytes a page and the cache. The compression follows the link: plain while
  * compressing costs more than it saves, lz4, then zstd level 1; fm_page_encoder_link tells it how fast the link was.
- * A content is KNOWN only if the very same bytes were sent before in this migration: the encoder keeps no bytes to compare, and relies on XXH3-128 (accidental collision 2^-128; the seed is
+ * A content is KNOWN only if the very same bytes were sent before in this migration, or the destination says that it has them: the encoder keeps no bytes to compare, and relies on XXH3-128 (accidental collision 2^-128; the seed is
  * fixed, so an application that makes two pages of its own collide harms only itself: it gets its own other page).
  *
  * One thread each.
@@ -53,8 +53,8 @@ int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_enc
 void fm_page_encoder_free(struct fm_page_encoder *e);
 
 /*
- * What these make is taken for delivered, in this order. When chunks were lost, fm_page_encoder_forget has to be told of every page that may have been in them. After an error other
- * than INVALID_ARGUMENT (all later calls fail then) start anew with another encoder and another store.
+ * What these make is taken for delivered, in this order. When chunks were lost, restart, and preload what the destination says that it has. After an error other than INVALID_ARGUMENT
+ * (all later calls fail then) start anew with another encoder and another store.
  */
 /* n (<= FM_CHUNK_PAGES_MAX) pages of a task, wherever they lie, none twice. out has room for FM_CHUNK_BYTES_MAX; *ret_len 0: nothing changed, nothing to send. */
 int fm_page_encoder_pages(struct fm_page_encoder *e, pid_t ns_pid, const uint64_t *addresses, const void *pages, size_t n, uint8_t *out,
@@ -65,8 +65,11 @@ int fm_page_encoder_chunk(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vadd
 /* Not readable any more, or not to be kept: the destination is told to drop it. */
 int fm_page_encoder_drop(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, size_t n, uint8_t *out, size_t *ret_len,
                          struct fm_error *err);
-/* It is not known what the destination has of these pages, if anything: they are sent with all their bytes the next time, or dropped once more. */
-void fm_page_encoder_forget(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, uint64_t n);
+/* The destination has nothing. */
+void fm_page_encoder_restart(struct fm_page_encoder *e);
+/* The destination has pages of these hashes (0, 0: zeros) from vaddr on, at most FM_CHUNK_PAGES_MAX: they count as sent. */
+int fm_page_encoder_preload(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n,
+                            struct fm_error *err);
 /* Was this page sent and, as far as the encoder knows, is it still there? */
 bool fm_page_encoder_has_sent(const struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr);
 /* Bytes that the link took and how long they took it: decides between plain, lz4 and zstd. */

@@ -36,6 +36,17 @@ void fm_delta_cache_done(struct fm_delta_cache *c)
 	*c = (struct fm_delta_cache){ 0 };
 }
 
+void fm_delta_cache_clear(struct fm_delta_cache *c)
+{
+	uint64_t n = c->n;
+
+	if (!n)
+		return;
+	fm_names_done(&c->names);
+	fm_names_init(&c->names, n);
+	memset(c->places, 0, n * sizeof(*c->places));
+}
+
 static uint8_t *place_bytes(const struct fm_delta_cache *c, uint32_t i)
 {
 	return c->data + (size_t)i * PAGE;

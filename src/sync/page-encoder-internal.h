@@ -30,6 +30,7 @@ int fm_delta_cache_init(struct fm_delta_cache *c, uint64_t bytes, struct fm_erro
 void fm_delta_cache_done(struct fm_delta_cache *c);
 const void *fm_delta_cache_get(struct fm_delta_cache *c, pid_t ns_pid, uint64_t page); /* NULL: not here */
 int fm_delta_cache_put(struct fm_delta_cache *c, pid_t ns_pid, uint64_t page, const void *bytes, struct fm_error *err);
+void fm_delta_cache_clear(struct fm_delta_cache *c);
 void fm_delta_cache_forget(struct fm_delta_cache *c, pid_t ns_pid, uint64_t page);
 
 #define FM_CHUNK_METHODS 3u

@@ -19,8 +19,8 @@
 #define DELTA_CACHE_DEFAULT (32ull << 20)
 #define PAGES_MAX           (1u << 30) /* of all processes: 4 TiB */
 
-/* What was sent last of a page. UNKNOWN: something may be there. */
-enum { SENT_NOTHING = 0, SENT_UNKNOWN = 1, SENT_ZERO = 2, SENT_CONTENT = 3 /* + its number */ };
+/* What was sent last of a page. */
+enum { SENT_NOTHING = 0, SENT_ZERO = 1, SENT_CONTENT = 2 /* + its number */ };
 
 struct fm_page_encoder {
 	struct fm_names sent;
@@ -234,8 +234,7 @@ static void drop_one(void *ctx, struct fm_names_ref ref)
 
 	add_entry(&d->c, page, FM_PAGE_KIND_DROP);
 	fm_delta_cache_forget(&d->e->cache, d->c.ns_pid, page);
-	/* Until the round is acknowledged the old content may still be there, should the chunk be lost. */
-	set_sent(d->e, ref, SENT_UNKNOWN);
+	set_sent(d->e, ref, SENT_NOTHING);
 	d->e->stats.dropped++;
 }
 
@@ -252,19 +251,49 @@ int fm_page_encoder_drop(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr
 	return 0;
 }
 
-static void forget_one(void *ctx, struct fm_names_ref ref)
+void fm_page_encoder_restart(struct fm_page_encoder *e)
 {
-	struct dropping *d = ctx;
-
-	fm_delta_cache_forget(&d->e->cache, d->c.ns_pid, d->e->sent.keys[ref.leaf].no * FM_NAMES_LEAF_PAGES + ref.i);
-	set_sent(d->e, ref, SENT_UNKNOWN);
+	fm_names_done(&e->sent);
+	fm_contents_done(&e->contents);
+	fm_names_init(&e->sent, PAGES_MAX);
+	fm_contents_init(&e->contents, PAGES_MAX);
+	fm_delta_cache_clear(&e->cache);
 }
 
-void fm_page_encoder_forget(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, uint64_t n)
+static int preload_one(struct fm_page_encoder *e, pid_t ns_pid, uint64_t page, struct fm_page_hash h, struct fm_error *err)
 {
-	struct dropping d = { .e = e, .c = { .ns_pid = ns_pid } };
+	unsigned budget = FM_CONTENT_SEARCH_MAX;
+	struct fm_names_ref ref;
 
-	fm_names_each(&e->sent, ns_pid, vaddr / PAGE, n, forget_one, &d);
+	if (fm_names_reserve(&e->sent, ns_pid, page, &ref, err) < 0)
+		return -1;
+	if (h.lo == 0 && h.hi == 0) {
+		set_sent(e, ref, SENT_ZERO);
+		return 0;
+	}
+	uint32_t content = fm_contents_find(&e->contents, h, FM_CONTENT_NONE, &budget);
+	if (content != FM_CONTENT_NONE) {
+		fm_contents_ref(&e->contents, content);
+	} else {
+		if (fm_contents_reserve(&e->contents, &content, err) < 0)
+			return -1;
+		content = fm_contents_add(&e->contents, h);
+	}
+	set_sent(e, ref, SENT_CONTENT + content);
+	return 0;
+}
+
+int fm_page_encoder_preload(struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n,
+                            struct fm_error *err)
+{
+	if (check_range(e, ns_pid, vaddr, n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (preload_one(e, ns_pid, vaddr / PAGE + i, hashes[i], err) < 0) {
+			e->broken = true;
+			return -1;
+		}
+	return 0;
 }
 
 bool fm_page_encoder_has_sent(const struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr)

@@ -318,6 +318,35 @@ size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64
 	return n;
 }
 
+static int each_of_leaf(const struct fm_page_store *s, uint32_t leaf, fm_page_store_fn fn, void *userdata, struct fm_error *err)
+{
+	const struct fm_names_key *key = &s->names.keys[leaf];
+	struct fm_page_hash hashes[FM_NAMES_LEAF_PAGES];
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i <= FM_NAMES_LEAF_PAGES; i++) {
+		uint32_t value =
+		        i < FM_NAMES_LEAF_PAGES ? atomic_load_explicit(&s->names.leaves[leaf].v[i], memory_order_relaxed) : FM_NAME_NONE;
+		if (value != FM_NAME_NONE) {
+			hashes[n++] = value == FM_NAME_ZERO ? (struct fm_page_hash){ 0 } : s->contents.v[value - FM_NAME_SLOT].hash;
+			continue;
+		}
+		uint64_t first = (key->no * FM_NAMES_LEAF_PAGES + i - n) * FM_STORE_PAGE;
+		if (n > 0 && fn(userdata, key->ns_pid, first, hashes, n, err) < 0)
+			return -1;
+		n = 0;
+	}
+	return 0;
+}
+
+int fm_page_store_each(const struct fm_page_store *s, fm_page_store_fn fn, void *userdata, struct fm_error *err)
+{
+	for (uint32_t leaf = 0; leaf < s->names.n; leaf++)
+		if (each_of_leaf(s, leaf, fn, userdata, err) < 0)
+			return -1;
+	return 0;
+}
+
 struct taking {
 	struct fm_page_store *s;
 	uint64_t pages, zero_pages, unique_pages;

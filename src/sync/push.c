@@ -25,7 +25,8 @@
 #define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
 #define SLICE_US    100000u
 #define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one */
-#define BREAKS_MAX  8u           /* in one round: a link that breaks more often than that is none */
+#define HAVE_MS     30000
+#define BREAKS_MAX  8u /* in one round: a link that breaks more often than that is none */
 
 struct fm_push {
 	struct fm_push_opts o;
@@ -39,6 +40,7 @@ struct fm_push {
 	pid_t ns_pid; /* whose */
 	pid_t host_pid;
 	uint32_t task;
+	bool knows;                     /* what the destination had when the stream began */
 	bool frozen;                    /* the round under way is the last one: somebody waits for it */
 	int cancel_fd;                  /* of the round under way */
 	struct fm_push_result result;   /* of the round under way */
@@ -235,9 +237,8 @@ static bool may_have_been_the_stream(const struct fm_error *e)
 	return e->code == FM_E_UNAVAILABLE || e->code == FM_E_DATA_LOSS || e->code == FM_E_DEADLINE_EXCEEDED;
 }
 
-/* 0: there is a new stream, and nothing is taken for granted that this round has sent. */
-static int start_again(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks,
-                       const struct fm_error *why, struct fm_error *err)
+/* 0: there is a new stream. */
+static int start_again(struct fm_push *p, const struct fm_error *why, struct fm_error *err)
 {
 	struct fm_stream *s = NULL;
 
@@ -245,9 +246,49 @@ static int start_again(struct fm_push *p, const struct fm_page_runs *dirty, cons
 		return -1;
 	p->o.stream = s;
 	p->n = 0;
-	for (size_t i = 0; i < dirty->n; i++)
-		fm_page_encoder_forget(p->encoder, tasks[dirty->v[i].task].ns_pid, dirty->v[i].vaddr, dirty->v[i].n_pages);
+	p->knows = false;
 	p->result.pages_changed = p->result.pages_left = 0;
+	return 0;
+}
+
+static int take_have(struct fm_push *p, const struct fm_frame_header *h, const uint8_t *payload, struct fm_error *err)
+{
+	struct fm_page_hash hashes[FM_CHUNK_PAGES_MAX];
+	size_t n = h->length / 16;
+
+	if (h->a == 0 || h->a > INT32_MAX || h->length % 16 || n == 0 || n > FM_CHUNK_PAGES_MAX || h->b % FM_PAGE_BYTES ||
+	    h->b > FM_PAGE_ADDRESS_END - n * FM_PAGE_BYTES)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the destination says in a malformed way which pages it has");
+	for (size_t i = 0; i < n; i++)
+		hashes[i] = (struct fm_page_hash){ .lo = fm_get_le64(payload + i * 16), .hi = fm_get_le64(payload + i * 16 + 8) };
+	return fm_page_encoder_preload(p->encoder, (pid_t)h->a, h->b, hashes, n, err);
+}
+
+/* A stream begins with what the destination has: from an earlier visit of the container, or from before the last stream broke. */
+static int learn(struct fm_push *p, struct fm_error *err)
+{
+	struct fm_frame_header h;
+	uint64_t n = 0;
+
+	if (p->knows)
+		return 0;
+	fm_page_encoder_restart(p->encoder);
+	for (;;) {
+		if (fm_stream_recv(p->o.stream, &h, p->chunk, FM_CHUNK_BYTES_MAX, HAVE_MS, p->cancel_fd, err) < 0)
+			return -1;
+		if (h.type == FM_FRAME_PAGES_HAVE_END)
+			break;
+		if (h.type != FM_FRAME_PAGES_HAVE)
+			return fm_stream_unexpected(p->o.stream, &h, "hearing which pages the destination has", err);
+		if (take_have(p, &h, p->chunk, err) < 0)
+			return -1;
+		n += h.length / 16;
+	}
+	if (h.a != n)
+		return fm_error_set(err, FM_E_DATA_LOSS, "the destination has %llu pages, but told of %llu", (unsigned long long)h.a,
+		                    (unsigned long long)n);
+	p->result.pages_known = n;
+	p->knows = true;
 	return 0;
 }
 
@@ -256,13 +297,13 @@ static int send_round(struct fm_push *p, const struct fm_page_runs *dirty, const
 {
 	for (unsigned breaks = 0;; breaks++) {
 		struct fm_error e = FM_ERROR_INIT;
-		if (send_runs(p, dirty, tasks, max_pages, &e) == 0 && end_round(p, &e) == 0)
+		if (learn(p, &e) == 0 && send_runs(p, dirty, tasks, max_pages, &e) == 0 && end_round(p, &e) == 0)
 			return 0;
 		if (!p->o.reconnect || breaks == BREAKS_MAX || !may_have_been_the_stream(&e)) {
 			*err = e;
 			return -1;
 		}
-		if (start_again(p, dirty, tasks, &e, err) < 0)
+		if (start_again(p, &e, err) < 0)
 			return -1;
 	}
 }
@@ -309,6 +350,39 @@ int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, si
 
 /* ---------------------------------------------------------------- receiving */
 
+struct telling {
+	struct fm_stream *stream;
+	uint64_t n;
+};
+
+static int tell_run(void *userdata, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n, struct fm_error *err)
+{
+	uint8_t payload[FM_CHUNK_PAGES_MAX * 16];
+	struct telling *t = userdata;
+
+	for (size_t done = 0, k; done < n; done += k) {
+		k = n - done < FM_CHUNK_PAGES_MAX ? n - done : FM_CHUNK_PAGES_MAX;
+		for (size_t i = 0; i < k; i++) {
+			fm_put_le64(payload + i * 16, hashes[done + i].lo);
+			fm_put_le64(payload + i * 16 + 8, hashes[done + i].hi);
+		}
+		if (fm_stream_send(t->stream, FM_FRAME_PAGES_HAVE, (uint64_t)ns_pid, vaddr + done * FM_PAGE_BYTES, payload, k * 16, SEND_MS,
+		                   err) < 0)
+			return -1;
+	}
+	t->n += n;
+	return 0;
+}
+
+static int tell(struct fm_stream *s, const struct fm_page_store *store, struct fm_error *err)
+{
+	struct telling t = { .stream = s };
+
+	if (fm_page_store_each(store, tell_run, &t, err) < 0)
+		return -1;
+	return fm_stream_send(s, FM_FRAME_PAGES_HAVE_END, t.n, 0, NULL, 0, SEND_MS, err);
+}
+
 static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_page_decoder *d, uint8_t *buf, int cancel_fd,
                    struct fm_error *err)
 {
@@ -351,7 +425,7 @@ int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving pages");
 	if (fm_page_decoder_new(store, &d, err) < 0)
 		return -1;
-	if (receive(s, store, d, buf, cancel_fd, &e) == 0)
+	if (tell(s, store, &e) == 0 && receive(s, store, d, buf, cancel_fd, &e) == 0)
 		return 0;
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED)
 		fm_stream_send_error(s, &e);

@@ -3,11 +3,11 @@
  * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over a push stream (FM_STREAM_PUSH, docs/PROTOCOL.md).
  *
  * Source: fm_push_round as often as the caller likes while the tree runs, then fm_push_final once, when it is frozen. Each waits until the destination has
- * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. When the stream breaks, a new one is asked for (reconnect) and the round's pages are
- * sent once more, all of them with their bytes: it is not known which have arrived; what came in the rounds before stays. After a failure the push is over: its store at the
- * destination is worth nothing; the source still has every page, so a post-copy can go on without it.
+ * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. Each stream begins with the destination telling what is in its store: pages of an earlier
+ * visit, or, when the stream broke and a new one was asked for (reconnect), what had arrived; then the round is sent once more, as far as the destination does not have it. After a failure the
+ * push is over: its store at the destination is worth nothing; the source still has every page, so a post-copy can go on without it.
  *
- * Destination: fm_push_receive until the final round; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
+ * Destination: fm_push_receive until the final round, with a store that is empty or has what an earlier visit left; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
  * has: the last round has replaced or dropped all that changed. After UNAVAILABLE or DATA_LOSS it may be called again with the source's next stream and the same store (the
  * old one is to be shut down: the source may be busy sending).
  *
@@ -35,6 +35,7 @@ struct fm_push_opts {
 struct fm_push_result {
 	uint64_t pages_changed; /* as the tracker says */
 	uint64_t pages_sent;    /* with content, a difference or a reference: the rest was the same as before */
+	uint64_t pages_known;   /* that the destination had when the stream began: 0 but in the round that began it */
 	uint64_t pages_left;    /* final: changed, not sent, to be asked for */
 	uint64_t payload_bytes;
 	uint64_t scan_us, total_us;

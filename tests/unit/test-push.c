@@ -249,6 +249,87 @@ static void test_a_link_that_breaks(void **state)
 	assert_true(breaks > 40);
 }
 
+/* A store that has the pages from before: only what is different is sent, and what is gone is not in the way. */
+static void test_an_earlier_visit(void **state)
+{
+	struct fm_push_result first, second, last;
+	struct world w;
+
+	setup_world(&w, 7, 0, false);
+	struct fm_page_source_task t = task_of(&w);
+	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
+	assert_int_equal(first.pages_known, 0);
+	disconnect(&w);
+	fm_push_free(w.push);
+	order(&w.target, 'w', 10, 5);
+	order(&w.target, 'd', 100, 3);
+
+	connect_again(&w);
+	struct fm_push_opts o = { .stream = w.source, .userdata = &w, .compress = -1 };
+	assert_ok(fm_push_new(&o, &w.push, &err));
+	assert_ok(fm_push_round(w.push, &t, 1, -1, &second, &err));
+	assert_int_equal(second.pages_known, first.pages_changed);
+	assert_in_range(second.pages_sent, 5, 15); /* and what its stack is used for */
+	assert_true(second.payload_bytes < first.payload_bytes / 10);
+	freeze(&w);
+	assert_ok(fm_push_final(w.push, &t, 1, UINT64_MAX, -1, &last, &err));
+	assert_int_equal(compare(&w), 0);
+	end_world(&w);
+}
+
+static void tell_nonsense(struct world *w, uint64_t a, uint64_t b, size_t length, uint64_t end)
+{
+	uint8_t payload[4096] = { 1 };
+	struct fm_page_source_task t = task_of(w);
+	struct fm_push_result r;
+	struct fm_push *p;
+
+	if (length)
+		assert_ok(fm_stream_send(w->destination, FM_FRAME_PAGES_HAVE, a, b, payload, length, 1000, &err));
+	assert_ok(fm_stream_send(w->destination, FM_FRAME_PAGES_HAVE_END, end, 0, NULL, 0, 1000, &err));
+	struct fm_push_opts o = { .stream = w->source, .compress = -1 };
+	assert_ok(fm_push_new(&o, &p, &err));
+	err = FM_ERROR_INIT;
+	assert_int_equal(fm_push_round(p, &t, 1, -1, &r, &err), -1);
+	assert_int_equal(err.code, FM_E_DATA_LOSS);
+	err = FM_ERROR_INIT;
+	fm_push_free(p);
+}
+
+static void test_nonsense_about_an_earlier_visit(void **state)
+{
+	static const struct {
+		uint64_t a, b;
+		size_t length;
+		uint64_t end;
+	} cases[] = {
+		{ 0, 4096, 16, 1 },
+		{ 1ull << 40, 4096, 16, 1 },
+		{ 5, 4097, 16, 1 },
+		{ 5, 1ull << 47, 16, 1 },
+		{ 5, UINT64_MAX - 4095, 16, 1 },
+		{ 5, 4096, 15, 1 },
+		{ 5, 4096, 129 * 16, 129 },
+		{ 5, 4096, 16, 2 },
+	};
+	struct world w = { .seed = 1 };
+
+	target_start(&w.target, "echo", "10", NULL);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		pair_raw(&w.source, &w.link.a);
+		pair_raw(&w.destination, &w.link.b);
+		w.link.good = INT64_MAX;
+		assert_int_equal(pthread_create(&w.link.thread, NULL, relay, &w.link), 0);
+		tell_nonsense(&w, cases[i].a, cases[i].b, cases[i].length, cases[i].end);
+		fm_stream_shutdown(w.source);
+		fm_stream_shutdown(w.destination);
+		(void)pthread_join(w.link.thread, NULL);
+		fm_stream_free(w.source);
+		fm_stream_free(w.destination);
+	}
+	target_end(&w.target);
+}
+
 static bool damage_some(void *userdata)
 {
 	struct world *w = userdata;
@@ -291,6 +372,8 @@ int main(void)
 		cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_the_rest_is_left),
 		cmocka_unit_test(test_a_link_that_breaks),
+		cmocka_unit_test(test_an_earlier_visit),
+		cmocka_unit_test(test_nonsense_about_an_earlier_visit),
 		cmocka_unit_test(test_damaged_chunks),
 		cmocka_unit_test(test_without_another_link),
 	};
