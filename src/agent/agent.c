@@ -128,6 +128,7 @@ static void *report(void *arg)
 	bool connected = false, complained = false;
 	while (!fm_stop_requested(&a->stop)) {
 		struct fm_error err = FM_ERROR_INIT;
+		fm_visits_expire(a->host.visits);
 		bool ok = report_once(a, &interval_ms, &err) == 0;
 		if (ok && !connected)
 			fm_log_write(a->host.log, FM_LOG_INFO, "ResourceMonitor", NULL, "Host '%s' registered with the manager at %s.",

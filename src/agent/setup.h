@@ -7,7 +7,7 @@
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
-	        *cgroup, *nest, *log_format, *log_level;
+	        *cgroup, *nest, *log_format, *log_level, *revisit_memory;
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \

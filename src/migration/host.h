@@ -22,6 +22,7 @@
 #include "container/runtime.h"
 #include "migration/agent-api.h"
 #include "migration/journal.h"
+#include "migration/visits.h"
 #include "sync/stream.h"
 
 struct fm_host {
@@ -38,6 +39,7 @@ struct fm_host {
 	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;
 	bool use_tls;
+	struct fm_visits *visits; /* the agent's; NULL elsewhere */
 	struct fm_log *log;
 	struct fm_fault *fault;
 };

@@ -469,6 +469,7 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	if (d != FM_DECISION_RELEASED && fm_journal_decide(m->journal, FM_DECISION_RELEASED, true, err) < 0)
 		return -1;
 	stop_threads(m);
+	fm_page_store_free(fm_visits_take(m->h->visits, m->container)); /* it came without using it */
 	fm_criu_free(m->criu);
 	m->criu = NULL;
 	/* The instance stays: it is a resident now. */

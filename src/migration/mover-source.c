@@ -22,6 +22,7 @@
 #define FILES_TIMEOUT_MS    600000
 #define RUNNING_TIMEOUT_MS  30000
 #define CRIU_END_TIMEOUT_MS 30000
+#define KEEP_PAGES_MS       1000u /* the migration's end waits for it */
 #define RECONNECT_PAUSE_MS  200
 #define WARM_PATIENCE_MS    30000 /* nobody waits yet, and the destination may be busy with its disk */
 #define FREEZE_PATIENCE_MS  5000  /* clients wait for a destination that fell silent: no longer than they would for a lost packet or two */
@@ -547,6 +548,23 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 	return rc;
 }
 
+/* For its return. Whatever goes wrong with that is no reason to fail. */
+static void keep_pages(struct fm_mover *m)
+{
+	_fm_free_ struct fm_page_source_task *tasks = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	uint64_t pages = 0, t = fm_now_us();
+	size_t n = 0;
+
+	if (!m->local.nested || m->root <= 0 || fm_streq(fm_pb_label(m->local.container, "fleximigrate.revisit"), "no"))
+		return;
+	if (fm_mover_tasks(m, &tasks, &n, &e) < 0 || fm_visits_copy(m->h->visits, m->container, tasks, n, KEEP_PAGES_MS, &pages, &e) < 0)
+		fm_mover_note(m, "nothing of '%s' is kept for its return: %s", m->container, e.message);
+	else if (pages > 0)
+		fm_mover_note(m, "%llu pages of '%s' are kept for its return", (unsigned long long)pages, m->container);
+	fm_mover_phase(m, "keep-pages", fm_now_us() - t);
+}
+
 int fm_source_release(struct fm_mover *m, struct fm_error *err)
 {
 	enum fm_decision d = fm_journal_decision(m->journal);
@@ -559,6 +577,7 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	stop_page_server(m);
 	fm_mover_drop_streams(m);
+	keep_pages(m);
 	if (m->local.nested && m->root > 0) {
 		(void)fm_nest_leave(m->local.control_dir, NULL);
 		(void)fm_tree_kill(m->root, 10000, NULL); /* destroy below kills whatever is left */
