@@ -1,159 +1,225 @@
 #!/usr/bin/env python3
-"""Our migrations next to the same moves with stock tools: one run, one machine, one workload.
+"""Our migrations next to the same moves with stock tools: one run, one machine, the same workloads.
 
     bench/compare.py --quick             what "make bench-quick" does, under five minutes
     bench/compare.py                     everything, which takes hours
     bench/compare.py --mb 512 --tools fleximigrate:live --runs 20 --links 1gbit
+    bench/compare.py --visits 2          an idle container moves there and back: what the second move costs
 
-A Redis is filled with text and gets a paced load of reads and writes over 16 connections (load-client); it is moved back and forth. Each line of the result is one tool, strategy, size,
-share of writes and link. Written to bench/results/latest.json:
-    downtime_ms      the longest wait of any client for any reply, from the start of the move until all of it is over
-    total_ms         from the order to the last page's arrival
-    wire_bytes       from host to host, as the source's packet filter counts them
-    resident_bytes   what Redis has in memory
-    cpu_s            of the tools on the source and on the destination, the moved program not counted
-    peak_extra_bytes the machine's memory in use at its peak, above what is was before and above the second copy that a move cannot do without
-    throughput_ratio requests per second during the move (downtime included), relative to the seconds before
-Compare figures of one run only: a machine's speed drifts.
+What each figure means, and what it does not, is in bench/README.md. Compare figures of one run only: a machine's speed drifts.
 """
 
 import argparse
-import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tools", "lab")]
+import link  # noqa: E402
 import meter  # noqa: E402
+import podman  # noqa: E402
 import report  # noqa: E402
 import stock  # noqa: E402
 import workload  # noqa: E402
-from cluster import CONTAINER_IP, Cluster, build_dir  # noqa: E402
+from cluster import CONTAINER_IP, Cluster, ClusterError  # noqa: E402
+from lab import LabError  # noqa: E402
 
 RATE = 20000
-SETTLE_S = 0.5
-REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--logfile", ""]
-STOCK = {"runc-stop-and-copy": "stop-and-copy", "runc-lazy": "lazy"}
-ALL_TOOLS = ["fleximigrate:live", "fleximigrate:post-copy", "fleximigrate:pre-copy", "fleximigrate:cold", "runc-stop-and-copy", "runc-lazy"]
+SETTLE_S = 1.0
+CLIENT_HOST = "cli"
+NAME = "moved"
+STRATEGIES = {"runc-stop-and-copy": "stop-and-copy", "runc-lazy": "lazy", "podman": "stop-and-copy"}  # of stock tools
+OUR_TOOLS = ["fleximigrate:live", "fleximigrate:post-copy", "fleximigrate:pre-copy", "fleximigrate:cold"]
+ALL_TOOLS = [*OUR_TOOLS, *STRATEGIES]
 QUICK_TOOLS = ["fleximigrate:live", "fleximigrate:post-copy", "runc-stop-and-copy", "runc-lazy"]
+FAILURES = (RuntimeError, ClusterError, LabError, OSError, subprocess.SubprocessError, ValueError)
 
 
 class Ours:
-    def __init__(self, cluster, strategy):
-        self.cluster, self.strategy = cluster, strategy
-        cluster.run_redis("redis", "src")
+    def __init__(self, cluster, case, strategy):
+        self.cluster, self.case, self.strategy = cluster, case, strategy
+
+    def start(self):
+        bundle = workload.make_bundle(self.cluster, self.case, NAME)
+        self.cluster.cli("container", "run", NAME, "--host", "src", "--bundle", bundle, "--address", f"{CONTAINER_IP}/24")
 
     def move(self, to):
-        """Returns the CPU seconds of each host."""
+        """Returns the CPU seconds of each host, and when clients had not noticed anything yet."""
         agents = {host: self.cluster.agents[host].process.pid for host in ("src", "dst")}
         before = {host: meter.cpu_seconds(pid) for host, pid in agents.items()}
-        migration = self.cluster.migrate("redis", to, "--strategy", self.strategy)
+        migration = self.cluster.migrate(NAME, to, "--strategy", self.strategy, timeout=900)
         if migration["state"] != "COMPLETED":
-            raise SystemExit(f"a migration failed: {migration['error_message']}")
-        return {host: meter.cpu_seconds(pid) - before[host] for host, pid in agents.items()}
+            raise RuntimeError(f"a migration failed: {migration['error_message']}")
+        return {host: meter.cpu_seconds(pid) - before[host] for host, pid in agents.items()}, _windows(migration)
 
     def end(self):
-        self.cluster.cli("container", "rm", "--force", "redis", check=False)
+        self.cluster.cli("container", "rm", "--force", NAME, check=False)
+
+
+def _windows(migration):
+    """Real times: all that comes before the freeze, and the rounds in it."""
+    lasted = {phase["name"]: phase["duration_us"] / 1000 for phase in migration["phases"]}
+    execution = next(transition["at_unix_ms"] for transition in migration["transitions"] if transition["to"] == "EXECUTION")
+    freeze = execution + sum(lasted.get(name, 0) for name in ("rounds", "files-warm", "criu-ready"))
+    windows = {"before_freeze": (migration["created_unix_ms"], freeze)}
+    if "rounds" in lasted:
+        windows["rounds"] = (execution, execution + lasted["rounds"])
+    return windows
 
 
 class Stock:
-    def __init__(self, cluster, tool):
-        self.tool = tool
-        self.runc = stock.Runc(cluster.lab, "redis", lambda host: cluster.make_bundle(f"redis-{host}", REDIS), CONTAINER_IP)
-        self.runc.start()
-        cluster.wait("Redis answers", lambda: cluster.redis(CONTAINER_IP, "PING", check=False).stdout.strip() == "PONG")
+    def __init__(self, cluster, case):
+        def bundle_for(host):
+            return workload.make_bundle(cluster, case, f"{NAME}-{host}")
+        if case.tool == "podman":
+            self.container = podman.Podman(cluster.lab, NAME, bundle_for, workload.SERVERS[case.workload].command(case), CONTAINER_IP)
+        else:
+            self.container = stock.Runc(cluster.lab, NAME, bundle_for, CONTAINER_IP, lazy=case.tool == "runc-lazy")
+
+    def start(self):
+        self.container.start()
 
     def move(self, to):
-        if self.tool == "runc-lazy":
-            self.runc.move_lazy()
-        else:
-            self.runc.move_stop_and_copy()
-        return self.runc.cpu
+        self.container.move()
+        return self.container.cpu, {}
 
     def end(self):
-        self.runc.end()
-
-
-def resident_bytes(cluster):
-    return int(next(line for line in cluster.redis(CONTAINER_IP, "INFO", "memory").stdout.splitlines() if line.startswith("used_memory_rss:")).split(":")[1])
+        self.container.end()
 
 
 def one_move(subject, load, wires, source, destination):
     first = load.report()
     time.sleep(SETTLE_S)
-    load.reset()
     start = load.report()
-    sent = wires[source].bytes()
+    load.reset()
+    sent, back = wires[source].bytes(), wires[destination].bytes()
     with meter.PeakMemory() as memory:
         clock = time.monotonic()
-        cpu = subject.move(destination)
+        cpu, windows = subject.move(destination)
         total_ms = (time.monotonic() - clock) * 1000
     end = load.report()
     quiet = (start["requests"] - first["requests"]) / (start["now_ms"] - first["now_ms"])
     busy = (end["requests"] - start["requests"]) / (end["now_ms"] - start["now_ms"])
-    return {"downtime_ms": end["longest_gap_ms"], "total_ms": total_ms, "wire_bytes": wires[source].bytes() - sent, "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination],
-            "peak_bytes": memory.bytes(), "throughput_ratio": busy / quiet if quiet else None}
+    rates = {name: workload.per_ms(end, *windows[name]) if name in windows else None for name in ("rounds", "before_freeze")}
+    return {"downtime_ms": end["longest_gap_ms"], "total_ms": total_ms, "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back,
+            "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination], "peak_bytes": memory.bytes(),
+            **{f"throughput_{name}": rate / quiet if quiet and rate is not None else None for name, rate in {**rates, "whole": busy}.items()}}
 
 
-def measure(tool, megabytes, write_percent, link, runs, rate):
-    name, _, strategy = tool.partition(":")
+def described(case):
+    name, _, strategy = case.tool.partition(":")
+    return {"tool": name, "strategy": strategy or STRATEGIES[name], "workload": case.workload, "memory_mb": case.megabytes, "load": case.load(), "write_share": case.write_percent / 100,
+            "pages_per_s": case.pages_per_s, "rate_per_s": 0 if case.idle else case.rate, "link": case.link, "runs": case.runs}
+
+
+def measure(case):
+    name, _, strategy = case.tool.partition(":")
     with Cluster(f"bench{os.getpid() % 10000}") as cluster:
-        subject = Ours(cluster, strategy) if name == "fleximigrate" else Stock(cluster, name)
+        subject = Ours(cluster, case, strategy) if name == "fleximigrate" else Stock(cluster, case)
         load = None
         try:
-            load = workload.Load(cluster.lab, "cli", workload.program(build_dir()), CONTAINER_IP, megabytes, rate, write_percent)
-            resident = resident_bytes(cluster)
-            if link != "unlimited":
-                for host in ("src", "dst"):
-                    cluster.lab.shape(host, link)
+            link.shape(cluster.lab, case.link)
+            link_bits = link.measured_bits_per_s(cluster.lab)
+            link.shape(cluster.lab, "unlimited")  # until it is loaded
+            subject.start()
+            workload.await_answer(cluster, CLIENT_HOST, case, CONTAINER_IP)
+            load = workload.Load(cluster.lab, CLIENT_HOST, CONTAINER_IP, case)
+            resident = meter.resident_bytes(f"/fleximigrate/{cluster.name}/")
+            link.shape(cluster.lab, case.link)
             wires = {"src": meter.Wire(cluster.lab, "src", "dst"), "dst": meter.Wire(cluster.lab, "dst", "src")}
-            moves = [one_move(subject, load, wires, *(("src", "dst"), ("dst", "src"))[run % 2]) for run in range(runs)]
-            for host in ("src", "dst"):
-                cluster.lab.shape(host, None)
+            moves = [one_move(subject, load, wires, *(("src", "dst"), ("dst", "src"))[run % 2]) for run in range(case.runs)]
+            link.shape(cluster.lab, "unlimited")
             last = load.finish()
         finally:
             if load:
                 load.end()
             subject.end()
-    return {"tool": name, "strategy": strategy or STOCK[name], "workload": "redis", "memory_mb": megabytes, "write_share": write_percent / 100, "rate_per_s": rate, "link": link, "runs": runs,
-            **report.summary(moves, resident), "resident_bytes": resident, "lost_writes": last["lost_writes"], "reconnects": 0 if not last["error"] else None}
+    return {**described(case), **report.summary(moves, resident, link.bits_per_s(case.link) or link_bits), "resident_bytes": resident, "link_measured_bits_per_s": round(link_bits),
+            "lost_writes": last["lost_writes"], "reconnects": 0 if not last["error"] else None, **(report.visits(moves) if case.idle else {})}
+
+
+def measured(case):
+    """A line of the result in any case: what cannot be measured, or was not, says why."""
+    reason = podman.missing() if case.tool == "podman" else None
+    if reason is None:
+        try:
+            return measure(case)
+        except FAILURES as error:
+            return {**described(case), "failed": str(error).strip()}
+    return {**described(case), "not_run": reason}
+
+
+def cases(arguments):
+    for name in arguments.workload:
+        server = workload.SERVERS[name]
+        for megabytes in arguments.mb if server.sized else [0]:
+            for write_percent, pages_per_s in ([(percent, 0) for percent in arguments.writes] if server.writes else
+                                               [(0, rate) for rate in arguments.pages_per_s] if name == "dirtier" else [(0, 0)]):
+                for rate in arguments.links:
+                    for tool in arguments.tools:
+                        yield workload.Case(tool, name, megabytes, write_percent, rate, arguments.visits or arguments.runs, arguments.rate, pages_per_s, arguments.working_mb, bool(arguments.visits))
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="64 and 512 MB, 50 %% writes, no limit on the link, 5 runs")
+    parser.add_argument("--quick", action="store_true", help="a Redis of 64 and 512 MB, 50 %% writes, no limit on the link, 5 runs")
     parser.add_argument("--tools", help=",".join(ALL_TOOLS))
-    parser.add_argument("--mb", help="sizes of the Redis (64,512,2048; 0: empty)")
-    parser.add_argument("--writes", help="percent of requests that write (0,20,80)")
-    parser.add_argument("--links", help="unlimited,1gbit,100mbit")
+    parser.add_argument("--workload", help=",".join(workload.SERVERS))
+    parser.add_argument("--mb", help="sizes (64,512,2048; 0: empty); nginx has none")
+    parser.add_argument("--writes", help="percent of requests that write, for redis and memcached (0,20,80)")
+    parser.add_argument("--pages-per-s", help="pages that the dirtier changes in a second (1000,20000)")
+    parser.add_argument("--working-mb", type=int, default=64, help="of the dirtier's memory are changed at all (%(default)s)")
+    parser.add_argument("--links", help="unlimited,10gbit,1gbit,100mbit")
     parser.add_argument("--runs", type=int, help="moves of each kind (10)")
-    parser.add_argument("--rate", type=int, default=RATE, help="requests per second, 0: idle (%(default)s)")
-    parser.add_argument("--output", default=os.path.join(HERE, "results"), help="folder of latest.json and index.html")
+    parser.add_argument("--rate", type=int, default=RATE, help="requests per second (%(default)s); 0: none")
+    parser.add_argument("--visits", type=int, default=0, metavar="N", help="an idle container makes N moves, there and back; our tools only, and no figures of a load")
+    parser.add_argument("--output", default=os.path.join(HERE, "results"), help="folder of latest.json, index.html and the charts")
     arguments = parser.parse_args()
-    quick = arguments.quick
-    arguments.tools = (arguments.tools or ",".join(QUICK_TOOLS if quick else ALL_TOOLS)).split(",")
-    arguments.mb = [int(word) for word in (arguments.mb or ("64,512" if quick else "64,512,2048")).split(",")]
-    arguments.writes = [int(word) for word in (arguments.writes or ("50" if quick else "0,20,80")).split(",")]
-    arguments.links = (arguments.links or ("unlimited" if quick else "unlimited,1gbit,100mbit")).split(",")
+    quick, visits = arguments.quick, arguments.visits
+    for name, words in (("tools", QUICK_TOOLS if quick else OUR_TOOLS if visits else ALL_TOOLS), ("workload", ["redis"] if quick else list(workload.SERVERS)), ("mb", [64, 512] if quick else [64, 512, 2048]),
+                        ("writes", [50] if quick else [0] if visits else [0, 20, 80]), ("pages_per_s", [1000] if visits else [1000, 20000]), ("links", ["unlimited"] if quick or visits else ["unlimited", "10gbit", "1gbit", "100mbit"])):
+        value = getattr(arguments, name)
+        kind = type(words[0])
+        setattr(arguments, name, [kind(word) for word in value.split(",")] if value else words)
     arguments.runs = arguments.runs or (5 if quick else 10)
+    _check(parser, arguments)
     return arguments
+
+
+def _check(parser, arguments):
+    for tool in arguments.tools:
+        if tool not in ALL_TOOLS:
+            parser.error(f"--tools: '{tool}' is none of {', '.join(ALL_TOOLS)}")
+        if arguments.visits and tool not in OUR_TOOLS:
+            parser.error(f"--visits: '{tool}' is not ours")
+    for name in arguments.workload:
+        if name not in workload.SERVERS:
+            parser.error(f"--workload: '{name}' is none of {', '.join(workload.SERVERS)}")
+    if arguments.visits == 1 or arguments.visits < 0:
+        parser.error("--visits: at least 2, there and back")
+    for rate in arguments.links:
+        try:
+            link.bits_per_s(rate)
+        except ValueError as error:
+            parser.error(f"--links: {error}")
 
 
 def main():
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and cleans up
     results = []
-    for megabytes in arguments.mb:
-        for write_percent in arguments.writes:
-            for link in arguments.links:
-                for tool in arguments.tools:
-                    results.append(measure(tool, megabytes, write_percent, link, arguments.runs, arguments.rate))
-                    print(report.line(results[-1]), flush=True)
-    report.write(arguments.output, results)
+    for case in cases(arguments):
+        results.append(measured(case))
+        print(report.line(results[-1]), flush=True)
+        report.write(arguments.output, results)
     print(report.ratios(results))
+    charts = report.draw(arguments.output, results)
+    print(f"{arguments.output}: latest.json, index.html, {', '.join(charts) or 'no charts as PNG (python3-matplotlib is not installed)'}")
+    return 1 if any("failed" in r for r in results) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

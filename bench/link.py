@@ -1,0 +1,51 @@
+"""The link between the two hosts of a lab: limited in both directions, and measured by sending something over it."""
+
+import re
+import subprocess
+
+COPY_S = 1.0
+UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+RECEIVE = ["python3", "-c", """
+import socket, sys, time
+with socket.create_server((sys.argv[1], 0)) as l:
+    print(l.getsockname()[1], flush=True)
+    s = l.accept()[0]
+    buffer, total, start = bytearray(1 << 20), 0, None
+    while n := s.recv_into(buffer):
+        start = start or time.monotonic()
+        total += n
+    print(total * 8 / (time.monotonic() - start))
+"""]
+SEND = ["python3", "-c", """
+import socket, sys, time
+data, end = bytes(1 << 20), time.monotonic() + float(sys.argv[3])
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
+    while time.monotonic() < end:
+        s.sendall(data)
+"""]
+
+
+def bits_per_s(link):
+    """None: not limited"""
+    match = re.fullmatch(r"(\d+)(kbit|mbit|gbit)", link)
+    if not match and link != "unlimited":
+        raise ValueError(f"link '{link}': write it like 100mbit or 1gbit, or unlimited")
+    return float(match[1]) * UNITS[match[2]] if match else None
+
+
+def shape(lab, link):
+    for host in ("src", "dst"):
+        lab.shape(host, None if link == "unlimited" else link)
+
+
+def _copy(lab, source, destination):
+    """Bits per second of a TCP connection, as the receiver sees them: without the packets' heads."""
+    with lab.popen(destination, [*RECEIVE, lab.address(destination)], stdout=subprocess.PIPE, text=True) as receiver:
+        port = receiver.stdout.readline().strip()
+        lab.run(source, [*SEND, lab.address(destination), port, str(COPY_S)])
+        return float(receiver.stdout.readline())
+
+
+def measured_bits_per_s(lab):
+    """The slower direction"""
+    return min(_copy(lab, "src", "dst"), _copy(lab, "dst", "src"))
