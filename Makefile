@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps criu demo check e2e-scenarios soak chaos bench bench-quick bench-phases format install clean help
+.PHONY: all build deps test-deps bench-deps criu demo check e2e-scenarios soak chaos bench bench-quick bench-phases format install clean help
 
 all: build
 
@@ -19,6 +19,9 @@ deps: ## install missing Debian packages (root)
 
 test-deps:
 	@tools/setup/install-packages.sh --group build --group run --group test
+
+bench-deps:
+	@tools/setup/install-packages.sh --group build --group run --group test --group bench
 
 criu: ## provide a CRIU that works on this kernel (root)
 	@tools/setup/install-criu.sh
@@ -44,10 +47,10 @@ soak: test-deps criu build ## N migrations back and forth (N=50)
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
 
-bench: test-deps criu build ## our strategies next to stock runc and CRIU: sizes, loads, links (hours); BENCH="--mb 512 ..." picks
+bench: bench-deps criu build ## our strategies next to stock tools: workloads, sizes, loads, links (hours); BENCH="--mb 512 ..." picks
 	@BUILD=$(BUILD) bench/compare.py $(BENCH)
 
-bench-quick: test-deps criu build ## the same for 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)
+bench-quick: test-deps criu build ## the same for a Redis of 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)
 	@BUILD=$(BUILD) bench/compare.py --quick
 
 bench-phases: test-deps criu build ## our downtime by size of memory, phase by phase

@@ -18,6 +18,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tools", "lab")]
+import chart  # noqa: E402
 import link  # noqa: E402
 import meter  # noqa: E402
 import podman  # noqa: E402
@@ -112,7 +113,7 @@ def one_move(subject, load, wires, source, destination):
 def described(case):
     name, _, strategy = case.tool.partition(":")
     return {"tool": name, "strategy": strategy or STRATEGIES[name], "workload": case.workload, "memory_mb": case.megabytes, "load": case.load(), "write_share": case.write_percent / 100,
-            "pages_per_s": case.pages_per_s, "rate_per_s": 0 if case.idle else case.rate, "link": case.link, "runs": case.runs}
+            "pages_per_s": case.pages_per_s, "rate_per_s": 0 if case.idle else case.rate, "link": case.link, "queue": case.queue, "runs": case.runs}
 
 
 def measure(case):
@@ -121,14 +122,14 @@ def measure(case):
         subject = Ours(cluster, case, strategy) if name == "fleximigrate" else Stock(cluster, case)
         load = None
         try:
-            link.shape(cluster.lab, case.link)
+            link.shape(cluster.lab, case.link, case.queue == "fair")
             link_bits = link.measured_bits_per_s(cluster.lab)
             link.shape(cluster.lab, "unlimited")  # until it is loaded
             subject.start()
             workload.await_answer(cluster, CLIENT_HOST, case, CONTAINER_IP)
             load = workload.Load(cluster.lab, CLIENT_HOST, CONTAINER_IP, case)
             resident = meter.resident_bytes(f"/fleximigrate/{cluster.name}/")
-            link.shape(cluster.lab, case.link)
+            link.shape(cluster.lab, case.link, case.queue == "fair")
             wires = {"src": meter.Wire(cluster.lab, "src", "dst"), "dst": meter.Wire(cluster.lab, "dst", "src")}
             moves = [one_move(subject, load, wires, *(("src", "dst"), ("dst", "src"))[run % 2]) for run in range(case.runs)]
             link.shape(cluster.lab, "unlimited")
@@ -143,7 +144,7 @@ def measure(case):
 
 def measured(case):
     """A line of the result in any case: what cannot be measured, or was not, says why."""
-    reason = podman.missing() if case.tool == "podman" else None
+    reason = (podman.missing() if case.tool == "podman" else None) or workload.missing(case)
     if reason is None:
         try:
             return measure(case)
@@ -160,7 +161,7 @@ def cases(arguments):
                                                [(0, rate) for rate in arguments.pages_per_s] if name == "dirtier" else [(0, 0)]):
                 for rate in arguments.links:
                     for tool in arguments.tools:
-                        yield workload.Case(tool, name, megabytes, write_percent, rate, arguments.visits or arguments.runs, arguments.rate, pages_per_s, arguments.working_mb, bool(arguments.visits))
+                        yield workload.Case(tool, name, megabytes, write_percent, rate, arguments.queue, arguments.visits or arguments.runs, arguments.rate, pages_per_s, arguments.working_mb, bool(arguments.visits))
 
 
 def parse_arguments():
@@ -173,6 +174,7 @@ def parse_arguments():
     parser.add_argument("--pages-per-s", help="pages that the dirtier changes in a second (1000,20000)")
     parser.add_argument("--working-mb", type=int, default=64, help="of the dirtier's memory are changed at all (%(default)s)")
     parser.add_argument("--links", help="unlimited,10gbit,1gbit,100mbit")
+    parser.add_argument("--queue", default="fair", choices=("fair", "fifo"), help="what a limited link does with a migration and clients: a queue for each, or one (%(default)s)")
     parser.add_argument("--runs", type=int, help="moves of each kind (10)")
     parser.add_argument("--rate", type=int, default=RATE, help="requests per second (%(default)s); 0: none")
     parser.add_argument("--visits", type=int, default=0, metavar="N", help="an idle container makes N moves, there and back; our tools only, and no figures of a load")
@@ -216,7 +218,7 @@ def main():
         print(report.line(results[-1]), flush=True)
         report.write(arguments.output, results)
     print(report.ratios(results))
-    charts = report.draw(arguments.output, results)
+    charts = chart.draw(arguments.output)
     print(f"{arguments.output}: latest.json, index.html, {', '.join(charts) or 'no charts as PNG (python3-matplotlib is not installed)'}")
     return 1 if any("failed" in r for r in results) else 0
 

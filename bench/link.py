@@ -33,9 +33,9 @@ def bits_per_s(link):
     return float(match[1]) * UNITS[match[2]] if match else None
 
 
-def shape(lab, link):
+def shape(lab, link, fair=False):
     for host in ("src", "dst"):
-        lab.shape(host, None if link == "unlimited" else link)
+        lab.shape(host, None if link == "unlimited" else link, fair)
 
 
 def _copy(lab, source, destination):

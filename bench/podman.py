@@ -12,6 +12,7 @@ import stock
 IMAGE = "localhost/fleximigrate-bench:1"
 ARCHIVE = "checkpoint.tar"
 LIMIT = 1024
+LOCKS = "/dev/shm/libpod_lock"  # one for all storages of a user, and kept
 
 
 def missing():
@@ -25,6 +26,7 @@ class Podman(stock.Container):
     def __init__(self, lab, name, bundle_for, command, address):
         super().__init__(lab, name, address)
         self.bundle_for, self.command = bundle_for, command
+        self.locks_are_ours = not os.path.exists(LOCKS)
         self.link = os.path.join(self.dir, "net")  # a checkpoint has the network namespace's path in it, which is one for both hosts
 
     def _podman(self, host, *words):
@@ -75,3 +77,5 @@ class Podman(stock.Container):
         for host in ("src", "dst"):
             subprocess.run(self._podman(host, "rm", "--force", "--all", "--time", "0"), env=self.environment, capture_output=True, check=False)
         super().end()
+        if self.locks_are_ours and os.path.exists(LOCKS):
+            os.remove(LOCKS)

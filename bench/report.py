@@ -1,11 +1,9 @@
-"""Results of bench/compare.py: percentiles, lines for a terminal, ratios, latest.json, index.html and charts."""
+"""Results of bench/compare.py: percentiles, lines for a terminal, ratios, latest.json and index.html."""
 
 import html
 import json
 import math
 import os
-
-import chart
 
 LINE_FACTOR, LINE_MS = 1.25, 500  # what a move may take: 1.25 times as long as its bytes do on the link, and half a second
 
@@ -45,17 +43,22 @@ def visits(moves):
     return {"visit_bytes": sent, "second_visit_ratio": round(sent[1] / sent[0], 4)}
 
 
-def _name(r):
+def name_of(r):
     return f"{r['tool']} {r['strategy']}"
 
 
-def _loaded(r):
+def load_of(r):
     size = f", {r['memory_mb']} MB" if r["memory_mb"] else ""
     return f"{r['workload']}{size}, {r['load']}, {r['link']}"
 
 
 def _done(results):
     return [r for r in results if "downtime_ms" in r]
+
+
+def loaded(results):
+    """Those of a load, whose downtime means something"""
+    return [r for r in _done(results) if "second_visit_ratio" not in r]
 
 
 def _why_not(r):
@@ -67,7 +70,7 @@ def _percent(value):
 
 
 def line(r):
-    head = f"{_name(r):<33}{_loaded(r):<42}"
+    head = f"{name_of(r):<33}{load_of(r):<42}"
     if "downtime_ms" not in r:
         return head + _why_not(r)
     if "second_visit_ratio" in r:
@@ -82,23 +85,23 @@ def line(r):
 def ratios(results):
     """Downtime of the best stock tool relative to each of our strategies, for the same load."""
     lines = []
-    for r in _done(results):
-        others = [o["downtime_ms"]["p50"] for o in _done(results) if _loaded(o) == _loaded(r) and o["tool"] != "fleximigrate"]
+    for r in loaded(results):
+        others = [o["downtime_ms"]["p50"] for o in loaded(results) if load_of(o) == load_of(r) and o["tool"] != "fleximigrate"]
         if r["tool"] == "fleximigrate" and others:
-            lines.append(f"{_loaded(r)}: {r['strategy']} interrupts {min(others) / r['downtime_ms']['p50']:.1f} times shorter than the best stock tool")
+            lines.append(f"{load_of(r)}: {r['strategy']} interrupts {min(others) / r['downtime_ms']['p50']:.1f} times shorter than the best stock tool")
     return "\n".join(lines)
 
 
 def _bars(results):
     """One group of bars for each load, logarithmic: 1 ms to 100 s."""
     parts, y = [], 10
-    for load in dict.fromkeys(map(_loaded, results)):
+    for load in dict.fromkeys(map(load_of, results)):
         parts.append(f'<text x="0" y="{y + 12}" class="head">{load}</text>')
         y += 20
-        for r in (r for r in results if _loaded(r) == load):
+        for r in (r for r in results if load_of(r) == load):
             width = [max(2.0, math.log10(max(1.0, r["downtime_ms"][p])) * 100) for p in ("p50", "p99")]
             kind = "ours" if r["tool"] == "fleximigrate" else "stock"
-            parts.append(f'<text x="0" y="{y + 12}">{_name(r)}</text><rect x="230" y="{y + 2}" width="{width[1]:.0f}" height="12" class="{kind} faint"/>'
+            parts.append(f'<text x="0" y="{y + 12}">{name_of(r)}</text><rect x="230" y="{y + 2}" width="{width[1]:.0f}" height="12" class="{kind} faint"/>'
                          f'<rect x="230" y="{y + 2}" width="{width[0]:.0f}" height="12" class="{kind}"/><text x="{240 + width[1]:.0f}" y="{y + 12}">{r["downtime_ms"]["p50"]} ms (p99 {r["downtime_ms"]["p99"]})</text>')
             y += 18
         y += 12
@@ -127,7 +130,7 @@ COLUMNS = (
 
 def _row(r):
     cells = "".join(f"<td>{column(r)}" for _, column in COLUMNS) if "downtime_ms" in r else f"<td colspan={len(COLUMNS)} class='why'>{html.escape(_why_not(r))}"
-    return f"<tr><td>{_name(r)}<td>{_loaded(r)}{cells}"
+    return f"<tr><td>{name_of(r)}<td>{load_of(r)}{cells}"
 
 
 def _table(results):
@@ -145,15 +148,8 @@ def write(folder, results):
     with open(os.path.join(folder, "latest.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
         file.write("\n")
-    loaded = [r for r in _done(results) if "second_visit_ratio" not in r]
     page = (f"<!doctype html><meta charset='utf-8'><title>FlexiMigrate: downtime</title><style>{STYLE}</style><h1>How long clients wait when a container moves</h1>"
             f"<p>The longest wait of any client for any reply, logarithmic; pale: 99th percentile. One run, one machine: {os.uname().release}, {os.cpu_count()} cores. "
-            f"What the figures mean: bench/README.md.</p>{_bars(loaded)}{_table(results)}")
+            f"What the figures mean: bench/README.md.</p>{_bars(loaded(results))}{_table(results)}")
     with open(os.path.join(folder, "index.html"), "w", encoding="utf-8") as file:
         file.write(page)
-
-
-def draw(folder, results):
-    """The names of the charts that were written; none without matplotlib."""
-    loaded = [r for r in _done(results) if "second_visit_ratio" not in r]
-    return chart.write(folder, [(_loaded(r), _name(r), r) for r in loaded])

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Case:
     megabytes: int
     write_percent: int
     link: str
+    queue: str
     runs: int
     rate: int
     pages_per_s: int = 0
@@ -116,6 +118,12 @@ class Dirtier(Redis):
 
 
 SERVERS = {"redis": Redis(), "memcached": Memcached(), "nginx": Nginx(), "dirtier": Dirtier()}
+
+
+def missing(case):
+    """Why this workload cannot be measured here, or None."""
+    absent = [program for program in SERVERS[case.workload].programs if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    return f"{absent[0]} is not installed (tools/setup/install-packages.sh --group test)" if absent else None
 
 
 def make_bundle(cluster, case, name):

@@ -34,6 +34,8 @@ READY_S_MAX = 10
 GONE_S_MAX = 5
 # Processes that were told to end just before may take a moment.
 LEFTOVER_S_MAX = 1
+# What a limited link holds back before it drops.
+QUEUE_MS = 50
 
 
 class LabError(Exception):
@@ -276,17 +278,35 @@ class Lab:
             options.setdefault("capture_output", True)
         return subprocess.run(self._enter(host, argv), **options)
 
-    def shape(self, host, rate):
-        """Limit a host's link in both directions, "100mbit" for example; None: no limit."""
-        for namespace, device in ((self.netns(host), "eth0"), (self.netns("sw"), host)):
+    def shape(self, host, rate, fair=False):
+        """Limit a host's link in both directions, "100mbit" for example; None: no limit.
+
+        fair: what the host sends and receives itself and what its containers do have a queue each, and
+        half of the link at least; without, one queue. (Kernels without fq_codel can do that much.)
+        """
+        for namespace, device, own in ((self.netns(host), "eth0", "src"), (self.netns("sw"), host, "dst")):
+            _call("tc", "-netns", namespace, "qdisc", "replace", "dev", device, "root", "noqueue")
             if rate is None:
-                _call("tc", "-netns", namespace, "qdisc", "replace", "dev", device, "root", "noqueue")
                 continue
+            bits = _bits_per_second(rate)
             # The bucket must hold what is sent between two timer ticks (10 ms at
             # the most), and one full-size segment offload.
-            burst_bytes = max(128 * 1024, int(_bits_per_second(rate) / 8 / 100))
-            _call("tc", "-netns", namespace, "qdisc", "replace", "dev", device, "root",
-                  "tbf", "rate", rate, "burst", str(burst_bytes), "latency", "50ms")
+            burst_bytes = max(128 * 1024, int(bits / 8 / 100))
+            if not fair:
+                _call("tc", "-netns", namespace, "qdisc", "replace", "dev", device, "root",
+                      "tbf", "rate", rate, "burst", str(burst_bytes), "latency", f"{QUEUE_MS}ms")
+                continue
+            share = f"rate {int(bits / 2)} ceil {rate} burst {burst_bytes} cburst {burst_bytes} quantum 70000"
+            queue = f"bfifo limit {max(burst_bytes, int(bits / 8 * QUEUE_MS / 1000))}"
+            _call("tc", "-netns", namespace, "-batch", "-", stdin=f"""
+                qdisc replace dev {device} root handle 1: htb default 20
+                class replace dev {device} parent 1: classid 1:1 htb rate {rate} burst {burst_bytes} cburst {burst_bytes} quantum 70000
+                class replace dev {device} parent 1:1 classid 1:10 htb {share}
+                class replace dev {device} parent 1:1 classid 1:20 htb {share}
+                qdisc replace dev {device} parent 1:10 handle 10: {queue}
+                qdisc replace dev {device} parent 1:20 handle 20: {queue}
+                filter replace dev {device} parent 1: protocol ip prio 1 handle 800::1 u32 match ip {own} {self.address(host)}/32 flowid 1:10
+                """)
 
     def cut(self, host):
         """Cut a host's link, at once. Its carrier stays: nobody is told, as behind a switch that failed."""
