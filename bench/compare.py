@@ -105,7 +105,7 @@ def one_move(subject, load, wires, source, destination):
     quiet = (start["requests"] - first["requests"]) / (start["now_ms"] - first["now_ms"])
     busy = (end["requests"] - start["requests"]) / (end["now_ms"] - start["now_ms"])
     rates = {name: workload.per_ms(end, *windows[name]) if name in windows else None for name in ("rounds", "before_freeze")}
-    return {"downtime_ms": end["longest_gap_ms"], "total_ms": total_ms, "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back,
+    return {"downtime_ms": end["longest_gap_ms"], "downtime_from_ms": end["gap_at_ms"] - end["intervals_from_ms"], "total_ms": total_ms, "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back,
             "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination], "peak_bytes": memory.bytes(),
             **{f"throughput_{name}": rate / quiet if quiet and rate is not None else None for name, rate in {**rates, "whole": busy}.items()}}
 
@@ -139,7 +139,7 @@ def measure(case):
                 load.end()
             subject.end()
     return {**described(case), **report.summary(moves, resident, link.bits_per_s(case.link) or link_bits), "resident_bytes": resident, "link_measured_bits_per_s": round(link_bits),
-            "lost_writes": last["lost_writes"], "reconnects": 0 if not last["error"] else None, **(report.visits(moves) if case.idle else {})}
+            "moves": moves, "lost_writes": last["lost_writes"], "reconnects": 0 if not last["error"] else None, **(report.visits(moves) if case.idle else {})}
 
 
 def measured(case):

@@ -27,9 +27,9 @@ def _line_ratio(move, link_bits_per_s):
 def summary(moves, resident, link_bits_per_s):
     downtime = [move["downtime_ms"] for move in moves]
     ratio = percentile([_line_ratio(move, link_bits_per_s) for move in moves], 50)
-    return {"downtime_ms": {"p50": round(percentile(downtime, 50), 1), "p99": round(percentile(downtime, 99), 1), "all": [round(value, 1) for value in downtime]},
-            "total_ms": {"p50": _p50(moves, "total_ms", 0), "all": [round(move["total_ms"]) for move in moves]},
-            "wire_bytes": {"p50": _p50(moves, "wire_bytes", 0), "all": [move["wire_bytes"] for move in moves]},
+    return {"downtime_ms": {"p50": round(percentile(downtime, 50), 1), "p99": round(percentile(downtime, 99), 1)},
+            "total_ms": {"p50": _p50(moves, "total_ms", 0)},
+            "wire_bytes": {"p50": _p50(moves, "wire_bytes", 0)},
             "back_bytes": {"p50": _p50(moves, "back_bytes", 0)},
             "line_ratio": round(ratio, 2),
             "cpu_s": {"source": _p50(moves, "cpu_source_s", 2), "destination": _p50(moves, "cpu_destination_s", 2)},
