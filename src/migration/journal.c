@@ -302,6 +302,8 @@ int fm_journal_undo(struct fm_journal *j, fm_journal_undo_fn fn, void *userdata,
 		json_t *r = json_array_get(records, i);
 		const char *what = json_string_value(json_object_get(r, "what"));
 		const char *arg = json_string_value(json_object_get(r, "arg"));
+		if (!arg) /* none of ours: those that undo, and the record that it was undone, are about a text */
+			arg = "";
 		if (!fm_streq(json_string_value(json_object_get(r, "k")), "intent") || !what || forgotten(records, i, what, arg))
 			continue;
 		struct fm_error e = FM_ERROR_INIT;
@@ -310,7 +312,7 @@ int fm_journal_undo(struct fm_journal *j, fm_journal_undo_fn fn, void *userdata,
 				*err = e;
 			rc = -1;
 		} else {
-			(void)record(j, json_pack("{s:s, s:s, s:s}", "k", "forget", "what", what, "arg", arg ? arg : ""), false, NULL);
+			(void)record(j, json_pack("{s:s, s:s, s:s}", "k", "forget", "what", what, "arg", arg), false, NULL);
 		}
 	}
 	json_decref(records);

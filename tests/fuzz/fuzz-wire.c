@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* fuzz-wire.c - libFuzzer entry for the control protocol's messages: what is accepted can be packed again and says the same. */
+/* fuzz-wire.c - libFuzzer entry for the control protocol's messages, requests and answers: what is accepted can be packed again and says the same. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,10 +38,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
-	/* The first byte chooses the method. */
-	if (data[0] & 0x80)
-		round_trip(fm_manager_methods[(data[0] & 0x7f) % _FM_MANAGER_METHOD_MAX].request, data + 1, size - 1);
-	else
-		round_trip(fm_agent_methods[data[0] % _FM_AGENT_METHOD_MAX].request, data + 1, size - 1);
+	/* The first byte chooses the method, and which way: a manager reads what agents answer, a command line what the manager does. */
+	unsigned which = data[0] & 0x3f;
+	const struct fm_rpc_method *m =
+	        data[0] & 0x80 ? &fm_manager_methods[which % _FM_MANAGER_METHOD_MAX] : &fm_agent_methods[which % _FM_AGENT_METHOD_MAX];
+	round_trip(data[0] & 0x40 ? m->response : m->request, data + 1, size - 1);
 	return 0;
 }

@@ -190,6 +190,23 @@ static void test_undo(void **state)
 	fm_journal_free(j);
 }
 
+/* A record that is not of ours, but well-formed, is undone once as well. */
+static void test_undo_without_argument(void **state)
+{
+	static const char text[] = "{\"k\":\"head\"}\n{\"k\":\"intent\",\"what\":\"netns\"}\n{\"k\":\"intent\",\"what\":\"x\",\"arg\":5}\n{"
+	                           "\"k\":\"intent\"}\n";
+	struct fixture *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_write_file_atomic(f->path, text, strlen(text), 0600, &e), e);
+	struct fm_journal *j = reopen(f->dir);
+	assert_undo(j, "x= netns=");
+	assert_undo(j, "");
+	fm_journal_free(j);
+	j = reopen(f->dir);
+	assert_undo(j, "");
+	fm_journal_free(j);
+}
+
 static void test_decisions(void **state)
 {
 	static const char *const names[] = { "UNKNOWN", "PREPARED", "FROZEN", "RESTORED", "COMMITTED", "ABORTED", "RELEASED" };
@@ -440,8 +457,16 @@ static void test_disk_full(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_create_and_open),  T(test_bad_head),       T(test_undo),        T(test_decisions), T(test_torn_at_every_byte),
-		T(test_zeros_at_the_end), T(test_damaged_middle), T(test_kill_writer), T(test_disk_full),
+		T(test_create_and_open),
+		T(test_bad_head),
+		T(test_undo),
+		T(test_undo_without_argument),
+		T(test_decisions),
+		T(test_torn_at_every_byte),
+		T(test_zeros_at_the_end),
+		T(test_damaged_middle),
+		T(test_kill_writer),
+		T(test_disk_full),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
