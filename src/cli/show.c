@@ -25,6 +25,15 @@ struct screen {
 	FM_PB(Migration) * outcome;
 };
 
+static const char *format_pause(const FM_PB(Migration) * m, char *buf, size_t cap)
+{
+	uint64_t now = fm_realtime_ms(), since = m->pause->since_unix_ms;
+	(void)snprintf(buf, cap, "%s for %llu s: pages are missing (%llu), and %s", m->sub_state,
+	               (unsigned long long)(now > since ? (now - since) / 1000 : 0), (unsigned long long)m->pause->pages_missing,
+	               m->pause->reason);
+	return buf;
+}
+
 static void clear_progress(const struct screen *s)
 {
 	if (s->terminal)
@@ -33,11 +42,14 @@ static void clear_progress(const struct screen *s)
 
 static void show_progress(const struct screen *s, const FM_PB(Migration) * m)
 {
+	char pause[320];
 	if (!s->terminal)
 		return;
 	printf("\r\033[K%s: %s", fm_state_to_string((enum fm_state)m->state), m->step);
 	if (m->pages_total)
 		printf(", pages %llu %%", (unsigned long long)(m->pages_done * 100 / m->pages_total));
+	if (m->pause)
+		printf(", %s", format_pause(m, pause, sizeof(pause)));
 	if (m->wire_bytes) {
 		char bytes[32];
 		printf(", %s sent", fm_format_bytes(m->wire_bytes, bytes, sizeof(bytes)));
@@ -68,10 +80,12 @@ static int on_event(void *userdata, const ProtobufCMessage *message)
 
 void fm_print_migration_summary(const FM_PB(Migration) * m)
 {
-	char bytes[32];
+	char bytes[32], pause[320];
 	printf("Migration %s: container '%s' from '%s' to '%s', %s: %s\n", m->id, m->container, m->source[0] ? m->source : "?",
 	       m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy), fm_state_to_string((enum fm_state)m->state));
 	printf("  path      %s\n", m->path);
+	if (m->pause)
+		printf("  pause     %s; it ends by itself when that is over\n", format_pause(m, pause, sizeof(pause)));
 	if (m->finished_unix_ms)
 		printf("  total     %llu ms\n", (unsigned long long)(m->finished_unix_ms - m->created_unix_ms));
 	if (m->frozen_us)

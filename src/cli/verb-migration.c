@@ -42,12 +42,13 @@ int fm_verb_migration_ls(int argc, char **argv)
 	        fm_table_new((const char *const[]){ "ID", "CONTAINER", "FROM", "TO", "STRATEGY", "STATE", "DOWNTIME", "STARTED", NULL });
 	for (size_t i = 0; i < r->n_migrations; i++) {
 		const FM_PB(Migration) *m = r->migrations[i];
-		char down[32] = "-", started[40];
+		char down[32] = "-", started[40], state[48];
+		(void)snprintf(state, sizeof(state), "%s%s%s%s", fm_state_to_string((enum fm_state)m->state), m->pause ? " (" : "",
+		               m->pause ? m->sub_state : "", m->pause ? ")" : "");
 		if (m->frozen_us)
 			(void)snprintf(down, sizeof(down), "%.1f ms", (double)m->frozen_us / 1000);
-		fm_table_row(t, m->id, m->container, m->source, m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy),
-		             fm_state_to_string((enum fm_state)m->state), down,
-		             fm_format_time(m->created_unix_ms, started, sizeof(started)), (char *)NULL);
+		fm_table_row(t, m->id, m->container, m->source, m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy), state,
+		             down, fm_format_time(m->created_unix_ms, started, sizeof(started)), (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;

@@ -87,6 +87,17 @@ int fm_call_until_answered(struct fm_migration *m, const char *host, enum fm_age
 int fm_call_within(struct fm_migration *m, const char *host, enum fm_agent_method method, const void *request, int timeout_ms, int grace_ms,
                    void *ret_response, struct fm_error *err);
 
+/* ---- pause.c: the sub-state PAUSED */
+/* What the destination's agent says about it. */
+void fm_pause_take(struct fm_migration *m, const FM_PB(MoverStatus) * s);
+/* The destination's container has pages to fetch and this call to that host failed: is it for silence? Then it is paused. */
+bool fm_pause_silence(struct fm_migration *m, const char *host, const struct fm_error *e);
+/* While some host is waited for: does that hold up pages? */
+void fm_pause_look(struct fm_migration *m, const char *host_that_is_silent, const struct fm_error *e);
+/* Asks. True: pages are missing and cannot be fetched just now, so that a check that fails says nothing. */
+bool fm_pause_holds(struct fm_migration *m);
+void fm_pause_clear(FM_PB(Migration) * pb); /* without a word */
+
 /* ---- phases; each returns 0 when its state was left normally, -1 with the cause */
 int fm_phase_pending(struct fm_migration *m, struct fm_error *err);
 int fm_phase_planning(struct fm_migration *m, struct fm_error *err);

@@ -59,6 +59,10 @@ struct fm_mover {
 	uint64_t frozen_us;
 	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
+	struct {
+		uint64_t since_unix_ms; /* 0: it is not paused */
+		char reason[200];
+	} pause;              /* destination: pages are missing and cannot be fetched */
 	bool alive_hint;      /* destination: the restored tree was seen */
 	struct fm_local view; /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
 	bool executing;

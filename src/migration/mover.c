@@ -552,6 +552,15 @@ static void fill_error(FM_PB(MoverStatus) * s, const struct fm_error *e)
 	fm_pb_set(&s->error_phase, e->phase);
 }
 
+static void fill_pause(FM_PB(MoverStatus) * s, const struct fm_mover *m)
+{
+	s->pause = FM_PB_NEW(Pause, pause);
+	s->pause->since_unix_ms = m->pause.since_unix_ms;
+	s->pause->pages_missing = m->pages_total - m->pages_done;
+	_fm_free_ char *down = m->pause.reason[0] ? NULL : fm_xasprintf("the connection to '%s' is down", m->peer);
+	fm_pb_set(&s->pause->reason, down ? down : m->pause.reason);
+}
+
 /* Asked while other threads work on the mover: by what was published, which is nothing before the instance stands and after it was let go. */
 static bool tree_alive(struct fm_mover *m)
 {
@@ -593,6 +602,8 @@ static FM_PB(MoverStatus) * status_of(struct fm_mover *m)
 		fm_pb_add_string(&s->notes, &s->n_notes, *n);
 	if (m->error.code != FM_OK)
 		fill_error(s, &m->error);
+	else if (m->pause.since_unix_ms)
+		fill_pause(s, m);
 	pthread_mutex_unlock(&m->lock);
 	return s;
 }

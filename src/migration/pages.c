@@ -130,6 +130,22 @@ static void end_push(struct fm_mover *m)
 	m->store = NULL;
 }
 
+/* With the lock. Before the commit a broken stream is the end of the migration, no pause. */
+static void look_for_pause(struct fm_mover *m, const struct fm_pager_stats *st)
+{
+	if (!st->waits_for_source || !atomic_load(&m->resumed))
+		m->pause.since_unix_ms = 0;
+	else if (m->pause.since_unix_ms == 0)
+		m->pause.since_unix_ms = fm_realtime_ms();
+}
+
+static void note_break(struct fm_mover *m, const struct fm_error *e)
+{
+	pthread_mutex_lock(&m->lock);
+	(void)snprintf(m->pause.reason, sizeof(m->pause.reason), "the connection to '%s' is down: %.100s", m->peer, e->message);
+	pthread_mutex_unlock(&m->lock);
+}
+
 void fm_pages_refresh(struct fm_mover *m)
 {
 	struct fm_pager_stats st;
@@ -138,6 +154,7 @@ void fm_pages_refresh(struct fm_mover *m)
 		fm_pager_stats(m->pager, &st);
 		m->pages_total = st.pages_total;
 		m->pages_done = st.pages_done;
+		look_for_pause(m, &st);
 		pthread_cond_broadcast(&m->changed);
 	}
 	pthread_mutex_unlock(&m->lock);
@@ -205,9 +222,10 @@ static void *follow_pager(void *arg)
 			(void)fm_mover_fail(m, &err);
 			return NULL;
 		}
-		if (err.code == FM_E_UNAVAILABLE)
+		if (err.code == FM_E_UNAVAILABLE) {
+			note_break(m, &err);
 			(void)fm_wait_fd(m->stop.fd, POLLIN, 50, NULL); /* until the source is back */
-		else if (err.code != FM_E_DEADLINE_EXCEEDED && err.code != FM_E_CANCELLED) {
+		} else if (err.code != FM_E_DEADLINE_EXCEEDED && err.code != FM_E_CANCELLED) {
 			(void)fm_mover_fail(m, &err);
 			return NULL;
 		}
@@ -255,6 +273,8 @@ int fm_pages_recover(struct fm_mover *m, struct fm_error *err)
 	}
 	if (fm_pager_recover(&o, fds, keys, n, &m->pager, err) < 0)
 		return -1;
+	(void)snprintf(m->pause.reason, sizeof(m->pause.reason), "'%s' has not connected yet since the agent of '%s' was restarted",
+	               m->peer, m->h->name);
 	atomic_store(&m->resumed, true);
 	return attach(m, err);
 }

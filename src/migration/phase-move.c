@@ -117,6 +117,7 @@ static int await_destination(struct fm_migration *m, struct fm_error *err)
 		if (fm_call_until_answered(m, m->pb->destination, FM_AGENT_STATUS, &req, FM_CALL_TIMEOUT_MS, &s, err) < 0)
 			return -1;
 		m->destination_ran = s->ran;
+		fm_pause_take(m, s);
 		bool undecided = s->decision == FLEXIMIGRATE__V1__DECISION__RESTORED ||
 		                 (s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && !s->alive && !s->error_code);
 		if ((s->decision == FLEXIMIGRATE__V1__DECISION__COMMITTED && s->alive) ||

@@ -19,6 +19,8 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 		_fm_pb_ FM_PB(MoverStatus) *s = NULL;
 		struct fm_error e = FM_ERROR_INIT;
 		if (fm_call_status(m, m->pb->destination, 200, &s, &e) < 0) {
+			if (fm_pause_silence(m, m->pb->destination, &e))
+				deadline = fm_now_ms() + PAGES_TIMEOUT_MS;
 			if (fm_stop_requested(&m->c->shutdown) || !fm_deadline_left_ms(deadline)) {
 				*err = e;
 				return -1;
@@ -27,6 +29,9 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err)
 			continue;
 		}
 		fm_migration_take_status(m, s);
+		fm_pause_take(m, s);
+		if (s->pause) /* what cannot come is not late */
+			deadline = fm_now_ms() + PAGES_TIMEOUT_MS;
 		/* A released destination was released because its pages were complete. */
 		if (fm_streq(s->step, "pages complete") || s->decision == FLEXIMIGRATE__V1__DECISION__RELEASED) {
 			if (s->n_notes) /* what pages.c said last: how many pages and faults */
@@ -127,6 +132,22 @@ static int check_path(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
+/* A service whose pages cannot be fetched just now fails its checks for that reason alone: they are made once more when that is over. */
+static int check_service(struct fm_migration *m, struct fm_error *err)
+{
+	for (;;) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (check_health(m, &e) == 0 && check_path(m, &e) == 0)
+			return 0;
+		if (fm_stopping(m) || !fm_pause_holds(m)) {
+			*err = e;
+			return -1;
+		}
+		while (!fm_stopping(m) && fm_pause_holds(m))
+			(void)fm_wait_fd(m->c->shutdown.fd, POLLIN, FM_RETRY_PAUSE_MS, NULL);
+	}
+}
+
 int fm_load_facts(struct fm_migration *m, const char *host, struct fm_error *err)
 {
 	FM_PB(InspectRequest) req = FLEXIMIGRATE__V1__INSPECT_REQUEST__INIT;
@@ -151,7 +172,7 @@ int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 		        m->pb->container, m->pb->destination, unknown.message);
 	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container,
 	        m->pb->destination);
-	if (check_health(m, err) < 0 || check_path(m, err) < 0 || fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
+	if (check_service(m, err) < 0 || fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
 		if (fm_stopping(m))
 			return -1;
 		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination,

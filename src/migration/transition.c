@@ -118,6 +118,8 @@ static int store_transition(struct fm_migration *m, const struct fm_transition_r
 	FM_PB(Migration) *old = m->pb;
 	m->pb = fm_pb_copy(old);
 	add_transition(m->pb, rule->from, rule->to, label, reason);
+	if (rule->to != FM_STATE_VERIFICATION) /* there pages are fetched as before */
+		fm_pause_clear(m->pb);
 	if (rule->terminal)
 		m->pb->finished_unix_ms = fm_realtime_ms();
 	to_record(m, &r, &detail);
@@ -273,6 +275,7 @@ int fm_call_within(struct fm_migration *m, const char *host, enum fm_agent_metho
 				*err = e;
 			return -1;
 		}
+		fm_pause_look(m, host, &e);
 		if (fm_now_ms() > next_warning) {
 			fm_mlog(m, FM_LOG_WARN, "MigrationManager", "Still waiting for host '%s': %s", host, e.message);
 			next_warning = fm_now_ms() + 10000;

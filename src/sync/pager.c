@@ -552,6 +552,7 @@ void fm_pager_stats(struct fm_pager *p, struct fm_pager_stats *ret)
 		.stream_up = p->stream_state == FM_PAGES_UP && !p->done,
 		.done = p->done,
 	};
+	ret->waits_for_source = !p->done && p->stream_state != FM_PAGES_UP && ret->pages_done < total && fm_pager_local_is_over(p);
 	fm_pager_unlock(p);
 }
 

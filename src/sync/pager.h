@@ -64,6 +64,7 @@ void fm_pager_start_background(struct fm_pager *p);
 struct fm_pager_stats {
 	uint64_t pages_total, pages_done, pages_local, faults, fault_latency_p50_us, fault_latency_p99_us, fault_latency_max_us;
 	bool stream_up, done;
+	bool waits_for_source; /* pages are missing that are not here, and there is no stream */
 };
 void fm_pager_stats(struct fm_pager *p, struct fm_pager_stats *ret);
 /* Wait for: done (0), the stream broke (UNAVAILABLE: connect again, set_stream, wait again), deadline, cancel, fatal (DATA_LOSS: the source or the state is not

@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,10 +13,11 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tools", "lab"))
-from cluster import Cluster, ClusterError, system_leftovers  # noqa: E402
+from cluster import Cluster, ClusterError, build_dir, system_leftovers  # noqa: E402
 from tap import Failure, Skip, Tap, expect, fail  # noqa: E402
 
 MORE_WRITES = 30
+PAGES = os.path.join(build_dir(), "tests", "e2e", "programs", "pages")
 REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--enable-debug-command", "yes", "--logfile", ""]
 
 
@@ -43,11 +45,11 @@ class Resident:
 
     numbers = iter(range(101, 250))
 
-    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, port=6379, ip=None):
+    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None):
         self.cluster, self.name, self.host, self.port = cluster, name, host, port
         self.ip = ip or f"10.77.0.{next(Resident.numbers)}"
         command = command or REDIS
-        bundle = cluster.make_bundle(name, command, python=python)
+        bundle = cluster.make_bundle(name, command, programs=programs, python=python)
         if python:
             shutil.copy(os.path.join(HERE, "programs", "counter.py"), os.path.join(bundle, "rootfs", "counter.py"))
         cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)
@@ -116,6 +118,23 @@ def agent_with(cluster, host, options=(), fault=None, path=None):
         agent.argv = usual
         agent.start()
         cluster.wait_online()
+
+
+def pages_resident(cluster, name, megabytes, *options):
+    """A container whose program (programs/pages.c) knows what is in each of its pages."""
+    return Resident(cluster, name, command=[PAGES, str(megabytes), "--port", "6379", *options], programs=[PAGES])
+
+
+def check_pages(resident, seconds_max=60):
+    """All of its pages are what they have to be: it has been through them again from now on, and found none that was not."""
+    def state():
+        return json.loads(resident.ask("STATE"))
+
+    passes = state()["passes"]
+    resident.cluster.wait(f"{resident.name} reads all its pages", lambda: state()["passes"] >= passes + 2, seconds_max)
+    found = state()
+    expect(found["zero"] == 0 and found["wrong"] == 0, f"pages of {resident.name} were lost: {found}")
+    return found
 
 
 def path_without(folder, prefixes):
@@ -193,5 +212,5 @@ def conclude(tap, name):
     return tap.end()
 
 
-__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
-           "no_leftovers", "small_disk", "system_leftovers", "unwind_on_signal"]
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+           "no_leftovers", "pages_resident", "small_disk", "system_leftovers", "unwind_on_signal"]

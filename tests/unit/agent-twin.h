@@ -57,6 +57,7 @@ struct twin_rule {
 	enum fm_agent_method method;
 	enum twin_action action;
 	enum fm_code code;
+	unsigned after; /* so many such calls are left alone first */
 	unsigned times; /* 0 = always */
 	bool spent, lifted;
 };
@@ -94,6 +95,7 @@ struct twin {
 	uint64_t latency_us;
 	uint64_t memory_bytes;
 	uint64_t pages_total;
+	unsigned paused; /* so many times the destination says that pages are missing and cannot be fetched */
 	const char *blockers[4];
 };
 
@@ -270,6 +272,15 @@ static FM_PB(MoverStatus) * twin_status_of(struct twin *t, const struct twin_mov
 	s->alive = !m->finished && (state == TWIN_RUNNING || state == TWIN_FROZEN);
 	fm_pb_set(&s->step, m->destination && m->decision == TWIN(COMMITTED) ? "pages complete" : "");
 	s->pages_total = s->pages_done = m->destination ? t->pages_total : 0;
+	if (m->destination && m->decision == TWIN(COMMITTED) && t->paused > 0) {
+		t->paused--;
+		fm_pb_set(&s->step, "running");
+		s->pages_done = t->pages_total / 4;
+		s->pause = FM_PB_NEW(Pause, pause);
+		s->pause->since_unix_ms = 1000;
+		s->pause->pages_missing = s->pages_total - s->pages_done;
+		fm_pb_set(&s->pause->reason, "the connection to 'alpha' is down: cut");
+	}
 	s->frozen_us = m->destination ? 0 : 34000;
 	s->wire_bytes = 64000000;
 	s->error_code = m->error_code;
@@ -406,6 +417,10 @@ static struct twin_rule *twin_find_rule(struct twin *t, const char *host, enum f
 		struct twin_rule *r = &t->rules[i];
 		if (r->spent || r->lifted || r->method != method || (r->host && strcmp(r->host, host) != 0))
 			continue;
+		if (r->after) {
+			r->after--;
+			continue;
+		}
 		if (r->times && --r->times == 0)
 			r->spent = true;
 		return r;

@@ -663,6 +663,104 @@ static void test_events(void **state)
 	assert_false(fm_coordinator_is_active(l->c, id));
 }
 
+/* ---------------------------------------------------------------- PAUSED */
+
+static const char *const pause_lines[] = {
+	"INFO \\[MigrationManager\\]: * Transitioning: EXECUTION -> VERIFICATION.",
+	"INFO \\[StateSynchronizer\\]: Fetching the pages of 'web' goes on after * s of pause.",
+	"INFO \\[MigrationManager\\]: * Transitioning: VERIFICATION -> COMPLETED.",
+	NULL,
+};
+
+static unsigned count_lines(struct lab *l, const char *id, const char *pattern)
+{
+	struct fm_store_event *v = NULL;
+	size_t n = lab_lines(l, id, &v);
+	unsigned found = 0;
+	for (size_t i = 0; i < n; i++)
+		found += fnmatch(pattern, v[i].line, 0) == 0;
+	fm_store_events_free(v, n);
+	return found;
+}
+
+/* Until the destination has been asked n times; the last time it is held up. */
+static void assert_paused(struct lab *l, const char *id, unsigned n, const char *reason)
+{
+	twin_await(l->t, "beta Status", n);
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_int_equal(m->state, FLEXIMIGRATE__V1__STATE__VERIFICATION);
+	assert_string_equal(m->sub_state, "PAUSED");
+	assert_non_null(m->pause);
+	assert_int_equal(m->pause->since_unix_ms, 1000);
+	assert_int_equal(m->pause->pages_missing, 75);
+	assert_int_equal(fnmatch(reason, m->pause->reason, 0), 0);
+	fm_pb_free(m);
+}
+
+static void assert_goes_on(struct lab *l, const char *id)
+{
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	lab_assert_lines(l, id, pause_lines);
+	assert_int_equal(count_lines(l, id,
+	                             "WARN \\[StateSynchronizer\\]: * is PAUSED: 75 pages are missing on 'beta', and the connection to "
+	                             "'alpha' is down: cut.*"),
+	                 1);
+	assert_int_equal(count_lines(l, id, "*PAUSED*"), 1);
+	assert_int_equal(count_lines(l, id, "*of pause.*"), 1);
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_string_equal(m->sub_state, "");
+	assert_null(m->pause);
+	fm_pb_free(m);
+}
+
+/* Said by the destination in EXECUTION and in VERIFICATION: one pause. */
+static void test_paused(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->paused = 2;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_STATUS, .action = TWIN_BLOCK, .after = 2, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	assert_paused(l, id, 3, "the connection to 'alpha' is down: cut");
+	assert_goes_on(l, id);
+}
+
+/* The destination's agent falls silent in the middle of a pause: it goes on, for another reason. */
+static void test_paused_and_silent(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->paused = 2;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_STATUS, .action = TWIN_BLOCK, .after = 3, .times = 1 });
+	twin_rule_add(
+	        l->t,
+	        (struct twin_rule){
+	                .host = "beta", .method = FM_AGENT_STATUS, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .after = 2, .times = 1 });
+	lab_start(l);
+	lab_migrate(l, id);
+	assert_paused(l, id, 4, "host 'beta' does not answer (*)");
+	assert_goes_on(l, id);
+}
+
+/* A health check that fails while pages cannot be fetched says nothing; it is made again. Without a pause the same failures end the migration. */
+static void test_health_check_in_a_pause(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->endpoint = l->t->health = true;
+	l->t->paused = 2;
+	twin_rule_add(l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_STATUS, .action = TWIN_BLOCK, .after = 2, .times = 1 });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "beta", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 2 });
+	lab_start(l);
+	lab_migrate(l, id);
+	assert_paused(l, id, 3, "the connection to 'alpha' is down: cut");
+	assert_goes_on(l, id);
+	lab_assert_calls(l, "Probe", "beta Probe, beta Probe, beta Probe, alpha Probe");
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
 
 int main(void)
@@ -692,6 +790,9 @@ int main(void)
 		T(test_dry_run),
 		T(test_limit_of_active),
 		T(test_events),
+		T(test_paused),
+		T(test_paused_and_silent),
+		T(test_health_check_in_a_pause),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
