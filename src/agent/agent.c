@@ -25,6 +25,7 @@
 
 #define REPORT_TIMEOUT_MS 5000
 #define LIST_EVERY_MS     5000
+#define TIDY_EVERY_MS     60000
 /* A folder that changed this shortly before the look may have been looked at half-way: the runtime makes an instance's folder first and fills it later. */
 #define LIST_SETTLED_MS 2000
 
@@ -39,8 +40,8 @@ struct agent {
 	struct fm_rpc_client *manager;
 	char address[128];
 	struct fm_stop stop;
-	pthread_t reporter;
-	bool reporting;
+	pthread_t reporter, tidier;
+	bool reporting, tidying;
 
 	/* the reporter's last look into the runtime; see refresh_containers */
 	FM_PB(Container) * *listed;
@@ -143,6 +144,35 @@ static void *report(void *arg)
 	return NULL;
 }
 
+/* What is kept for the next visit has its bounds also when nobody comes or goes (visited.h). */
+static void *tidy(void *arg)
+{
+	struct agent *a = arg;
+	bool first = true;
+	while (!fm_stop_requested(&a->stop)) {
+		struct fm_error err = FM_ERROR_INIT;
+		if (fm_visited_trim(&a->host, first, &err) < 0)
+			fm_log_write(a->host.log, FM_LOG_WARN, "ResourceMonitor", NULL, "Removing what containers have left here: %s",
+			             err.message);
+		first = false;
+		(void)fm_wait_fd(a->stop.fd, POLLIN, TIDY_EVERY_MS, NULL);
+	}
+	return NULL;
+}
+
+static int start_threads(struct agent *a, struct fm_error *err)
+{
+	int rc = pthread_create(&a->reporter, NULL, report, a);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the reporting thread");
+	a->reporting = true;
+	rc = pthread_create(&a->tidier, NULL, tidy, a);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the tidying thread");
+	a->tidying = true;
+	return 0;
+}
+
 static int wire(struct agent *a, struct fm_error *err)
 {
 	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 ||
@@ -166,11 +196,7 @@ static int wire(struct agent *a, struct fm_error *err)
 	bool unix_manager = fm_str_startswith(a->o.manager, "unix:");
 	if (fm_rpc_client_new(a->o.manager, unix_manager ? NULL : &tls, &a->manager, err) < 0)
 		return -1;
-	int rc = pthread_create(&a->reporter, NULL, report, a);
-	if (rc != 0)
-		return fm_error_errno(err, rc, "cannot start the reporting thread");
-	a->reporting = true;
-	return 0;
+	return start_threads(a, err);
 }
 
 static void unwire(struct agent *a)
@@ -178,6 +204,8 @@ static void unwire(struct agent *a)
 	fm_stop_request(&a->stop);
 	if (a->reporting)
 		pthread_join(a->reporter, NULL);
+	if (a->tidying)
+		pthread_join(a->tidier, NULL);
 	if (a->server)
 		fm_rpc_server_free(a->server, 1000);
 	fm_rpc_client_free(a->manager);

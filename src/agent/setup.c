@@ -38,6 +38,11 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		  "fleximigrate-nest, the init of parent containers (default: beside this program, else libexec)", NULL },
 		{ "revisit-memory", FM_OPT_STRING, &o->revisit_memory, "SIZE",
 		  "for pages of containers that left, should they return; 0: none (default: an eighth of the memory)", NULL },
+		{ "visited-bytes", FM_OPT_BYTES, &o->visited_bytes, "SIZE",
+		  "disk space for files of containers that left, which need not be sent again when they come back; 0 for none (default: a "
+		  "tenth of "
+		  "the filesystem of the state folder)",
+		  NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -130,6 +135,7 @@ int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, str
 	files->socket = o->socket ? fm_xstrdup(o->socket) : fm_xasprintf("%s/agent.sock", h->run_dir);
 	h->tls = (struct fm_stream_tls){ .ca_pem_path = files->ca, .cert_pem_path = files->cert, .key_pem_path = files->key };
 	h->use_tls = o->listen != NULL;
+	h->visited_max_bytes = o->visited_bytes;
 	return 0;
 }
 

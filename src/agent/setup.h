@@ -3,11 +3,12 @@
 #ifndef FM_AGENT_SETUP_H
 #define FM_AGENT_SETUP_H
 
-#include "migration/host.h"
+#include "migration/visited.h"
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
 	        *cgroup, *nest, *log_format, *log_level, *revisit_memory;
+	uint64_t visited_bytes;
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \
@@ -18,7 +19,8 @@ struct fm_agent_options {
 	                            .runtime_root = "/run/runc",                                                                           \
 	                            .criu_prefix = FM_CRIU_PREFIX_DEFAULT,                                                                 \
 	                            .log_format = "human",                                                                                 \
-	                            .log_level = "info" })
+	                            .log_level = "info",                                                                                   \
+	                            .visited_bytes = FM_VISITED_TENTH })
 
 struct fm_agent_files {
 	char *ca, *cert, *key, *socket;

@@ -16,6 +16,7 @@
 #include "container/criu-view.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
+#include "migration/visited.h"
 #include "sync/tracker.h"
 
 struct exam {
@@ -88,6 +89,16 @@ static void check_network(struct exam *x)
 	} else {
 		find(x, "ok", "bridge", x->h->bridge, "");
 	}
+}
+
+/* Nothing is wrong with them; whoever looks for disk space wants to know. */
+static void tell_visited(struct exam *x)
+{
+	unsigned n = 0;
+	uint64_t bytes = 0;
+	fm_visited_usage(x->h, &n, &bytes);
+	_fm_free_ char *detail = fm_xasprintf("%u kept of containers that were here, %.1f MiB", n, (double)bytes / (1 << 20));
+	find(x, "ok", "visited copies", detail, "");
 }
 
 static bool has_instance(const struct exam *x, const char *id)
@@ -172,6 +183,7 @@ int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(Doc
 	check_programs(&x);
 	check_trackers(&x);
 	check_network(&x);
+	tell_visited(&x);
 	if (h->runtime->ops->list(h->runtime, &instances, &x.n_instances, &e) < 0) {
 		find(&x, "problem", "runtime", e.message, "nothing can be said about leftovers before the runtime answers");
 		return 0;

@@ -15,6 +15,7 @@
 #include "loop/child.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
+#include "migration/visited.h"
 #include "monitor/host-facts.h"
 #include "network/endpoint.h"
 
@@ -39,6 +40,7 @@ int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_
 	    make_dir(h->run_dir, sizeof(h->run_dir), run, "", err) < 0 ||
 	    make_dir(h->instances_dir, sizeof(h->instances_dir), state, "instances", err) < 0 ||
 	    make_dir(h->journals_dir, sizeof(h->journals_dir), state, "migrations", err) < 0 ||
+	    make_dir(h->visited_dir, sizeof(h->visited_dir), state, "visited", err) < 0 ||
 	    make_dir(h->netns_dir, sizeof(h->netns_dir), run, "netns", err) < 0 ||
 	    make_dir(h->images_dir, sizeof(h->images_dir), run, "images", err) < 0)
 		return -1;
@@ -80,6 +82,8 @@ int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm
 		return fm_endpoint_remove(arg, err);
 	if (fm_streq(what, "tmpfs"))
 		return unmount_images(arg, err);
+	if (fm_streq(what, "visited"))
+		return fm_visited_remove(h, arg, err);
 	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
 }
 

@@ -5,6 +5,7 @@
  * Everything is set up once by agent/ before threads start and read-only afterwards. Paths:
  *   <state>/instances/<instance>/   one folder an instance (container/bundle.h), plus container.pb (the Container as asked for) and user-config.json
  *   <state>/migrations/             journals
+ *   <state>/visited/                what containers that left have left (visited.h)
  *   <run>/netns/<instance>          pinned network namespaces
  *   <run>/images/<migration>.<role> tmpfs with a checkpoint's images
  * state must survive a reboot, run may not.
@@ -27,7 +28,8 @@
 
 struct fm_host {
 	char name[64];
-	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], netns_dir[1100], images_dir[1100];
+	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], visited_dir[1100], netns_dir[1100], images_dir[1100];
+	uint64_t visited_max_bytes; /* 0: nothing is kept; see visited.h */
 	char nest_binary[1024];
 	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
 	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
@@ -46,7 +48,7 @@ struct fm_host {
 
 /* Makes the folders. */
 int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_dir, struct fm_error *err);
-/* Undo one shared effect: "instance" (arg: instance), "netns" (path), "endpoint" (host interface name), "tmpfs" (path). Unknown names fail. */
+/* Undo one shared effect: "instance" (arg: instance), "netns" (path), "endpoint" (host interface name), "tmpfs" (path), "visited" (container). Unknown names fail. */
 int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm_error *err);
 /* A size-limited tmpfs for images at path; intent must be on record already. */
 int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err);

@@ -24,6 +24,7 @@
 #include "container/cgroup.h"
 #include "container/nest.h"
 #include "migration/pb.h"
+#include "migration/visited.h"
 #include "network/sockets.h"
 
 #define NEST_START_TIMEOUT_MS 10000
@@ -437,10 +438,12 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	measure(&l);
 	*ret = FM_TAKE_PTR(l.container);
 	fm_local_done(&l);
+	(void)fm_visited_remove(h, req->name, NULL); /* another one of that name was here */
 	return 0;
 }
 
-int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err)
+/* All but its folder */
+static int take_down(struct fm_host *h, const char *instance, struct fm_error *err)
 {
 	char ifname[IFNAMSIZ];
 	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
@@ -449,6 +452,24 @@ int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_erro
 	    fm_netns_remove(netns, err) < 0)
 		return -1;
 	fm_cgroup_prune(h->cgroup_parent);
+	return 0;
+}
+
+int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err)
+{
+	return take_down(h, instance, err) < 0 ? -1 : fm_bundle_remove_instance(h->instances_dir, instance, err);
+}
+
+int fm_instances_release(struct fm_host *h, const char *instance, const char *container, struct fm_error *err)
+{
+	struct fm_local back __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+	if (take_down(h, instance, err) < 0)
+		return -1;
+	/* Carried back, it is here again. Failing to keep something is no reason to fail: the next visit sends everything. */
+	if (fm_instances_find(h, container, instance, &back, NULL) < 0)
+		(void)fm_visited_keep(h, container, instance, NULL);
+	if (fm_fault_point(h->fault, "source-after-visited", err) < 0)
+		return -1;
 	return fm_bundle_remove_instance(h->instances_dir, instance, err);
 }
 
@@ -464,7 +485,9 @@ int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct 
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is running on '%s'", name, h->name);
 		return fm_error_hint(err, "'fleximigrate container rm --force %s' stops and removes it", name);
 	}
-	return fm_instances_destroy(h, instance, err);
+	if (fm_instances_destroy(h, instance, err) < 0)
+		return -1;
+	return fm_visited_remove(h, name, err);
 }
 
 /* ---------------------------------------------------------------- inspect */

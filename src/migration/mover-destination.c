@@ -17,6 +17,7 @@
 
 #include "basic/cleanup.h"
 #include "migration/restore-gate.h"
+#include "migration/visited.h"
 
 #define FILES_TIMEOUT_MS       600000
 #define EXECUTE_WAIT_MS        3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
@@ -207,17 +208,38 @@ static int restore(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 
 /* ---------------------------------------------------------------- the control session */
 
+/* What is here from an earlier visit need not be sent; without it the source is told so. */
+static int offer_files(struct fm_mover *m, struct fm_error *err)
+{
+	struct timespec since = { 0 };
+	uint64_t t = fm_now_us();
+	int fd = -1;
+	fm_visited_open(m->h, m->container, &fd, &since);
+	if (fd >= 0 && fm_known_scan(fd, &since, m->stop.fd, &m->known, err) < 0)
+		return -1;
+	if (m->known)
+		fm_mover_phase(m, "files-known", fm_now_us() - t);
+	return fm_known_offer(m->control, m->known, FILES_TIMEOUT_MS, m->stop.fd, err);
+}
+
+static int receive_files(struct fm_mover *m, struct fm_known *known, int durable, int timeout_ms, struct fm_error *err)
+{
+	int rc = fm_filetree_recv_known(m->control, known, m->rootfs, durable, FM_MOVER_IMAGES_MAX_BYTES, timeout_ms, m->stop.fd, err);
+	if (fm_known_is_bad(known))
+		(void)fm_visited_remove(m->h, m->container, NULL);
+	return rc;
+}
+
 static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 {
 	uint64_t bytes = 0;
 	fm_mover_step(m, "files");
-	if (fm_filetree_recv(m->control, m->rootfs, 1, FM_MOVER_IMAGES_MAX_BYTES, FILES_TIMEOUT_MS, m->stop.fd, err) < 0)
+	if (offer_files(m, err) < 0 || receive_files(m, m->known, 1, FILES_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "files");
 	if (stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
-	if (fm_filetree_recv(m->control, m->rootfs, 0, FM_MOVER_IMAGES_MAX_BYTES, EXECUTE_WAIT_MS, m->stop.fd, err) < 0 ||
-	    fm_filetree_recv(m->control, m->rootfs, 0, FM_MOVER_IMAGES_MAX_BYTES, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
+	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || receive_files(m, NULL, 0, RESTORE_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_step(m, "images");
 	if (fm_images_recv(m->control, m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, NULL, buf, &bytes, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
@@ -472,6 +494,10 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	fm_page_store_free(fm_visits_take(m->h->visits, m->container)); /* it came without using it */
 	fm_criu_free(m->criu);
 	m->criu = NULL;
+	fm_known_free(m->known);
+	m->known = NULL;
+	if (fm_visited_remove(m->h, m->container, err) < 0)
+		return -1;
 	/* The instance stays: it is a resident now. */
 	static const char *const mine[] = { "instance", "netns", "endpoint" };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(mine); i++)

@@ -81,6 +81,7 @@ struct fm_mover {
 
 	/* source */
 	struct fm_manifest *manifest;
+	struct fm_known *known; /* contents that the destination has; at the destination: those that it offered */
 	struct fm_page_source *page_source;
 	pid_t root;       /* host pid of the tree's root */
 	pthread_t thread; /* source: page server; destination: accepts streams */

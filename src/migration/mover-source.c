@@ -101,9 +101,10 @@ static int send_files(struct fm_mover *m, enum pass pass, int timeout_ms, uint64
 	_fm_free_ char *rootfs = NULL;
 	if (source_rootfs(m, &rootfs, err) < 0)
 		return -1;
-	/* Without a manifest to make for a later pass, the last one need not wait for the disk. */
-	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, pass == PASS_FROZEN ? NULL : &now, ret_bytes,
-	                     timeout_ms, fm_mover_cancel_fd(m), err) < 0)
+	/* Without a manifest to make for a later pass, the last one need not wait for the disk; nor is anything read twice in it, to find out what is known. */
+	bool frozen = pass == PASS_FROZEN;
+	if (fm_filetree_send_known(m->control, frozen ? NULL : m->known, rootfs, (char *const *)exclude, m->manifest, pass,
+	                           frozen ? NULL : &now, ret_bytes, timeout_ms, fm_mover_cancel_fd(m), err) < 0)
 		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
@@ -141,8 +142,9 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 	if (find_container(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 || connect_streams(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "files");
-	/* The destination says PREPARED when its parent container stands on the received files. */
-	if (send_files(m, PASS_ALL, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
+	/* The destination says first what it has from an earlier visit, and PREPARED when its parent container stands on the received files. */
+	if (fm_known_take(m->control, &m->known, FILES_TIMEOUT_MS, fm_mover_cancel_fd(m), err) < 0 ||
+	    send_files(m, PASS_ALL, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
 	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
 		(void)fm_error_prefix(err, "destination '%s'", m->peer);
 		return fm_error_phase(err, "files");
@@ -565,6 +567,17 @@ static void keep_pages(struct fm_mover *m)
 	fm_mover_phase(m, "keep-pages", fm_now_us() - t);
 }
 
+/* Its files stay for the next visit, if that can be put on record. */
+static int release_instance(struct fm_mover *m, struct fm_error *err)
+{
+	if (fm_journal_intent(m->journal, "visited", m->container, true, NULL) < 0)
+		return fm_instances_destroy(m->h, m->instance, err);
+	if (fm_instances_release(m->h, m->instance, m->container, err) < 0)
+		return -1;
+	(void)fm_journal_forget(m->journal, "visited", NULL); /* or it is undone: the copy goes, which is right too */
+	return 0;
+}
+
 int fm_source_release(struct fm_mover *m, struct fm_error *err)
 {
 	enum fm_decision d = fm_journal_decision(m->journal);
@@ -586,7 +599,7 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 	(void)fm_journal_forget(m->journal, "fence", NULL);
 	fm_criu_free(m->criu); /* a pid namespace does not end before its last child is reaped */
 	m->criu = NULL;
-	if (fm_instances_destroy(m->h, m->instance, err) < 0)
+	if (release_instance(m, err) < 0)
 		return fm_error_prefix(err, "cannot free the source's copy");
 	if (fm_mover_undo(m, err) < 0)
 		return -1;

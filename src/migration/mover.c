@@ -83,6 +83,8 @@ static void drop_resources(struct fm_mover *m)
 	m->hold = NULL;
 	fm_manifest_free(m->manifest);
 	m->manifest = NULL;
+	fm_known_free(m->known);
+	m->known = NULL;
 	fm_page_source_free(m->page_source);
 	m->page_source = NULL;
 	fm_endpoint_free(m->endpoint);

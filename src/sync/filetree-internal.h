@@ -15,6 +15,7 @@
  *   48  u32 xattrs length
  *   52  path, target (of a symbolic link, or the path of the file to link to), xattrs: {u16 name length, u32 value length, name, value} …
  *
+ * FILE_KNOWN: in place of FILE_DATA, payload = u64 low, u64 high of the content's hash (file-known.h).
  * FILE_DATA: a = offset in the file of the last FILE_ENTRY, ascending; what no frame covers is a hole. FILE_DELETE: payload = path, with all that is below it.
  * FILES_END: a = pass, b = number of FILE_ENTRY and FILE_DELETE frames. FILES_OK: a = pass.
  */

@@ -45,6 +45,8 @@ struct entry {
 
 struct receiver {
 	struct fm_stream *stream;
+	struct fm_known *known; /* offered to the sender, or NULL */
+	int cancel_fd;
 	int root_fd;
 	uint64_t max_bytes, bytes, frames;
 	int timeout_ms;
@@ -491,7 +493,7 @@ static int begin_file(struct receiver *r, const struct entry *e, struct fm_error
 
 	if (locate(r, 0, e->path, &dirfd, &name, err) < 0)
 		return -1;
-	int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(dirfd, name, flags, 0600);
 	if (fd < 0 && errno == EEXIST) {
 		if (clear_name(r, dirfd, name, err) < 0)
@@ -578,6 +580,18 @@ static int on_data(struct receiver *r, const struct fm_frame_header *h, struct f
 	return 0;
 }
 
+static int on_known(struct receiver *r, const struct fm_frame_header *h, struct fm_error *err)
+{
+	if (r->file_fd < 0 || r->next_offset || !r->known || h->length != FM_KNOWN_HASH_BYTES)
+		return fm_error_set(err, FM_E_DATA_LOSS, "a known content where none belongs");
+	if (count_bytes(r, r->entry.size, err) < 0)
+		return -1;
+	if (fm_known_fill(r->known, r->buf, r->entry.size, r->file_fd, r->cancel_fd, err) < 0)
+		return fm_error_prefix(err, "'%s'", r->entry.path);
+	r->next_offset = r->entry.size;
+	return 0;
+}
+
 static int on_delete(struct receiver *r, const struct fm_frame_header *h, struct fm_error *err)
 {
 	int dirfd;
@@ -622,6 +636,9 @@ static int receive_pass(struct receiver *r, int durable, int cancel_fd, struct f
 		case FM_FRAME_FILE_DATA:
 			result = on_data(r, &h, err);
 			break;
+		case FM_FRAME_FILE_KNOWN:
+			result = on_known(r, &h, err);
+			break;
 		case FM_FRAME_FILE_DELETE:
 			result = on_delete(r, &h, err);
 			break;
@@ -637,11 +654,19 @@ static int receive_pass(struct receiver *r, int durable, int cancel_fd, struct f
 int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd,
                      struct fm_error *err)
 {
+	return fm_filetree_recv_known(s, NULL, root, durable, max_bytes, timeout_ms, cancel_fd, err);
+}
+
+int fm_filetree_recv_known(struct fm_stream *s, struct fm_known *known, const char *root, int durable, uint64_t max_bytes, int timeout_ms,
+                           int cancel_fd, struct fm_error *err)
+{
 	/* cleared memory is not needed for the large buffers, and would cost more than a small pass */
 	_fm_cleanup_(receiver_free) struct receiver *r = malloc(sizeof(*r));
 	if (!r)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving files");
 	r->stream = s;
+	r->known = known;
+	r->cancel_fd = cancel_fd;
 	r->root_fd = r->file_fd = r->folder[0].fd = r->folder[1].fd = -1;
 	r->max_bytes = max_bytes;
 	r->bytes = r->frames = r->next_offset = 0;

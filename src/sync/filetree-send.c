@@ -60,6 +60,7 @@ struct links {
 
 struct walk {
 	struct fm_batch batch;
+	struct fm_known *known;
 	const struct fm_manifest *previous;
 	struct fm_manifest *manifest;
 	uint32_t *now_at; /* of each previous entry: its index in manifest, NONE = gone */
@@ -366,6 +367,17 @@ static int send_content(struct walk *w, int fd, const struct stat *st, struct fm
 	return 0;
 }
 
+/* What the receiver has already need not be sent. Told by what is read now, as data would be; 1 = it is told. */
+static int send_known(struct walk *w, int fd, const struct stat *st, struct fm_error *err)
+{
+	uint8_t hash[FM_KNOWN_HASH_BYTES];
+
+	int known = fm_known_find(w->known, fd, (uint64_t)st->st_size, w->cancel_fd, hash, err);
+	if (known == 1 && fm_batch_add(&w->batch, FM_FRAME_FILE_KNOWN, 0, 0, hash, sizeof(hash), err) < 0)
+		return -1;
+	return known;
+}
+
 /* A regular file through the descriptor that was checked, O_NOATIME when we may. */
 static int open_regular(int dirfd, const char *name, struct stat *st)
 {
@@ -498,7 +510,10 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 	if (remember(w, parent, name, &st, racy, previous, ret, err) < 0 || put_entry(w, &e, err) < 0)
 		return -1;
 	touch(w, parent);
-	return fd >= 0 ? send_content(w, fd, &st, err) : 0;
+	if (fd < 0)
+		return 0;
+	int known = send_known(w, fd, &st, err);
+	return known ? (known < 0 ? -1 : 0) : send_content(w, fd, &st, err);
 }
 
 /* Everything but folders */
@@ -751,15 +766,16 @@ static int run_pass(struct walk *w, const char *root, unsigned pass, struct fm_e
 	return fm_batch_flush(&w->batch, err);
 }
 
-int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
-                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
-                          struct fm_error *err)
+static int send_pass(struct fm_stream *s, struct fm_known *known, const char *root, char *const *exclude,
+                     const struct fm_manifest *previous, unsigned pass, unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes,
+                     int timeout_ms, int cancel_fd, struct fm_error *err)
 {
 	struct fm_error e = FM_ERROR_INIT;
 	_fm_cleanup_(walk_done) struct walk *w = calloc(1, sizeof(*w));
 
 	if (!w)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a walk over files");
+	w->known = known;
 	w->previous = previous;
 	w->exclude = exclude;
 	w->racy_ns = (int64_t)racy_ms * 1000000;
@@ -780,8 +796,22 @@ int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *ex
 	return 0;
 }
 
+int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
+                          struct fm_error *err)
+{
+	return send_pass(s, NULL, root, exclude, previous, pass, racy_ms, ret, ret_bytes, timeout_ms, cancel_fd, err);
+}
+
+int fm_filetree_send_known(struct fm_stream *s, struct fm_known *known, const char *root, char *const *exclude,
+                           const struct fm_manifest *previous, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms,
+                           int cancel_fd, struct fm_error *err)
+{
+	return send_pass(s, known, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+}
+
 int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                      struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
-	return fm_filetree_send_racy(s, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+	return send_pass(s, NULL, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
 }

@@ -14,6 +14,7 @@
 #ifndef FM_SYNC_FILETREE_H
 #define FM_SYNC_FILETREE_H
 
+#include "sync/file-known.h"
 #include "sync/stream.h"
 
 struct fm_manifest; /* opaque */
@@ -26,9 +27,17 @@ size_t fm_manifest_entries(const struct fm_manifest *m);
  * timeout_ms: longest time without progress. When the receiver gave up, *err is its reason. */
 int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                      struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
+/* The same, but a file whose content the receiver has (known, may be NULL) is sent as the name of its content. The content is what was read, at the time when it would have been read to be sent: all else is the
+ * same. Not for the last pass. */
+int fm_filetree_send_known(struct fm_stream *s, struct fm_known *known, const char *root, char *const *exclude,
+                           const struct fm_manifest *previous, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms,
+                           int cancel_fd, struct fm_error *err);
 /* Receive one pass into root (must exist) until FILES_END, apply, fsync the filesystem when durable is set, answer FILES_OK. max_bytes: of entries and data in this pass (holes are free).
  * After a failure the tree is neither the old nor the new one: receive everything again or throw it away. */
 int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_t max_bytes, int timeout_ms, int cancel_fd,
                      struct fm_error *err);
+/* The same with contents that were offered to the sender. DATA_LOSS when one of them is not what it was (fm_known_is_bad), or was never offered. */
+int fm_filetree_recv_known(struct fm_stream *s, struct fm_known *known, const char *root, int durable, uint64_t max_bytes, int timeout_ms,
+                           int cancel_fd, struct fm_error *err);
 
 #endif

@@ -105,6 +105,9 @@ static const char *const frame_names[_FM_FRAME_MAX] = {
 	[FM_FRAME_ROUND_OK] = "ROUND_OK",
 	[FM_FRAME_PAGES_HAVE] = "PAGES_HAVE",
 	[FM_FRAME_PAGES_HAVE_END] = "PAGES_HAVE_END",
+	[FM_FRAME_FILES_HAVE] = "FILES_HAVE",
+	[FM_FRAME_HAVE_END] = "HAVE_END",
+	[FM_FRAME_FILE_KNOWN] = "FILE_KNOWN",
 };
 
 static bool frame_is_known(unsigned type)
