@@ -52,6 +52,9 @@ static int prepare_source(struct fm_migration *m, struct fm_error *err)
 	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, FM_PREPARE_TIMEOUT_MS, &resp, err) < 0)
 		return -1;
 	(void)snprintf(m->checkpoint_id, sizeof(m->checkpoint_id), "%s", resp->checkpoint_id);
+	pthread_mutex_lock(&m->lock);
+	m->pb->files_bytes = resp->files_bytes;
+	pthread_mutex_unlock(&m->lock);
 	return 0;
 }
 

@@ -6,8 +6,11 @@ Each container has a client that increments its counter over one connection thro
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -81,6 +84,64 @@ class Strategies:
                 record = self.cluster.migrate("redis", to, "--strategy", strategy)
                 expect(record["state"] == "COMPLETED", record["error_message"])
                 expect(self.cluster.redis_digest(redis.ip) == before, f"the digest after {strategy} to {to} is another")
+
+    def second_visit(self):
+        """A container comes back to where it was: its files are there still, and only what changed meanwhile travels."""
+        for strategy in ("cold", "live"):
+            with self.case(f"{strategy} there, back and there again: files that a host has already are not sent") as wanted:
+                if wanted:
+                    self.visit_again(strategy)
+
+    def visit_again(self, strategy):
+        service = Resident(self.cluster, f"visitor-{strategy}", command=COUNTER, python=True)
+        rootfs = self.cluster.rootfs_of(service.name)
+        for name, text in (("stays", "as it was"), ("changes", "as it was")):
+            with open(os.path.join(rootfs, name), "w", encoding="ascii") as file:
+                file.write(text * 100000)
+        kept = self.kept("src")
+        first = self.move(service, "dst", strategy)["files_bytes"]
+        expect(os.path.islink(self.visited("src", service)), "the source keeps no way to the bundle's files")
+        self.rewrite(service, "changes", "changed at dst " * 80000)
+        before = self.digest(service)
+        second = self.move(service, "src", strategy)["files_bytes"]
+        self.tap.say(f"{strategy}: {first} bytes of files, then {second}")
+        expect(second <= first * 0.05 + 1200000, f"the way back took {second} bytes of files, the way there {first}, of which 1200000 had changed")
+        expect(self.digest(service) == before, "files arrived with other contents")
+        expect(not os.path.lexists(self.visited("src", service)), "the copy is kept where the container is")
+        expect(os.path.isdir(self.visited("dst", service)), "the host that it left keeps no copy")
+        third = self.move(service, "dst", strategy)["files_bytes"]
+        expect(third <= first * 0.05, f"the second visit took {third} bytes of files, the first {first}")
+        expect(self.digest(service) == before, "files arrived with other contents")
+        self.tap.say(f"{strategy}: {third} bytes of files on the second visit")
+        expect(self.kept("src") == kept + 1, f"doctor tells of {self.kept('src')} copies on src, before the first visit of {kept}")
+        service.conclude("dst")
+        expect(not os.path.lexists(self.visited("dst", service)), "removed, it has left a copy")
+
+    def visited(self, host, service):
+        return self.cluster.path("state", host, "visited", service.name)
+
+    def kept(self, host):
+        found = {finding["subject"]: finding for finding in self.cluster.doctor(host)}["visited copies"]
+        expect(found["severity"] == "ok", found)
+        return int(found["detail"].split()[0])
+
+    def rewrite(self, service, name, text):
+        """From outside, in place, as the container would."""
+        with open(os.path.join(self.cluster.rootfs_of(service.name), name), "r+", encoding="ascii") as file:
+            file.truncate(0)
+            file.write(text)
+
+    def digest(self, service):
+        """Of names, modes and contents of what nobody writes meanwhile."""
+        found = {}
+        root = self.cluster.rootfs_of(service.name)
+        for folder, _, names in os.walk(root):
+            for path in (os.path.join(folder, name) for name in names if not folder.startswith(os.path.join(root, ".fleximigrate"))):
+                status = os.lstat(path)
+                with open(path, "rb") if stat.S_ISREG(status.st_mode) else contextlib.nullcontext(io.BytesIO()) as file:
+                    content = hashlib.sha256(file.read()).hexdigest()
+                found[os.path.relpath(path, root)] = (status.st_mode, status.st_uid, status.st_gid, content)
+        return found
 
     def processes_and_files(self):
         """Two processes share the counter, each has threads; every increment is in a file before it is acknowledged; files come and go."""
@@ -257,6 +318,7 @@ class Strategies:
         self.there_and_back()
         self.tracking()
         self.whole_digest()
+        self.second_visit()
         self.processes_and_files()
         self.shell()
         self.end_after_move()

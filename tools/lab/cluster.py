@@ -339,6 +339,8 @@ class Cluster:
         for host in hosts or self.hosts:
             if self.agents[host].alive():
                 found += [f"{host}: {finding['subject']}" for finding in self.doctor(host) if finding["severity"] == "leftover"]
+            found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "migrations", "visited")]
+            found += [f"{host}: visited copy {name} half removed" for name in _names(self.path("state", host, "visited")) if name.startswith(".")]
             journals = self.path("state", host, "migrations")
             found += [f"{host}: journal {name}" for name in (os.listdir(journals) if os.path.isdir(journals) else [])]
         return found
@@ -377,6 +379,10 @@ class Client:
             self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
+
+
+def _names(directory):
+    return os.listdir(directory) if os.path.isdir(directory) else []
 
 
 def _mounts_below(directory):
