@@ -10,13 +10,18 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 import time
 
-from common import Cluster, Resident, Tap, agent_with, arguments, conclude, expect, lab_name, mend, no_leftovers, path_without, unwind_on_signal
+from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, conclude, expect, lab_name, mend, no_leftovers, pages_resident, path_without, unwind_on_signal
 
+ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
+LINK_MB = 20              # a second
+DIRTIER_S_MAX = 60
+ROOTFS_BYTES_MAX = 8 << 20
 COUNTER = ["python3", "/counter.py"]
 TICKER = """
 i=0
@@ -218,6 +223,41 @@ class Strategies:
                 found[name] = [int(line) for line in file if line.endswith("\n")]
         return found
 
+    # ------------------------------------------------------------------ rounds that cannot converge
+
+    def dirtier(self):
+        """All of its memory changes many times during a round, and every page is compared before it is written again: a page that is lost, old or zero is found by the program itself."""
+        megabytes = 32 if self.options.short else 64
+        with self.case(f"a program that writes {megabytes} MB faster than the link carries them: live, post-copy, pre-copy, cold") as wanted:
+            if not wanted:
+                return
+            service = pages_resident(self.cluster, "dirtier", megabytes, "--write")
+            for to, strategy, rounds in (("dst", "live", ROUNDS_FACTOR - 1), ("src", "post-copy", 0), ("dst", "pre-copy", ROUNDS_FACTOR), ("dst", "cold", 0)):
+                before = check_pages(service)
+                migration = self.cluster.start_migration("dirtier", to, "--strategy", strategy, "--bandwidth", f"{LINK_MB}M", "--max-total-time", f"{DIRTIER_S_MAX}s")
+                record, lines = self.cluster.wait_over(migration)
+                service.check("src" if strategy == "pre-copy" else to)
+                self.check_dirtier(record, lines, strategy)
+                after = check_pages(service)
+                # What rounds have not brought for good comes once more, in the freeze or after it; all in all, it is not more than the factor.
+                most = megabytes * 2**20 * (rounds + (strategy != "pre-copy")) * 1.03 + ROOTFS_BYTES_MAX
+                sent, frozen = record["wire_bytes"], record["frozen_us"]
+                expect(sent <= most, f"{strategy} sent {sent} bytes, more than {most:.0f}")
+                self.tap.say(f"{strategy}: {record['state']} {record['path']}, {sent / 1e6:.0f} MB on the wire ({sent / megabytes / 2**20:.2f} times its memory), frozen for {frozen / 1000:.0f} ms, "
+                             f"{after['checked'] - before['checked']} pages compared, none lost")
+            service.conclude("dst")
+
+    def check_dirtier(self, record, lines, strategy):
+        total_s = (record["finished_unix_ms"] - record["created_unix_ms"]) / 1000
+        expect(total_s <= DIRTIER_S_MAX, f"{strategy} took {total_s:.1f} s")
+        if strategy == "pre-copy":
+            expect(record["path"] == "1N 2N 3N 4F 8N", f"pre-copy: path {record['path']}: {record['error_message']}")
+            expect("does not converge" in record["error_message"] and "--strategy live" in record["error_hint"], f"pre-copy: {record['error_message']}; hint: {record['error_hint']}")
+            return
+        expect(record["path"] == "1N 2N 3N 4N 5N 6N", f"{strategy}: path {record['path']}: {record['error_message']}")
+        if strategy == "live":
+            expect(any(re.search(r"[0-9]+ rounds: .* changed again; what is left is fetched on demand", line) for line in lines), f"live's rounds have converged: {lines}")
+
     # ------------------------------------------------------------------ the end, after a move
 
     def end_after_move(self):
@@ -321,6 +361,7 @@ class Strategies:
         self.second_visit()
         self.processes_and_files()
         self.shell()
+        self.dirtier()
         self.end_after_move()
         self.ordinary()
         self.discovered()
