@@ -22,6 +22,9 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	req.busy_pids = m->facts->busy_pids;
 	req.n_listeners = m->facts->n_listeners;
 	req.listeners = m->facts->listeners;
+	req.n_volumes = m->facts->n_volumes;
+	req.volumes = m->facts->volumes;
+	req.rootfs_bytes = m->facts->rootfs_bytes;
 	m->destination_touched = true;
 	if (fm_call_cancellable(m, m->pb->destination, FM_AGENT_PREPARE_DESTINATION, &req, FM_PREPARE_TIMEOUT_MS, &m->prepared, err) < 0)
 		return -1;

@@ -38,6 +38,7 @@ struct entry {
 	int64_t mtime_s;
 	uint64_t size;
 	size_t xattrs_len;
+	bool root_is_file; /* the tree is one regular file, named "." */
 	char path[FM_TREE_PATH_MAX + 1];
 	char target[FM_TREE_PATH_MAX + 1];
 	uint8_t xattrs[FM_TREE_XATTRS_BYTES_MAX];
@@ -46,6 +47,7 @@ struct entry {
 struct receiver {
 	struct fm_stream *stream;
 	int root_fd;
+	bool root_is_file;
 	uint64_t max_bytes, bytes, frames;
 	int timeout_ms;
 
@@ -136,7 +138,9 @@ static bool entry_consistent(const struct entry *e, size_t path_len, size_t targ
 		return false;
 	if (e->mtime_ns >= 1000000000u || e->uid == UINT32_MAX || e->gid == UINT32_MAX || e->size > INT64_MAX)
 		return false;
-	if (!path_ok(e->path, path_len) || (!dir && path_len == 1 && e->path[0] == '.'))
+	if (!path_ok(e->path, path_len) || (!dir && !e->root_is_file && path_len == 1 && e->path[0] == '.'))
+		return false;
+	if (e->root_is_file && (!reg || link || path_len != 1 || e->path[0] != '.'))
 		return false;
 	if (link)
 		return !dir && !end && e->size == 0 && e->xattrs_len == 0 && path_ok(e->target, target_len) &&
@@ -489,6 +493,13 @@ static int begin_file(struct receiver *r, const struct entry *e, struct fm_error
 	int dirfd;
 	const char *name;
 
+	if (r->root_is_file) { /* in place: see filetree.h */
+		r->file_fd = fcntl(r->root_fd, F_DUPFD_CLOEXEC, 3);
+		if (r->file_fd < 0 || ftruncate(r->file_fd, 0) < 0)
+			return fm_error_errno(err, errno, "cannot write it");
+		r->next_offset = 0;
+		return 0;
+	}
 	if (locate(r, 0, e->path, &dirfd, &name, err) < 0)
 		return -1;
 	int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
@@ -586,7 +597,7 @@ static int on_delete(struct receiver *r, const struct fm_frame_header *h, struct
 
 	if (finish_file(r, err) < 0 || count_frame(r, err) < 0)
 		return -1;
-	if (!path_ok((const char *)r->buf, h->length) || (h->length == 1 && r->buf[0] == '.'))
+	if (r->root_is_file || !path_ok((const char *)r->buf, h->length) || (h->length == 1 && r->buf[0] == '.'))
 		return fm_error_set(err, FM_E_DATA_LOSS, "a deletion outside the tree was asked for");
 	memcpy(path, r->buf, h->length);
 	path[h->length] = 0;
@@ -639,6 +650,7 @@ int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_
 {
 	/* cleared memory is not needed for the large buffers, and would cost more than a small pass */
 	_fm_cleanup_(receiver_free) struct receiver *r = malloc(sizeof(*r));
+	struct stat st;
 	if (!r)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving files");
 	r->stream = s;
@@ -646,9 +658,11 @@ int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_
 	r->max_bytes = max_bytes;
 	r->bytes = r->frames = r->next_offset = 0;
 	r->timeout_ms = timeout_ms;
-	r->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r->root_is_file = stat(root, &st) == 0 && S_ISREG(st.st_mode);
+	r->entry.root_is_file = r->root_is_file;
+	r->root_fd = open(root, r->root_is_file ? O_WRONLY | O_NOFOLLOW | O_CLOEXEC : O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r->root_fd < 0)
-		return fm_error_errno(err, errno, "cannot open folder '%s'", root);
+		return fm_error_errno(err, errno, "cannot open '%s'", root);
 	if (receive_pass(r, durable, cancel_fd, err) < 0)
 		return fm_error_prefix(err, "receiving files into '%s'", root);
 	return 0;

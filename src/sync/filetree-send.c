@@ -64,6 +64,7 @@ struct walk {
 	int64_t racy_ns;
 	dev_t root_dev;
 	bool last, overlay;
+	bool look; /* nothing is sent */
 	uint64_t frames;
 	uint32_t until_cancel_check;
 	int cancel_fd;
@@ -382,7 +383,7 @@ static void start_writeback(const struct walk *w, DIR *dir)
 {
 	struct stat st;
 
-	if (w->last || w->overlay)
+	if (w->last || w->look || w->overlay)
 		return;
 	for (const struct dirent *d; (d = readdir(dir));) {
 		if (d->d_type != DT_REG && d->d_type != DT_UNKNOWN)
@@ -482,6 +483,8 @@ static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t pare
 	bool racy = is_racy(w, st);
 	uint32_t entry;
 
+	if (w->look)
+		return is_mount_point(dirfd, name) ? 0 : remember(w, parent, name, st, racy, previous, &entry, err);
 	if (st->st_nlink < 2) {
 		if (same)
 			return remember(w, parent, name, st, racy, previous, &entry, err);
@@ -524,7 +527,7 @@ static int send_folder(struct walk *w, int fd, const char *name, uint32_t parent
 
 	if (remember(w, parent, name, st, is_racy(w, st), previous, ret, err) < 0)
 		return -1;
-	if (same)
+	if (same || w->look)
 		return 0;
 	if (read_xattrs(w, fd, err) < 0)
 		return -1;
@@ -695,47 +698,91 @@ static int start_walk(struct walk *w, int root_fd, struct fm_error *err)
 	return 0;
 }
 
-static int run_pass(struct walk *w, const char *root, unsigned pass, struct fm_error *err)
+static int end_pass(struct walk *w, unsigned pass, struct fm_error *err)
 {
-	struct stat st;
-	uint32_t entry, previous = w->previous && w->previous->n ? 0 : FM_MANIFEST_NONE;
-
-	_fm_close_ int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fm_error_errno(err, errno, "cannot open folder '%s'", root);
-	w->root_dev = st.st_dev;
-	if (start_walk(w, fd, err) < 0 || send_folder(w, fd, "", FM_MANIFEST_NONE, previous, &st, &entry, err) < 0)
-		return -1;
-	_fm_closedir_ DIR *dir = fdopendir(fd);
-	if (!dir)
-		return fm_error_errno(err, errno, "cannot read folder '%s'", root);
-	(void)FM_TAKE_FD(fd); /* dir's */
-	if (walk_folder(w, dir, entry, previous, 0, err) < 0)
-		return fm_error_prefix(err, "sending the files of '%s'", root);
-	if (send_deletions(w, err) < 0 || send_folder_ends(w, err) < 0)
-		return -1;
 	if (fm_batch_add(&w->batch, FM_FRAME_FILES_END, pass, w->frames, NULL, 0, err) < 0)
 		return -1;
 	return fm_batch_flush(&w->batch, err);
 }
 
-int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
-                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
-                          struct fm_error *err)
+/* The root is a regular file: one entry, named as the root of a tree is. */
+static int walk_file(struct walk *w, int fd, const struct stat *st, uint32_t previous, struct fm_error *err)
 {
-	struct fm_error e = FM_ERROR_INIT;
-	_fm_cleanup_(walk_done) struct walk *w = calloc(1, sizeof(*w));
+	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
+	uint32_t entry;
 
-	if (!w)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a walk over files");
+	if (remember(w, FM_MANIFEST_NONE, "", st, is_racy(w, st), previous, &entry, err) < 0)
+		return -1;
+	if (same || w->look)
+		return 0;
+	settle(w, fd, st);
+	if (read_xattrs(w, fd, err) < 0)
+		return -1;
+	struct entry e = entry_of(w, st);
+	e.xattrs = w->xattrs;
+	e.xattrs_len = w->xattrs_len;
+	return put_entry(w, &e, err) < 0 ? -1 : send_content(w, fd, st, err);
+}
+
+static int walk_tree(struct walk *w, int *fd, const struct stat *st, uint32_t previous, struct fm_error *err)
+{
+	uint32_t entry;
+
+	if (send_folder(w, *fd, "", FM_MANIFEST_NONE, previous, st, &entry, err) < 0)
+		return -1;
+	_fm_closedir_ DIR *dir = fdopendir(*fd);
+	if (!dir)
+		return fm_error_errno(err, errno, "cannot read the folder");
+	(void)FM_TAKE_FD(*fd); /* dir's */
+	if (walk_folder(w, dir, entry, previous, 0, err) < 0)
+		return -1;
+	return w->look || (send_deletions(w, err) == 0 && send_folder_ends(w, err) == 0) ? 0 : -1;
+}
+
+static int run_pass(struct walk *w, const char *root, struct fm_error *err)
+{
+	struct stat st;
+	uint32_t previous = w->previous && w->previous->n ? 0 : FM_MANIFEST_NONE;
+
+	/* Not to be stuck in a fifo that somebody has put there. */
+	_fm_close_ int fd = open(root, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fm_error_errno(err, errno, "cannot open '%s'", root);
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "'%s' is neither a folder nor a regular file", root);
+	w->root_dev = st.st_dev;
+	if (start_walk(w, fd, err) < 0)
+		return -1;
+	if ((S_ISREG(st.st_mode) ? walk_file(w, fd, &st, previous, err) : walk_tree(w, &fd, &st, previous, err)) < 0)
+		return fm_error_prefix(err, "sending the files of '%s'", root);
+	return 0;
+}
+
+static struct walk *walk_new(char *const *exclude, const struct fm_manifest *previous, unsigned racy_ms, int cancel_fd,
+                             struct fm_error *err)
+{
+	struct walk *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		(void)fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a walk over files");
+		return NULL;
+	}
 	w->previous = previous;
 	w->exclude = exclude;
 	w->racy_ns = (int64_t)racy_ms * 1000000;
-	w->last = !ret;
 	w->cancel_fd = cancel_fd;
-	if (fm_batch_init(&w->batch, s, BATCH_BYTES, timeout_ms, cancel_fd, err) < 0)
+	return w;
+}
+
+/* ret may be NULL; last: see filetree.h */
+static int send_walk(struct walk *w, struct fm_stream *s, const char *root, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes,
+                     int timeout_ms, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_batch_init(&w->batch, s, BATCH_BYTES, timeout_ms, w->cancel_fd, err) < 0)
 		return -1;
-	if (run_pass(w, root, pass, &e) < 0) {
+	if (run_pass(w, root, &e) < 0 || end_pass(w, pass, &e) < 0) {
 		(void)fm_stream_explain(s, &e);
 		if (err)
 			*err = e;
@@ -748,8 +795,44 @@ int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *ex
 	return 0;
 }
 
+int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
+                          struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(exclude, previous, racy_ms, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->last = !ret;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
+}
+
 int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                      struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
 	return fm_filetree_send_racy(s, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+}
+
+int fm_filetree_send_last(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(exclude, previous, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->last = true;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
+}
+
+int fm_filetree_look(const char *root, struct fm_manifest **ret, int cancel_fd, struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(NULL, NULL, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->look = true;
+	if (run_pass(w, root, err) < 0)
+		return -1;
+	*ret = FM_TAKE_PTR(w->manifest);
+	return 0;
 }

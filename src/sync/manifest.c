@@ -6,7 +6,9 @@
  * only for deletions. 64 bytes and a short name an entry, so that the four million allowed take some 350 MB. The look-up by (folder, name) happens once per file in the pass that runs
  * inside the freeze: open addressing, at most three quarters full.
  */
+#include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "basic/cleanup.h"
 #include "sync/filetree-internal.h"
@@ -172,6 +174,43 @@ size_t fm_manifest_path(const struct fm_manifest *m, uint32_t index, char path[F
 			path[--at] = '/';
 	}
 	return len;
+}
+
+/* What is hashed of an entry; no padding. */
+struct fact {
+	uint64_t ino, size;
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns, mode, uid, gid, path_len;
+};
+
+/* A sum, because folders may be read in another order next time. */
+void fm_manifest_digest(const struct fm_manifest *m, char ret[FM_MANIFEST_DIGEST_LEN + 1])
+{
+	uint64_t low = 0, high = 0;
+	struct {
+		struct fact fact;
+		char path[FM_TREE_PATH_MAX + 1];
+	} one;
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		const struct fm_manifest_entry *e = &m->entries[i];
+		bool root = e->parent == FM_MANIFEST_NONE;
+		one.fact = (struct fact){ .ino = e->ino,
+			                  .size = S_ISREG(e->mode) ? e->size : 0,
+			                  .mtime_s = e->mtime_s,
+			                  .mtime_ns = e->mtime_ns,
+			                  .ctime_s = root ? 0 : e->ctime_s,
+			                  .ctime_ns = root ? 0 : e->ctime_ns,
+			                  .mode = e->mode,
+			                  .uid = e->uid,
+			                  .gid = e->gid };
+		one.fact.path_len = (uint32_t)fm_manifest_path(m, i, one.path);
+		XXH128_hash_t h = XXH3_128bits(&one, sizeof(one.fact) + one.fact.path_len);
+		uint64_t sum = low + h.low64;
+		high += h.high64 + (sum < low);
+		low = sum;
+	}
+	(void)snprintf(ret, FM_MANIFEST_DIGEST_LEN + 1, "%016llx%016llx", (unsigned long long)high, (unsigned long long)low);
 }
 
 bool fm_xattr_is_carried(const char *name)

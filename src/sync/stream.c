@@ -85,7 +85,7 @@ static const char *const frame_names[_FM_FRAME_MAX] = {
 	[FM_FRAME_RUNNING] = "RUNNING",       [FM_FRAME_PREPARED] = "PREPARED",         [FM_FRAME_BYE] = "BYE",
 	[FM_FRAME_ABORT] = "ABORT",           [FM_FRAME_PAGE_REQUEST] = "PAGE_REQUEST", [FM_FRAME_PAGES] = "PAGES",
 	[FM_FRAME_PAGES_GONE] = "PAGES_GONE", [FM_FRAME_PAGES_DONE] = "PAGES_DONE",     [FM_FRAME_PAGES_PUSH] = "PAGES_PUSH",
-	[FM_FRAME_ROUND_END] = "ROUND_END",   [FM_FRAME_ROUND_OK] = "ROUND_OK",
+	[FM_FRAME_ROUND_END] = "ROUND_END",   [FM_FRAME_ROUND_OK] = "ROUND_OK",         [FM_FRAME_VOLUME] = "VOLUME",
 };
 
 static bool frame_is_known(unsigned type)
