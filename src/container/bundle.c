@@ -224,6 +224,7 @@ static int read_mounts(json_t *config, struct fm_bundle_info *i, struct fm_error
 			                    "config.json: the source of the bind mount at %s is not an absolute path", destination);
 		if (!writable) {
 			fm_strv_add(&i->read_only, source);
+			fm_strv_add(&i->read_only_targets, destination);
 			continue;
 		}
 		fm_strv_add(&i->volumes, source);
@@ -258,6 +259,7 @@ void fm_bundle_info_done(struct fm_bundle_info *i)
 	fm_strv_free(i->volumes);
 	fm_strv_free(i->volume_targets);
 	fm_strv_free(i->read_only);
+	fm_strv_free(i->read_only_targets);
 	*i = (struct fm_bundle_info){ 0 };
 }
 

@@ -37,7 +37,8 @@ struct fm_bundle_info {
 	char **args;
 	char **volumes;        /* host paths bind-mounted read-write … */
 	char **volume_targets; /* … and where in the container, in the same order */
-	char **read_only;      /* host paths bind-mounted read-only */
+	char **read_only;      /* host paths bind-mounted read-only … */
+	char **read_only_targets;
 };
 void fm_bundle_info_done(struct fm_bundle_info *i);
 

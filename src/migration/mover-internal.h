@@ -86,6 +86,7 @@ struct fm_mover {
 
 	/* source */
 	struct fm_manifest **volume_manifests; /* of each volume's last pass */
+	char *source_rootfs, **exclude;        /* what does not travel of it */
 	struct fm_manifest *manifest;
 	struct fm_page_source *page_source;
 	pid_t root;       /* host pid of the tree's root */

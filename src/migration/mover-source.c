@@ -76,15 +76,18 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 	return fm_journal_note(m->journal, "criu", text, err);
 }
 
-static int source_rootfs(struct fm_mover *m, char **ret, struct fm_error *err)
+static int find_files(struct fm_mover *m, struct fm_error *err)
 {
+	static const char *const never[] = { ".fleximigrate", "proc", "sys", "dev" };
 	_fm_free_ char *config = NULL;
-	struct fm_bundle_info info = { 0 };
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
 	if (fm_bundle_read(m->local.container->bundle, &config, &info, err) < 0)
 		return -1;
-	*ret = FM_TAKE_PTR(info.rootfs);
-	fm_bundle_info_done(&info);
-	return 0;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(never); i++)
+		fm_strv_add(&m->exclude, never[i]);
+	fm_file_mount_points(&info, &m->exclude);
+	m->source_rootfs = FM_TAKE_PTR(info.rootfs);
+	return fm_volumes_prepare_source(m, err);
 }
 
 /*
@@ -95,15 +98,11 @@ enum pass { PASS_ALL = 1, PASS_WARM = 2, PASS_FROZEN = 3 };
 
 static int send_files(struct fm_mover *m, enum pass pass, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err)
 {
-	static const char *const exclude[] = { ".fleximigrate", "proc", "sys", "dev", NULL };
 	struct fm_manifest *now = NULL;
-	_fm_free_ char *rootfs = NULL;
-	if (source_rootfs(m, &rootfs, err) < 0)
-		return -1;
 	/* Without a manifest to make for a later pass, the last one need not wait for the disk. */
-	if (fm_filetree_send(m->control, rootfs, (char *const *)exclude, m->manifest, pass, pass == PASS_FROZEN ? NULL : &now, ret_bytes,
+	if (fm_filetree_send(m->control, m->source_rootfs, m->exclude, m->manifest, pass, pass == PASS_FROZEN ? NULL : &now, ret_bytes,
 	                     timeout_ms, fm_mover_cancel_fd(m), err) < 0)
-		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
+		return fm_error_prefix(err, "cannot send the root filesystem %s", m->source_rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
 	return fm_volumes_send(m, pass, pass == PASS_FROZEN, timeout_ms, ret_bytes, err);
@@ -146,8 +145,8 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 {
 	uint64_t t = fm_now_us();
 	fm_mover_step(m, "prepare");
-	if (find_container(m, err) < 0 || fm_volumes_prepare_source(m, err) < 0 || fm_mover_mount_images(m, err) < 0 ||
-	    take_endpoint(m, err) < 0 || connect_streams(m, err) < 0)
+	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 ||
+	    connect_streams(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says PREPARED when its parent container stands on the received files. */

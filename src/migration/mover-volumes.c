@@ -358,6 +358,7 @@ static int check_space(struct fm_mover *m, struct fm_error *err)
 			                   "the volume %s and what else goes to that disk need %s, '%s' has %s there", m->volumes.v[i].path,
 			                   fm_format_bytes(bytes, need, sizeof(need)), m->h->name,
 			                   fm_format_bytes(first.free, have, sizeof(have)));
+			(void)fm_error_hint(err, "make room on '%s', or mount a larger disk there", m->h->name);
 			return fm_error_phase(err, "files");
 		}
 	}

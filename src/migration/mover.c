@@ -84,6 +84,10 @@ static void drop_resources(struct fm_mover *m)
 	fm_manifest_free(m->manifest);
 	m->manifest = NULL;
 	fm_mover_volumes_done(m);
+	free(m->source_rootfs);
+	fm_strv_free(m->exclude);
+	m->source_rootfs = NULL;
+	m->exclude = NULL;
 	fm_page_source_free(m->page_source);
 	m->page_source = NULL;
 	fm_endpoint_free(m->endpoint);

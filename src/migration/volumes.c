@@ -269,6 +269,35 @@ static bool is_what_is_mounted(const struct fm_local *l, const struct fm_volume 
 	return fd >= 0 && fstat(fd, &a) == 0 && stat(v->where, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+static void add_file_mount_points(int root, const char *rootfs, char *const *sources, char *const *targets, char ***ret)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+	for (size_t i = 0; sources && sources[i]; i++) {
+		char link[48], path[FM_MAX_PATH];
+		struct stat st;
+		if (stat(sources[i], &st) < 0 || S_ISDIR(st.st_mode))
+			continue;
+		_fm_close_ int fd = (int)syscall(SYS_openat2, root, targets[i], &how, sizeof(how));
+		(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		ssize_t n = fd < 0 ? -1 : readlink(link, path, sizeof(path) - 1);
+		if (n < 0)
+			continue;
+		path[n] = '\0';
+		if (is_within(path, rootfs) && !fm_streq(path, rootfs))
+			fm_strv_add(ret, path + strlen(rootfs) + 1);
+	}
+}
+
+void fm_file_mount_points(const struct fm_bundle_info *info, char ***ret)
+{
+	_fm_free_ char *rootfs = realpath(info->rootfs, NULL);
+	_fm_close_ int root = rootfs ? open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (root < 0 || fm_streq(rootfs, "/"))
+		return;
+	add_file_mount_points(root, rootfs, info->volumes, info->volume_targets, ret);
+	add_file_mount_points(root, rootfs, info->read_only, info->read_only_targets, ret);
+}
+
 /* Why this one cannot travel, or NULL */
 static char *obstacle(struct fm_host *h, const struct fm_local *l, struct fm_volume *v)
 {
@@ -294,6 +323,19 @@ static char *obstacle(struct fm_host *h, const struct fm_local *l, struct fm_vol
 }
 
 /* ---------------------------------------------------------------- finding them */
+
+/* As in the root filesystem (fm_file_mount_points), but here there is no leaving it out: the digest says what is in a volume. */
+static char *mounted_on_a_file(const struct fm_bundle_info *info, const char *target)
+{
+	char **sources[] = { info->volumes, info->read_only }, **targets[] = { info->volume_targets, info->read_only_targets };
+	struct stat st;
+	for (size_t k = 0; k < FM_ARRAY_SIZE(sources); k++)
+		for (size_t i = 0; sources[k] && sources[k][i]; i++)
+			if (is_within(targets[k][i], target) && !fm_streq(targets[k][i], target) && stat(sources[k][i], &st) == 0 &&
+			    !S_ISDIR(st.st_mode))
+				return fm_xasprintf("has a file of its own mounted in it, at %s", targets[k][i]);
+	return NULL;
+}
 
 static void add_blocker(char ***blockers, const char *path, const char *why)
 {
@@ -333,12 +375,15 @@ static int keep(struct fm_volumes *vs, struct fm_volume *v, struct fm_error *err
 	return 0;
 }
 
-static int add_volume(struct fm_host *h, const struct fm_local *l, const char *source, const char *target, bool measure,
+static int add_volume(struct fm_host *h, const struct fm_local *l, const struct fm_bundle_info *info, size_t i, bool measure,
                       struct fm_volumes *vs, char ***blockers, struct fm_error *err)
 {
+	const char *source = info->volumes[i], *target = info->volume_targets[i];
 	_fm_cleanup_(volume_done) struct fm_volume v = { .path = fm_volume_path_clean(source), .target = fm_xstrdup(target) };
 	v.where = v.path ? realpath(v.path, NULL) : NULL;
 	_fm_free_ char *why = v.path ? obstacle(h, l, &v) : fm_xstrdup("has a path with '..'");
+	if (!why)
+		why = mounted_on_a_file(info, target);
 	if (why) {
 		add_blocker(blockers, source, why);
 		return 0;
@@ -388,7 +433,7 @@ int fm_volumes_find(struct fm_host *h, const struct fm_local *l, bool measure, s
 	for (size_t i = 0; !all && info.volumes && info.volumes[i]; i++) {
 		if ((l->dir[0] && fm_str_startswith(info.volumes[i], ours)) || contains(shared, info.volume_targets[i]))
 			continue; /* the nest's control folder; the user's word */
-		if (add_volume(h, l, info.volumes[i], info.volume_targets[i], measure, &vs, blockers, err) < 0)
+		if (add_volume(h, l, &info, i, measure, &vs, blockers, err) < 0)
 			return -1;
 	}
 	if (vs.n > FM_MAX_VOLUMES)
@@ -397,4 +442,18 @@ int fm_volumes_find(struct fm_host *h, const struct fm_local *l, bool measure, s
 	*ret = vs;
 	vs = (struct fm_volumes){ 0 };
 	return 0;
+}
+
+void fm_volumes_paths(struct fm_host *h, const char *instance, char ***ret)
+{
+	struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
+	_fm_free_ char *config = NULL;
+	if (fm_instances_open(h, instance, &l, NULL) < 0 || fm_bundle_read(l.container->bundle, &config, &info, NULL) < 0)
+		return;
+	for (char **v = info.volumes; v && *v; v++) {
+		_fm_free_ char *real = realpath(*v, NULL);
+		if (real)
+			fm_strv_add(ret, real);
+	}
 }

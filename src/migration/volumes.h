@@ -35,10 +35,17 @@ void fm_volumes_done(struct fm_volumes *vs);
 /* The container's volumes that travel, and why they cannot (blockers: strv, may be NULL). measure: also bytes, which means walking them. */
 int fm_volumes_find(struct fm_host *h, const struct fm_local *l, bool measure, struct fm_volumes *ret, char ***blockers,
                     struct fm_error *err);
+/* Where an instance's writable bind mounts are, whether they travel or not (strv, added to *ret). */
+void fm_volumes_paths(struct fm_host *h, const char *instance, char ***ret);
 /* Label fleximigrate.volumes: "shared" (all) or "shared:/data,/other" (these, by their path in the container) do not travel. Anything else is INVALID_ARGUMENT. */
 int fm_volumes_label(const FM_PB(Container) * c, char *const *targets, bool *ret_all, char ***ret_shared, struct fm_error *err);
 /* Without doubled, trailing and "." parts; NULL when it is not absolute or has "..". */
 char *fm_volume_path_clean(const char *path);
+/*
+ * Mount points that are files, by their path in the root filesystem (strv, added to *ret). They must not travel with it: a receiver makes files anew, and removing a file takes what is mounted on it in other mount
+ * namespaces, the new container's, away. The runtime makes them where they are missing.
+ */
+void fm_file_mount_points(const struct fm_bundle_info *info, char ***ret);
 /* Same or one in the other */
 bool fm_paths_overlap(const char *a, const char *b);
 /* Does another container on this host have it mounted, in part or as part of something? name: whose. */

@@ -155,7 +155,8 @@ class Volumes:
             expect(sparse.st_blocks * 512 < 1 << 20, f"the sparse file takes {sparse.st_blocks} blocks")
             expect(facts(self.srv("src", "exact", "one.conf")) == facts(self.srv("dst", "exact", "one.conf")), "the single file differs")
             service.ask("FILE", "/one.conf", "written at the destination\n")
-            expect(facts(self.srv("dst", "exact", "one.conf"))["content"] == b"written at the destination\n", "the container writes another file than the host has")
+            found = facts(self.srv("dst", "exact", "one.conf"))["content"]
+            expect(found == b"written at the destination\n", f"the container writes another file than the host has, which says {found}")
             self.move(service, "src", "cold")
             expect(facts(self.srv("src", "exact", "one.conf"))["content"] == b"written at the destination\n", "the single file did not come back")
             numbers = facts(self.srv("src", "exact", "data", "journal"))["content"].split()

@@ -75,6 +75,8 @@ static void test_parse(void **state)
 	assert_string_equal(i.volume_targets[1], "/more");
 	assert_int_equal(fm_strv_len(i.read_only), 1);
 	assert_string_equal(i.read_only[0], "/srv/conf");
+	assert_int_equal(fm_strv_len(i.read_only_targets), 1);
+	assert_string_equal(i.read_only_targets[0], "/etc/conf");
 	fm_bundle_info_done(&i);
 
 	assert_int_equal(fm_bundle_parse(bare, NULL, &i, NULL), 0);
