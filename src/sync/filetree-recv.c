@@ -134,6 +134,9 @@ static bool entry_consistent(const struct entry *e, size_t path_len, size_t targ
 	bool reg = S_ISREG(e->mode), dir = S_ISDIR(e->mode), lnk = S_ISLNK(e->mode), dev = S_ISCHR(e->mode) || S_ISBLK(e->mode);
 	bool link = e->flags & FM_ENTRY_HARD_LINK, end = e->flags & FM_ENTRY_FOLDER_END;
 
+	if ((e->flags & FM_ENTRY_UPDATE) && (!reg || link))
+		return false;
+
 	if (!(reg || dir || lnk || dev || S_ISFIFO(e->mode)) || (e->mode & ~(uint32_t)(S_IFMT | 07777)) || (e->flags & ~FM_ENTRY_FLAGS))
 		return false;
 	if (e->mtime_ns >= 1000000000u || e->uid == UINT32_MAX || e->gid == UINT32_MAX || e->size > INT64_MAX)
@@ -488,6 +491,31 @@ static int receive_hard_link(struct receiver *r, const struct entry *e, struct f
 	return linked < 0 ? fm_error_errno(err, errno, "cannot link it to '%s'", e->target) : 0;
 }
 
+/* An opened file that is written in place */
+static int resize(struct receiver *r, const struct entry *e, struct fm_error *err)
+{
+	r->next_offset = 0;
+	return ftruncate(r->file_fd, e->flags & FM_ENTRY_UPDATE ? (off_t)e->size : 0) < 0 ? fm_error_errno(err, errno, "cannot resize it")
+	                                                                                  : 0;
+}
+
+/* What an earlier pass made, and nobody else has a name for */
+static int begin_update(struct receiver *r, int dirfd, const char *name, const struct entry *e, struct fm_error *err)
+{
+	struct stat st;
+
+	r->file_fd = openat(dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (r->file_fd < 0 || fstat(r->file_fd, &st) < 0) {
+		(void)fm_error_errno(err, errno, "cannot open what is to be updated");
+		if (err)
+			err->code = FM_E_DATA_LOSS;
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return fm_error_set(err, FM_E_DATA_LOSS, "what is to be updated is not a file of one name");
+	return resize(r, e, err);
+}
+
 static int begin_file(struct receiver *r, const struct entry *e, struct fm_error *err)
 {
 	int dirfd;
@@ -495,13 +523,12 @@ static int begin_file(struct receiver *r, const struct entry *e, struct fm_error
 
 	if (r->root_is_file) { /* in place: see filetree.h */
 		r->file_fd = fcntl(r->root_fd, F_DUPFD_CLOEXEC, 3);
-		if (r->file_fd < 0 || ftruncate(r->file_fd, 0) < 0)
-			return fm_error_errno(err, errno, "cannot write it");
-		r->next_offset = 0;
-		return 0;
+		return r->file_fd < 0 ? fm_error_errno(err, errno, "cannot write it") : resize(r, e, err);
 	}
 	if (locate(r, 0, e->path, &dirfd, &name, err) < 0)
 		return -1;
+	if (e->flags & FM_ENTRY_UPDATE)
+		return begin_update(r, dirfd, name, e, err);
 	int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(dirfd, name, flags, 0600);
 	if (fd < 0 && errno == EEXIST) {

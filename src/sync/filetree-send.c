@@ -13,6 +13,8 @@
  *   that is changed through a mapping only is not noticed.
  * - Names of one inode (hard links) travel together: when one of them is sent, the others become links to it, whether their own numbers differ or not.
  *
+ * A large file is compared block by block with what was sent of it, and only what differs goes: by content, so nothing that is said above about stamps is needed for it.
+ *
  * No path is ever resolved twice: folders are opened one below the other, links are never followed, and a regular file is opened through the O_PATH descriptor that
  * was checked to be one, so that a device put in its place is never opened. Folders get their mode and mtime at the very end, when nothing below them changes any more.
  */
@@ -25,6 +27,7 @@
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <xxhash.h>
 
 #include "basic/cleanup.h"
 #include "basic/limits.h"
@@ -316,6 +319,69 @@ static int send_range(struct walk *w, int fd, uint64_t offset, uint64_t end, str
 	return 0;
 }
 
+/* Worth remembering block by block? One name only: the receiver writes it in place. */
+static bool is_large(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_size >= FM_TREE_LARGE_BYTES &&
+	       (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
+}
+
+static bool can_update(const struct walk *w, uint32_t previous, const struct stat *st)
+{
+	return previous != FM_MANIFEST_NONE && w->previous->entries[previous].n_blocks && is_large(st);
+}
+
+/* One block into *to; its length, less than wanted when the file has become shorter. */
+static ssize_t read_block(int fd, uint8_t *to, size_t want, uint64_t offset)
+{
+	size_t got = 0;
+	while (got < want) {
+		ssize_t n = pread(fd, to + got, want - got, (off_t)(offset + got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	return (ssize_t)got;
+}
+
+/* previous NONE: all of it. What was sent is remembered with the newest entry. */
+static int send_blocks(struct walk *w, int fd, const struct stat *st, uint32_t previous, struct fm_error *err)
+{
+	const struct fm_manifest_entry *old = previous == FM_MANIFEST_NONE ? NULL : &w->previous->entries[previous];
+	uint64_t size = (uint64_t)st->st_size;
+	bool remember_it = !w->last;
+
+	for (uint64_t offset = 0, i = 0; offset < size; offset += FM_TREE_BLOCK_BYTES, i++) {
+		size_t want = size - offset < FM_TREE_BLOCK_BYTES ? (size_t)(size - offset) : FM_TREE_BLOCK_BYTES;
+		uint8_t *to;
+		size_t room;
+		if (fm_batch_reserve(&w->batch, want, &to, &room, err) < 0)
+			return -1;
+		ssize_t n = read_block(fd, to, want, offset);
+		if (n < 0)
+			return fm_error_errno(err, errno, "cannot read at %llu", (unsigned long long)offset);
+		if ((size_t)n <
+		    want) { /* it has become shorter: what the receiver has in place of the rest is not known, so all of it goes next time */
+			memset(to + n, 0, want - (size_t)n);
+			remember_it = false;
+		}
+		XXH128_hash_t h = XXH3_128bits(to, want);
+		struct fm_block_hash hash = { .low = h.low64, .high = h.high64 };
+		bool same = old && i < old->n_blocks && w->previous->blocks[old->blocks + i].low == hash.low &&
+		            w->previous->blocks[old->blocks + i].high == hash.high;
+		if (!same)
+			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
+		remember_it = remember_it && fm_manifest_add_block(w->manifest, hash);
+	}
+	if (!remember_it)
+		fm_manifest_drop_blocks(w->manifest);
+	return 0;
+}
+
 static int send_content(struct walk *w, int fd, const struct stat *st, struct fm_error *err)
 {
 	uint64_t size = (uint64_t)st->st_size, offset = 0;
@@ -409,6 +475,17 @@ static int remember(struct walk *w, uint32_t parent, const char *name, const str
 	return 0;
 }
 
+/* Not sent, because it is at the receiver as it is */
+static int remember_same(struct walk *w, uint32_t parent, const char *name, const struct stat *st, bool racy, uint32_t previous,
+                         uint32_t *ret, struct fm_error *err)
+{
+	if (remember(w, parent, name, st, racy, previous, ret, err) < 0)
+		return -1;
+	if (!w->last)
+		fm_manifest_copy_blocks(w->manifest, w->previous, previous);
+	return 0;
+}
+
 static void touch(struct walk *w, uint32_t folder)
 {
 	w->manifest->entries[folder].touched = true;
@@ -469,10 +546,14 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 	}
 	e.xattrs = w->xattrs;
 	e.xattrs_len = w->xattrs_len;
+	bool update = can_update(w, previous, &st);
+	e.flags = update ? FM_ENTRY_UPDATE : 0;
 	if (remember(w, parent, name, &st, racy, previous, ret, err) < 0 || put_entry(w, &e, err) < 0)
 		return -1;
 	touch(w, parent);
-	return fd >= 0 ? send_content(w, fd, &st, err) : 0;
+	if (fd < 0)
+		return 0;
+	return is_large(&st) ? send_blocks(w, fd, &st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, &st, err);
 }
 
 /* Everything but folders */
@@ -487,7 +568,7 @@ static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t pare
 		return is_mount_point(dirfd, name) ? 0 : remember(w, parent, name, st, racy, previous, &entry, err);
 	if (st->st_nlink < 2) {
 		if (same)
-			return remember(w, parent, name, st, racy, previous, &entry, err);
+			return remember_same(w, parent, name, st, racy, previous, &entry, err);
 		return send_whole(w, dirfd, name, parent, previous, st, &entry, err);
 	}
 
@@ -711,9 +792,11 @@ static int walk_file(struct walk *w, int fd, const struct stat *st, uint32_t pre
 	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
 	uint32_t entry;
 
+	if (same)
+		return remember_same(w, FM_MANIFEST_NONE, "", st, is_racy(w, st), previous, &entry, err);
 	if (remember(w, FM_MANIFEST_NONE, "", st, is_racy(w, st), previous, &entry, err) < 0)
 		return -1;
-	if (same || w->look)
+	if (w->look)
 		return 0;
 	settle(w, fd, st);
 	if (read_xattrs(w, fd, err) < 0)
@@ -721,7 +804,11 @@ static int walk_file(struct walk *w, int fd, const struct stat *st, uint32_t pre
 	struct entry e = entry_of(w, st);
 	e.xattrs = w->xattrs;
 	e.xattrs_len = w->xattrs_len;
-	return put_entry(w, &e, err) < 0 ? -1 : send_content(w, fd, st, err);
+	bool update = can_update(w, previous, st);
+	e.flags = update ? FM_ENTRY_UPDATE : 0;
+	if (put_entry(w, &e, err) < 0)
+		return -1;
+	return is_large(st) ? send_blocks(w, fd, st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, st, err);
 }
 
 static int walk_tree(struct walk *w, int *fd, const struct stat *st, uint32_t previous, struct fm_error *err)

@@ -32,6 +32,7 @@ void fm_manifest_free(struct fm_manifest *m)
 		return;
 	free(m->entries);
 	free(m->names);
+	free(m->blocks);
 	free(m->slots);
 	free(m);
 }
@@ -140,6 +141,44 @@ uint32_t fm_manifest_find(const struct fm_manifest *m, uint32_t parent, const ch
 			return m->slots[i];
 	}
 	return FM_MANIFEST_NONE;
+}
+
+void fm_manifest_drop_blocks(struct fm_manifest *m)
+{
+	struct fm_manifest_entry *e = &m->entries[m->n - 1];
+
+	m->n_blocks -= e->n_blocks;
+	e->n_blocks = 0;
+}
+
+bool fm_manifest_add_block(struct fm_manifest *m, struct fm_block_hash h)
+{
+	struct fm_manifest_entry *e = &m->entries[m->n - 1];
+
+	if (m->n_blocks == m->cap_blocks) {
+		uint32_t cap = m->cap_blocks ? m->cap_blocks * 2 : FIRST_ENTRIES;
+		struct fm_block_hash *grown = cap > FM_TREE_BLOCKS_MAX ? NULL : realloc(m->blocks, cap * sizeof(*grown));
+		if (!grown) {
+			fm_manifest_drop_blocks(m);
+			return false;
+		}
+		m->blocks = grown;
+		m->cap_blocks = cap;
+	}
+	if (e->n_blocks == 0)
+		e->blocks = m->n_blocks;
+	m->blocks[m->n_blocks++] = h;
+	e->n_blocks++;
+	return true;
+}
+
+void fm_manifest_copy_blocks(struct fm_manifest *m, const struct fm_manifest *from, uint32_t index)
+{
+	const struct fm_manifest_entry *e = &from->entries[index];
+
+	for (uint32_t i = 0; i < e->n_blocks; i++)
+		if (!fm_manifest_add_block(m, from->blocks[e->blocks + i]))
+			return;
 }
 
 bool fm_manifest_same(const struct fm_manifest_entry *e, const struct stat *st)

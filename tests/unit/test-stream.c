@@ -144,7 +144,7 @@ static void test_hostile_headers(void **state)
 	expect_refused(f, sizeof(f), 16);
 	fm_frame_encode(f, (enum fm_frame)0, 0, 0, NULL, 0);
 	expect_refused(f, sizeof(f), 16);
-	fm_frame_encode(f, (enum fm_frame)15, 0, 0, NULL, 0); /* a gap in the numbers */
+	fm_frame_encode(f, (enum fm_frame)16, 0, 0, NULL, 0); /* a gap in the numbers */
 	expect_refused(f, sizeof(f), 16);
 	fm_frame_encode(f, _FM_FRAME_MAX, 0, 0, NULL, 0);
 	expect_refused(f, sizeof(f), 16);
