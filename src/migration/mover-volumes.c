@@ -149,6 +149,8 @@ void fm_volumes_left(struct fm_mover *m)
 	{
 		struct fm_error e = FM_ERROR_INIT;
 		const char *path = text_of(v, "path");
+		if (!fm_volume_is(path, text_of(v, "id")))
+			continue; /* carried back meanwhile: another is in its place */
 		_fm_json_ json_t *old = fm_volume_record(m->h, path);
 		bool made = was_made(old, m, text_of(v, "id"));
 		json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s}", "path", path, "container", m->container,
@@ -358,8 +360,7 @@ static int check_space(struct fm_mover *m, struct fm_error *err)
 			                   "the volume %s and what else goes to that disk need %s, '%s' has %s there", m->volumes.v[i].path,
 			                   fm_format_bytes(bytes, need, sizeof(need)), m->h->name,
 			                   fm_format_bytes(first.free, have, sizeof(have)));
-			(void)fm_error_hint(err, "make room on '%s', or mount a larger disk there", m->h->name);
-			return fm_error_phase(err, "files");
+			return fm_error_hint(err, "make room on '%s', or mount a larger disk there", m->h->name);
 		}
 	}
 	return 0;
@@ -395,11 +396,15 @@ static int begin_place(struct fm_mover *m, size_t i, struct fm_error *err)
 	struct fm_volume_place *p = &m->places[i];
 	struct stat st;
 	if (p->fill) {
+		char id[FM_VOLUME_ID_LEN + 1];
 		if (stat(v->where, &st) < 0)
 			return fm_error_errno(err, errno, "cannot look at %s", v->where);
+		if (fm_volume_identity(v->where, id, err) < 0)
+			return -1;
 		return intent(m, "volume-fill",
-		              json_pack("{s:s, s:I, s:I, s:I, s:I}", "path", v->where, "mode", (json_int_t)(st.st_mode & 07777), "uid",
-		                        (json_int_t)st.st_uid, "gid", (json_int_t)st.st_gid, "mtime", (json_int_t)st.st_mtim.tv_sec),
+		              json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "path", v->where, "id", id, "mode",
+		                        (json_int_t)(st.st_mode & 07777), "uid", (json_int_t)st.st_uid, "gid", (json_int_t)st.st_gid,
+		                        "mtime", (json_int_t)st.st_mtim.tv_sec),
 		              err);
 	}
 	if (make_parents(m, v->where, &p->top, err) < 0 || fm_journal_intent(m->journal, "volume-staging", p->staging, true, err) < 0)
@@ -410,7 +415,7 @@ static int begin_place(struct fm_mover *m, size_t i, struct fm_error *err)
 	return fd < 0 ? fm_error_errno(err, errno, "cannot create %s", p->staging) : 0;
 }
 
-int fm_volumes_prepare_destination(struct fm_mover *m, struct fm_error *err)
+static int make_room(struct fm_mover *m, struct fm_error *err)
 {
 	if (take_request(m, err) < 0)
 		return -1;
@@ -421,8 +426,13 @@ int fm_volumes_prepare_destination(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	for (size_t i = 0; i < m->volumes.n; i++)
 		if (begin_place(m, i, err) < 0)
-			return fm_error_phase(err, "files");
+			return -1;
 	return 0;
+}
+
+int fm_volumes_prepare_destination(struct fm_mover *m, struct fm_error *err)
+{
+	return make_room(m, err) < 0 ? fm_error_phase(err, "files") : 0;
 }
 
 int fm_volumes_receive(struct fm_mover *m, uint8_t *buf, bool durable, int timeout_ms, struct fm_error *err)
@@ -496,7 +506,9 @@ void fm_volumes_came(struct fm_mover *m)
 	{
 		struct fm_error e = FM_ERROR_INIT;
 		const char *path = text_of(v, "path");
-		json_t *r = fm_volume_is(path, text_of(v, "id"))
+		_fm_json_ json_t *old = fm_volume_record(m->h, path);
+		bool left_again = old && json_is_true(json_object_get(old, "left")) && fm_streq(text_of(old, "id"), text_of(v, "id"));
+		json_t *r = !left_again && fm_volume_is(path, text_of(v, "id"))
 		                    ? json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:s}", "path", path, "container", m->container,
 		                                "migration", m->id, "lineage", text_of(v, "lineage"), "id", text_of(v, "id"), "left", 0,
 		                                "made", 1, "keep", json_is_true(json_object_get(v, "keep")), "top", text_of(v, "top"))
@@ -551,7 +563,7 @@ static int undo_fill(const json_t *o, struct fm_error *err)
 {
 	const char *path = text_of(o, "path");
 	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)json_integer_value(json_object_get(o, "mtime")) } };
-	if (!fm_path_exists(path))
+	if (!fm_volume_is(path, text_of(o, "id")))
 		return 0;
 	if (fm_volume_empty(path, err) < 0)
 		return -1;

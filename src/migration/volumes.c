@@ -191,8 +191,11 @@ bool fm_volume_is_used(struct fm_host *h, const char *where, const char *contain
 	_fm_free_ struct fm_instance *v = NULL;
 	size_t n = 0;
 	bool used = false;
-	if (h->runtime->ops->list(h->runtime, &v, &n, NULL) < 0)
-		n = 0;
+	if (h->runtime->ops->list(h->runtime, &v, &n, NULL) < 0) {
+		if (name)
+			(void)snprintf(name, cap, "?");
+		return true; /* unknown is not "no" */
+	}
 	for (size_t i = 0; i < n && !used; i++) {
 		struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
 		struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };

@@ -687,7 +687,7 @@ int fm_filetree_recv(struct fm_stream *s, const char *root, int durable, uint64_
 	r->timeout_ms = timeout_ms;
 	r->root_is_file = stat(root, &st) == 0 && S_ISREG(st.st_mode);
 	r->entry.root_is_file = r->root_is_file;
-	r->root_fd = open(root, r->root_is_file ? O_WRONLY | O_NOFOLLOW | O_CLOEXEC : O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r->root_fd = open(root, r->root_is_file ? O_WRONLY | O_NOFOLLOW | O_CLOEXEC : O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r->root_fd < 0)
 		return fm_error_errno(err, errno, "cannot open '%s'", root);
 	if (receive_pass(r, durable, cancel_fd, err) < 0)

@@ -28,7 +28,7 @@ enum fm_frame {
 	FM_FRAME_FILE_DELETE = 12,
 	FM_FRAME_FILES_END = 13, /* a: pass */
 	FM_FRAME_FILES_OK = 14,
-	FM_FRAME_VOLUME = 15,     /* the next tree is a volume; a: its number, from 0; payload: its path */
+	FM_FRAME_VOLUME = 15,      /* the next tree is a volume; a: its number, from 0; payload: its path */
 	FM_FRAME_IMAGE_BEGIN = 20, /* a: size; payload: file name */
 	FM_FRAME_IMAGE_DATA = 21,
 	FM_FRAME_IMAGES_END = 22, /* a: number of files, b: total bytes */
