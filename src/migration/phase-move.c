@@ -35,6 +35,13 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
+/* Files travel for as long as the migration may take. */
+static int prepare_limit_ms(const struct fm_migration *m)
+{
+	int left = m->deadline_ms ? fm_deadline_left_ms(m->deadline_ms) : 0;
+	return left > FM_PREPARE_TIMEOUT_MS ? left : FM_PREPARE_TIMEOUT_MS;
+}
+
 static int prepare_source(struct fm_migration *m, struct fm_error *err)
 {
 	FM_PB(PrepareSourceRequest) req = FLEXIMIGRATE__V1__PREPARE_SOURCE_REQUEST__INIT;
@@ -52,7 +59,7 @@ static int prepare_source(struct fm_migration *m, struct fm_error *err)
 	/* The switch-over and what follows it need some of the time, too. */
 	req.max_rounds_ms = (uint64_t)fm_deadline_left_ms(m->deadline_ms) / 2;
 	m->source_touched = true;
-	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, FM_PREPARE_TIMEOUT_MS, &resp, err) < 0)
+	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, prepare_limit_ms(m), &resp, err) < 0)
 		return -1;
 	(void)snprintf(m->checkpoint_id, sizeof(m->checkpoint_id), "%s", resp->checkpoint_id);
 	return 0;

@@ -210,7 +210,18 @@ class Volumes:
             expect(tree(self.srv("dst")) == before, "something was changed there")
             shutil.rmtree(self.srv("dst", "taken"))
             self.move(redis, "dst")
+            self.doctor_tells()
             self.changed_behind(redis)
+
+    def doctor_tells(self):
+        """Which copy was left, and what lies beside a volume without belonging to a migration; that is never removed."""
+        left = [finding["severity"] for finding in self.cluster.doctor("src") if finding["subject"] == "volume /srv/taken/data"]
+        expect(left == ["note"], f"doctor says of the copy that was left: {left}")
+        lost = self.srv("dst", "taken", "data.fleximigrate-m-000000000000-old")
+        os.mkdir(lost)
+        found = [finding["severity"] for finding in self.cluster.doctor("dst") if finding["subject"] == "volume /srv/taken/data.fleximigrate-m-000000000000-old"]
+        expect(found == ["leftover"], f"doctor says of a copy that was forgotten: {found}")
+        os.rmdir(lost)
 
     def changed_behind(self, redis):
         """What the container left is replaced only if nobody has used it since."""
