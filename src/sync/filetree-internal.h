@@ -40,9 +40,11 @@
 #define FM_ENTRY_UPDATE     4u /* a regular file that is there from the pass before: only blocks that changed follow, and its new size counts */
 #define FM_ENTRY_FLAGS      (FM_ENTRY_HARD_LINK | FM_ENTRY_FOLDER_END | FM_ENTRY_UPDATE)
 
-/* Of a large file without holes the sender remembers what it sent, block by block (XXH3-128), so that of a database's file only what was written since goes again. */
+/*
+ * Of a file without holes the sender remembers what it sent, block by block (XXH3-128): of a database's file only what was written since goes again, and of one that is only sent again because its stamps are too
+ * young to be believed, nothing but the attributes.
+ */
 #define FM_TREE_BLOCK_BYTES (64u << 10)
-#define FM_TREE_LARGE_BYTES (1u << 20)
 #define FM_TREE_BLOCKS_MAX  (16u << 20) /* of a whole tree: 1 TiB of content, 256 MiB of memory */
 
 /* The extended attributes that are carried; others belong to the host (security modules, overlay's own). */

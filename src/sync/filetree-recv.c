@@ -5,7 +5,7 @@
  * The stream comes from another host and is not trusted to stay inside the tree: paths are checked as text first (no "..", no empty component, no NUL), and then every folder is opened beneath the
  * root by openat2(2), which refuses to leave it, to follow a link of any kind, and to enter another mount. The last component is only ever used with calls that do not follow links.
  *
- * Files are always made anew, never written over: the old name may be a hard link to something that has to stay, or a program that runs. So nothing needs a rename into place either: nobody uses
+ * Files are made anew, never written over: the old name may be a hard link to something that has to stay, or a program that runs. Only what an earlier pass made and has one name is updated in place. So nothing needs a rename into place either: nobody uses
  * the tree before the migration's commit, and after a failed pass it is thrown away or received again.
  *
  * Order of attributes: owner (clears set-user-id and capabilities), mode, extended attributes, times last. A folder gets its final mode and mtime with its FOLDER_END entry.

@@ -13,7 +13,7 @@
  *   that is changed through a mapping only is not noticed.
  * - Names of one inode (hard links) travel together: when one of them is sent, the others become links to it, whether their own numbers differ or not.
  *
- * A large file is compared block by block with what was sent of it, and only what differs goes: by content, so nothing that is said above about stamps is needed for it.
+ * A file without holes is compared block by block with what was sent of it, and only what differs goes: by content, so nothing that is said above about stamps is needed for it.
  *
  * No path is ever resolved twice: folders are opened one below the other, links are never followed, and a regular file is opened through the O_PATH descriptor that
  * was checked to be one, so that a device put in its place is never opened. Folders get their mode and mtime at the very end, when nothing below them changes any more.
@@ -320,15 +320,14 @@ static int send_range(struct walk *w, int fd, uint64_t offset, uint64_t end, str
 }
 
 /* Worth remembering block by block? One name only: the receiver writes it in place. */
-static bool is_large(const struct stat *st)
+static bool has_blocks(const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_size >= FM_TREE_LARGE_BYTES &&
-	       (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
+	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_size > 0 && (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
 }
 
 static bool can_update(const struct walk *w, uint32_t previous, const struct stat *st)
 {
-	return previous != FM_MANIFEST_NONE && w->previous->entries[previous].n_blocks && is_large(st);
+	return previous != FM_MANIFEST_NONE && w->previous->entries[previous].n_blocks && has_blocks(st);
 }
 
 /* One block into *to; its length, less than wanted when the file has become shorter. */
@@ -368,6 +367,10 @@ static int send_blocks(struct walk *w, int fd, const struct stat *st, uint32_t p
 		    want) { /* it has become shorter: what the receiver has in place of the rest is not known, so all of it goes next time */
 			memset(to + n, 0, want - (size_t)n);
 			remember_it = false;
+		}
+		if (!old && !remember_it) {
+			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
+			continue;
 		}
 		XXH128_hash_t h = XXH3_128bits(to, want);
 		struct fm_block_hash hash = { .low = h.low64, .high = h.high64 };
@@ -553,7 +556,7 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 	touch(w, parent);
 	if (fd < 0)
 		return 0;
-	return is_large(&st) ? send_blocks(w, fd, &st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, &st, err);
+	return has_blocks(&st) ? send_blocks(w, fd, &st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, &st, err);
 }
 
 /* Everything but folders */
@@ -808,7 +811,7 @@ static int walk_file(struct walk *w, int fd, const struct stat *st, uint32_t pre
 	e.flags = update ? FM_ENTRY_UPDATE : 0;
 	if (put_entry(w, &e, err) < 0)
 		return -1;
-	return is_large(st) ? send_blocks(w, fd, st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, st, err);
+	return has_blocks(st) ? send_blocks(w, fd, st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, st, err);
 }
 
 static int walk_tree(struct walk *w, int *fd, const struct stat *st, uint32_t previous, struct fm_error *err)

@@ -6,8 +6,9 @@
  * regions, extended attributes user.*, security.capability and access control lists. Not: atime, ctime, trusted.* and the security modules' labels, which belong to the host.
  * A manifest remembers (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid) of the last pass; the next pass sends what differs and deletes what went away. What changed less than two seconds before it was
  * looked at is sent again with the next pass, because the kernel's stamps are too coarse to show whether it changed again: after a burst of writes one more pass outside the freeze makes the one inside short.
+ * Of a file without holes that is sent again only blocks of 64 KiB that differ go, and the receiver writes them in place.
  * Other filesystems mounted below the root are not entered, nor is anything else that is a mount point (also of one file): the folder is made, what is in it is neither sent nor deleted.
- * Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV); "..", absolute paths and NULs are refused. Files are made anew, never written over.
+ * Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV); "..", absolute paths and NULs are refused. Files are made anew, never written over, but for those that an earlier pass made.
  * A root may also be one regular file (a volume that is a single file): content, owner, mode, mtime and attributes go; at the receiver it is written in place, because a bind mount of it must stay one of it.
  * Limits: 4 Mi entries, paths of 4095 bytes, 256 levels, 64 KiB of attributes a file; beyond is RESOURCE_EXHAUSTED at the sender, DATA_LOSS at the receiver.
  * Not noticed: a change of a file on tmpfs that is made only through a shared mapping (tmpfs has no write-back that would stamp it).
