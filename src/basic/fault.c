@@ -39,6 +39,7 @@ static const char *const points[] = {
 	"destination-pages",
 	"stream-corrupt",
 	"destination-verify",
+	"destination-after-files",
 	NULL,
 };
 

@@ -222,8 +222,13 @@ static int read_mounts(json_t *config, struct fm_bundle_info *i, struct fm_error
 		if (!source || source[0] != '/')
 			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
 			                    "config.json: the source of the bind mount at %s is not an absolute path", destination);
-		if (writable)
-			fm_strv_add(&i->volumes, source);
+		if (!writable) {
+			fm_strv_add(&i->read_only, source);
+			fm_strv_add(&i->read_only_targets, destination);
+			continue;
+		}
+		fm_strv_add(&i->volumes, source);
+		fm_strv_add(&i->volume_targets, destination);
 	}
 	return 0;
 }
@@ -252,6 +257,9 @@ void fm_bundle_info_done(struct fm_bundle_info *i)
 	free(i->netns_path);
 	fm_strv_free(i->args);
 	fm_strv_free(i->volumes);
+	fm_strv_free(i->volume_targets);
+	fm_strv_free(i->read_only);
+	fm_strv_free(i->read_only_targets);
 	*i = (struct fm_bundle_info){ 0 };
 }
 

@@ -35,7 +35,10 @@ struct fm_bundle_info {
 	gid_t gid; /* process.user */
 	bool terminal;
 	char **args;
-	char **volumes; /* host paths bind-mounted read-write */
+	char **volumes;        /* host paths bind-mounted read-write … */
+	char **volume_targets; /* … and where in the container, in the same order */
+	char **read_only;      /* host paths bind-mounted read-only … */
+	char **read_only_targets;
 };
 void fm_bundle_info_done(struct fm_bundle_info *i);
 

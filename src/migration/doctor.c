@@ -17,6 +17,7 @@
 #include "migration/instances.h"
 #include "migration/pb.h"
 #include "migration/visited.h"
+#include "migration/volumes.h"
 #include "sync/tracker.h"
 
 struct exam {
@@ -172,6 +173,52 @@ static void check_journals(struct exam *x, bool agent_runs)
 	}
 }
 
+/* What was set aside or had only half come beside a volume. Never removed from here: nobody can tell any more whether it is the only copy. */
+static void check_beside(struct exam *x, const char *path)
+{
+	_fm_free_ char *folder = fm_xstrdup(path);
+	char *slash = strrchr(folder, '/');
+	if (!slash || slash == folder)
+		return;
+	*slash = '\0';
+	_fm_free_ char *prefix = fm_xasprintf("%s.fleximigrate-", slash + 1);
+	_fm_closedir_ DIR *d = opendir(folder);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (!fm_str_startswith(e->d_name, prefix) || has_mover(x, e->d_name))
+			continue;
+		_fm_free_ char *subject = fm_xasprintf("volume %s/%s", folder, e->d_name);
+		find(x, "leftover", subject, "belongs to no migration", "look at it: if it is not the only copy, remove it by hand");
+	}
+}
+
+static void check_volumes(struct exam *x)
+{
+	_fm_cleanup_(fm_strv_freep) char **paths = NULL;
+	json_t *all = fm_volume_records(x->h), *r;
+	size_t k;
+	json_array_foreach(all, k, r)
+	{
+		const char *path = json_string_value(json_object_get(r, "path"));
+		const char *container = json_string_value(json_object_get(r, "container"));
+		_fm_free_ char *subject = fm_xasprintf("volume %s", path);
+		_fm_free_ char *detail =
+		        fm_xasprintf("container '%s' left this copy here when it was moved away", container ? container : "?");
+		fm_strv_add(&paths, path);
+		if (json_is_true(json_object_get(r, "left")) && fm_volume_is(path, json_string_value(json_object_get(r, "id"))))
+			find(x, "note", subject, detail, "it is replaced when the container comes back; remove it when nobody needs it");
+	}
+	json_decref(all);
+	for (size_t i = 0; i < x->n_instances; i++)
+		fm_volumes_paths(x->h, x->instances[i].id, &paths);
+	for (char **p = paths; p && *p; p++) {
+		bool again = false;
+		for (char **q = paths; q < p; q++)
+			again = again || fm_streq(*p, *q);
+		if (!again)
+			check_beside(x, *p);
+	}
+}
+
 int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(DoctorResponse) * ret, struct fm_error *err)
 {
 	struct exam x = { .h = h, .out = ret, .clean = clean };
@@ -194,6 +241,7 @@ int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(Doc
 	check_folder(&x, h->netns_dir, "namespace", "netns", true);
 	check_folder(&x, h->images_dir, "images", "tmpfs", true);
 	check_endpoints(&x);
+	check_volumes(&x);
 	check_journals(&x, movers != NULL);
 	return 0;
 }

@@ -25,6 +25,7 @@
 #include "container/nest.h"
 #include "migration/pb.h"
 #include "migration/visited.h"
+#include "migration/volumes.h"
 #include "network/sockets.h"
 
 #define NEST_START_TIMEOUT_MS 10000
@@ -487,6 +488,7 @@ int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct 
 	}
 	if (fm_instances_destroy(h, instance, err) < 0)
 		return -1;
+	fm_volumes_forget(h, name);
 	return fm_visited_remove(h, name, err);
 }
 
@@ -525,31 +527,37 @@ static void add_tree(FM_PB(InspectResponse) * r, const struct fm_local *l, pid_t
 			fm_pb_add_string(&r->blockers, &r->n_blockers, *b);
 }
 
-static bool volumes_are_shared(const FM_PB(Container) * c)
+static int add_volumes(struct fm_host *h, const struct fm_local *l, FM_PB(InspectResponse) * r, struct fm_error *err)
 {
-	for (size_t i = 0; i < c->n_labels; i++)
-		if (fm_streq(c->labels[i]->key, "fleximigrate.volumes") && fm_streq(c->labels[i]->value, "shared"))
-			return true;
-	return false;
+	struct fm_volumes vs __attribute__((cleanup(fm_volumes_done))) = { 0 };
+	_fm_cleanup_(fm_strv_freep) char **blockers = NULL;
+	if (fm_volumes_find(h, l, true, &vs, &blockers, err) < 0)
+		return -1;
+	for (char **b = blockers; b && *b; b++)
+		fm_pb_add_string(&r->blockers, &r->n_blockers, *b);
+	for (size_t i = 0; i < vs.n; i++) {
+		FM_PB(Volume) *v = FM_PB_NEW(Volume, volume);
+		fm_pb_set(&v->path, vs.v[i].path);
+		fm_pb_set(&v->target, vs.v[i].target);
+		fm_pb_set(&v->lineage, vs.v[i].lineage);
+		v->file = vs.v[i].file;
+		v->bytes = vs.v[i].bytes;
+		FM_PB_ADD(r->volumes, r->n_volumes, v);
+	}
+	return 0;
 }
 
-/* How much of a root filesystem has to travel, and what would not: writable volumes, unless the same storage is there on every host. */
+/* How much of a root filesystem has to travel, and which volumes. */
 static void add_storage(struct fm_host *h, const struct fm_local *l, FM_PB(InspectResponse) * r)
 {
 	_fm_free_ char *config = NULL;
 	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
+	struct fm_error e = FM_ERROR_INIT;
 	if (fm_bundle_read(l->container->bundle, &config, &info, NULL) < 0)
 		return;
 	(void)fm_tree_bytes(info.rootfs, &r->rootfs_bytes, NULL);
-	for (char **v = info.volumes; v && *v && !volumes_are_shared(l->container); v++) {
-		_fm_free_ char *ours = fm_xasprintf("%s/", l->dir);
-		if (l->dir[0] && fm_str_startswith(*v, ours))
-			continue; /* the nest's control folder */
-		_fm_free_ char *b = fm_xasprintf("it has the writable volume %s, whose contents do not travel in this version (label "
-		                                 "fleximigrate.volumes=shared says that every host has the same)",
-		                                 *v);
-		fm_pb_add_string(&r->blockers, &r->n_blockers, b);
-	}
+	if (add_volumes(h, l, r, &e) < 0)
+		fm_pb_add_string(&r->blockers, &r->n_blockers, e.message);
 }
 
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err)

@@ -202,6 +202,8 @@ static int restore(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	}
 	fm_mover_phase(m, "restore", fm_now_us() - t);
 	int rc = take_over(m, gate, err);
+	if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED)
+		fm_volumes_came(m);
 	fm_restore_gate_free(gate);
 	return rc;
 }
@@ -236,10 +238,14 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	fm_mover_step(m, "files");
 	if (offer_files(m, err) < 0 || receive_files(m, m->known, 1, FILES_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "files");
+	if (fm_volumes_receive(m, buf, true, FILES_TIMEOUT_MS, err) < 0 || fm_mover_fault(m, "destination-after-files", err) < 0 ||
+	    fm_volumes_place(m, err) < 0)
+		return fm_error_phase(err, "files");
 	if (stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
-	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || receive_files(m, NULL, 0, RESTORE_TIMEOUT_MS, err) < 0)
+	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0 ||
+	    receive_files(m, NULL, 0, RESTORE_TIMEOUT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_step(m, "images");
 	if (fm_images_recv(m->control, m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, NULL, buf, &bytes, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
@@ -373,7 +379,7 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 {
 	struct fm_bringup b = { .instance = m->instance, .config = m->config, .rootfs = m->rootfs, .container = m->description };
 	fm_mover_step(m, "prepare");
-	if (check_request(m, err) < 0 || fm_mover_mount_images(m, err) < 0)
+	if (check_request(m, err) < 0 || fm_volumes_prepare_destination(m, err) < 0 || fm_mover_mount_images(m, err) < 0)
 		return -1;
 	if (fm_journal_intent(m->journal, "instance", m->instance, true, err) < 0 || fm_mkdir_p(m->rootfs, 0755, err) < 0)
 		return -1;
@@ -458,6 +464,8 @@ int fm_destination_verify(struct fm_mover *m, const FM_PB(VerifyRequest) * req, 
 		return -1;
 	if (await_pages(m, req->timeout_ms ? (int)req->timeout_ms : 60000, err) < 0)
 		return fm_error_phase(err, "pages");
+	if (fm_volumes_sync(m, err) < 0)
+		return fm_error_phase(err, "files");
 	resp->ok = true;
 	resp->latency_us = fm_now_us() - t;
 	fm_pb_set(&resp->detail, m->lazy ? "process alive, sockets listening, all pages present" : "process alive, sockets listening");
@@ -503,7 +511,7 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	for (size_t i = 0; i < FM_ARRAY_SIZE(mine); i++)
 		if (fm_journal_forget(m->journal, mine[i], err) < 0)
 			return -1;
-	if (fm_mover_undo(m, err) < 0)
+	if (fm_volumes_release_destination(m, err) < 0 || fm_mover_undo(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "released");
 	return 0;
@@ -519,6 +527,7 @@ int fm_destination_abort(struct fm_mover *m, struct fm_error *err)
 	fm_criu_free(m->criu);
 	m->criu = NULL;
 	int rc = fm_mover_undo(m, err);
+	fm_volumes_revert(m);
 	fm_mover_note(m, "partial copy of '%s' removed from '%s'", m->container, m->h->name);
 	fm_mover_step(m, "aborted");
 	return rc;
@@ -556,6 +565,7 @@ int fm_destination_recover(struct fm_mover *m, struct fm_error *err)
 		return fm_destination_release(m, err);
 	if (d != FM_DECISION_COMMITTED)
 		return fm_destination_abort(m, err);
+	fm_volumes_came(m);
 	if (!m->local.container)
 		return 0; /* status says: not alive; the manager decides */
 	if (m->local.has_endpoint && fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, NULL) == 0 &&

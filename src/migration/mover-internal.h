@@ -20,6 +20,7 @@
 #include "migration/instances.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
+#include "migration/volumes.h"
 #include "network/hold.h"
 #include "network/sockets.h"
 #include "sync/filetree.h"
@@ -30,6 +31,13 @@
 
 #define FM_MOVER_IMAGES_MAX_BYTES (64ull << 30)
 #define FM_MOVER_MAX_PHASES       24
+
+/* Where a volume comes to, at the destination; see mover-volumes.c */
+struct fm_volume_place {
+	char *staging, *aside; /* aside NULL: nothing is in its way */
+	char *top;             /* outermost folder that is made for it */
+	bool fill, placed;
+};
 
 struct fm_mover {
 	struct fm_host *h;
@@ -78,8 +86,11 @@ struct fm_mover {
 	struct fm_criu *criu;
 	struct fm_stream *control, *pages;
 	struct fm_nest_status nest;
+	struct fm_volumes volumes; /* that travel; where: on this host */
 
 	/* source */
+	struct fm_manifest **volume_manifests; /* of each volume's last pass */
+	char *source_rootfs, **exclude;        /* what does not travel of it */
 	struct fm_manifest *manifest;
 	struct fm_known *known; /* contents that the destination has; at the destination: those that it offered */
 	struct fm_page_source *page_source;
@@ -93,6 +104,7 @@ struct fm_mover {
 	struct fm_hold *hold;     /* what clients send meanwhile */
 
 	/* destination */
+	struct fm_volume_place *places; /* of each volume */
 	int listen_fd;
 	struct fm_pager *pager;
 	struct fm_page_store *store; /* what came before the freeze */
@@ -149,6 +161,22 @@ int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_frozen_fd(const struct fm_mover *m);
 int fm_rounds_await_final(struct fm_mover *m, struct fm_error *err);
 void fm_rounds_end(struct fm_mover *m);
+
+/* ---- mover-volumes.c: in the order of a migration. Each is nothing where no volume travels. */
+int fm_volumes_prepare_destination(struct fm_mover *m, struct fm_error *err); /* looks, refuses, makes room */
+int fm_volumes_prepare_source(struct fm_mover *m, struct fm_error *err);
+int fm_volumes_send(struct fm_mover *m, unsigned pass, bool last, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err);
+int fm_volumes_receive(struct fm_mover *m, uint8_t *buf, bool durable, int timeout_ms, struct fm_error *err);
+int fm_volumes_place(struct fm_mover *m, struct fm_error *err);     /* destination, after the first pass */
+int fm_volumes_note_sent(struct fm_mover *m, struct fm_error *err); /* source, after the last pass and before the commit */
+void fm_volumes_left(struct fm_mover *m);                           /* source, once committed; repeatable */
+void fm_volumes_came(struct fm_mover *m);                           /* destination, once it runs; repeatable */
+int fm_volumes_sync(struct fm_mover *m, struct fm_error *err);      /* destination, before it counts as verified */
+int fm_volumes_release_source(struct fm_mover *m, struct fm_error *err);
+int fm_volumes_release_destination(struct fm_mover *m, struct fm_error *err);
+void fm_volumes_revert(struct fm_mover *m); /* either: forget what fm_volumes_left or _came wrote down */
+int fm_volumes_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err); /* intents "volume-…" */
+void fm_mover_volumes_done(struct fm_mover *m);
 
 /* ---- mover-destination.c */
 int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);

@@ -77,15 +77,18 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 	return fm_journal_note(m->journal, "criu", text, err);
 }
 
-static int source_rootfs(struct fm_mover *m, char **ret, struct fm_error *err)
+static int find_files(struct fm_mover *m, struct fm_error *err)
 {
+	static const char *const never[] = { ".fleximigrate", "proc", "sys", "dev" };
 	_fm_free_ char *config = NULL;
-	struct fm_bundle_info info = { 0 };
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
 	if (fm_bundle_read(m->local.container->bundle, &config, &info, err) < 0)
 		return -1;
-	*ret = FM_TAKE_PTR(info.rootfs);
-	fm_bundle_info_done(&info);
-	return 0;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(never); i++)
+		fm_strv_add(&m->exclude, never[i]);
+	fm_file_mount_points(&info, &m->exclude);
+	m->source_rootfs = FM_TAKE_PTR(info.rootfs);
+	return fm_volumes_prepare_source(m, err);
 }
 
 /*
@@ -96,19 +99,15 @@ enum pass { PASS_ALL = 1, PASS_WARM = 2, PASS_FROZEN = 3 };
 
 static int send_files(struct fm_mover *m, enum pass pass, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err)
 {
-	static const char *const exclude[] = { ".fleximigrate", "proc", "sys", "dev", NULL };
 	struct fm_manifest *now = NULL;
-	_fm_free_ char *rootfs = NULL;
-	if (source_rootfs(m, &rootfs, err) < 0)
-		return -1;
 	/* Without a manifest to make for a later pass, the last one need not wait for the disk; nor is anything read twice in it, to find out what is known. */
 	bool frozen = pass == PASS_FROZEN;
-	if (fm_filetree_send_known(m->control, frozen ? NULL : m->known, rootfs, (char *const *)exclude, m->manifest, pass,
+	if (fm_filetree_send_known(m->control, frozen ? NULL : m->known, m->source_rootfs, m->exclude, m->manifest, pass,
 	                           frozen ? NULL : &now, ret_bytes, timeout_ms, fm_mover_cancel_fd(m), err) < 0)
-		return fm_error_prefix(err, "cannot send the root filesystem %s", rootfs);
+		return fm_error_prefix(err, "cannot send the root filesystem %s", m->source_rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
-	return 0;
+	return fm_volumes_send(m, pass, pass == PASS_FROZEN, timeout_ms, ret_bytes, err);
 }
 
 static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header *ret, int timeout_ms, struct fm_error *err)
@@ -121,6 +120,15 @@ static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header
 		return -1;
 	if (ret)
 		*ret = h;
+	return 0;
+}
+
+/* The destination has a whole pass: root filesystem and volumes. */
+static int expect_files(struct fm_mover *m, int timeout_ms, struct fm_error *err)
+{
+	for (size_t i = 0; i < 1 + m->volumes.n; i++)
+		if (expect(m, FM_FRAME_FILES_OK, NULL, timeout_ms, err) < 0)
+			return -1;
 	return 0;
 }
 
@@ -139,13 +147,13 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 {
 	uint64_t t = fm_now_us();
 	fm_mover_step(m, "prepare");
-	if (find_container(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 || connect_streams(m, err) < 0)
+	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 ||
+	    connect_streams(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "files");
 	/* The destination says first what it has from an earlier visit, and PREPARED when its parent container stands on the received files. */
 	if (fm_known_take(m->control, &m->known, FILES_TIMEOUT_MS, fm_mover_cancel_fd(m), err) < 0 ||
-	    send_files(m, PASS_ALL, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 ||
-	    expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0) {
+	    send_files(m, PASS_ALL, FILES_TIMEOUT_MS, &resp->files_bytes, err) < 0 || expect_files(m, FILES_TIMEOUT_MS, err) < 0) {
 		(void)fm_error_prefix(err, "destination '%s'", m->peer);
 		return fm_error_phase(err, "files");
 	}
@@ -389,7 +397,7 @@ static int await_restored(struct fm_mover *m, uint64_t deadline_ms, struct fm_er
 {
 	struct fm_frame_header h;
 	fm_mover_step(m, "restore");
-	if (expect(m, FM_FRAME_FILES_OK, NULL, fm_deadline_left_ms(deadline_ms), err) < 0 ||
+	if (expect_files(m, fm_deadline_left_ms(deadline_ms), err) < 0 ||
 	    expect(m, FM_FRAME_RESTORED, &h, fm_deadline_left_ms(deadline_ms), err) < 0)
 		return fm_error_phase(err, "restore");
 	fm_mover_phase(m, "restore", h.a);
@@ -441,7 +449,7 @@ static int warm_files(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 	uint64_t bytes = 0, t = fm_now_us();
 	fm_mover_step(m, "files");
 	if (send_files(m, PASS_WARM, fm_deadline_left_ms(deadline_ms), &bytes, err) < 0 ||
-	    expect(m, FM_FRAME_FILES_OK, NULL, fm_deadline_left_ms(deadline_ms), err) < 0)
+	    expect_files(m, fm_deadline_left_ms(deadline_ms), err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_phase(m, "files-warm", fm_now_us() - t);
 	return 0;
@@ -462,7 +470,8 @@ static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *
 	if (fm_rounds_run(m, err) < 0 || warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 ||
 	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || stop_here(m, deadline_ms, err) < 0 ||
 	    start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 ||
-	    verify_dump(m, err) < 0 || await_restored(m, deadline_ms, err) < 0 || fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
+	    verify_dump(m, err) < 0 || fm_volumes_note_sent(m, err) < 0 || await_restored(m, deadline_ms, err) < 0 ||
+	    fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -478,6 +487,8 @@ int fm_source_execute(struct fm_mover *m, uint64_t deadline_ms, struct fm_error 
 	int rc = give_away(m, deadline_ms, err);
 	fm_thread_haste(FM_HASTE_USUAL);
 	fm_rounds_end(m);
+	if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED)
+		fm_volumes_left(m);
 	return rc;
 }
 
@@ -545,6 +556,7 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 		return -1;
 	stop_page_server(m);
 	int rc = fm_mover_undo(m, err);
+	fm_volumes_revert(m);
 	fm_mover_drop_streams(m);
 	fm_mover_step(m, "aborted");
 	return rc;
@@ -601,7 +613,7 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 	m->criu = NULL;
 	if (release_instance(m, err) < 0)
 		return fm_error_prefix(err, "cannot free the source's copy");
-	if (fm_mover_undo(m, err) < 0)
+	if (fm_volumes_release_source(m, err) < 0 || fm_mover_undo(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "released");
 	return 0;
@@ -630,6 +642,7 @@ int fm_source_recover(struct fm_mover *m, struct fm_error *err)
 		return fm_source_abort(m, false, err);
 	fm_mover_await_criu(m, CRIU_END_TIMEOUT_MS, true);
 	m->fenced = m->held = true;
+	fm_volumes_left(m);
 	fm_mover_step(m, "handed over");
 	return m->lazy && m->root > 0 ? start_page_server(m, err) : 0;
 }

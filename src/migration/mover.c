@@ -85,6 +85,11 @@ static void drop_resources(struct fm_mover *m)
 	m->manifest = NULL;
 	fm_known_free(m->known);
 	m->known = NULL;
+	fm_mover_volumes_done(m);
+	free(m->source_rootfs);
+	fm_strv_free(m->exclude);
+	m->source_rootfs = NULL;
+	m->exclude = NULL;
 	fm_page_source_free(m->page_source);
 	m->page_source = NULL;
 	fm_endpoint_free(m->endpoint);
@@ -200,6 +205,8 @@ static int undo_one(void *userdata, const char *what, const char *arg, struct fm
 		(void)close(m->images_fd);
 		m->images_fd = -1;
 	}
+	if (fm_str_startswith(what, "volume-"))
+		return fm_volumes_undo(m, what, arg, err);
 	return m->destination ? fm_host_undo(m->h, what, arg, err) : fm_source_undo(m, what, arg, err);
 }
 

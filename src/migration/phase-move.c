@@ -22,6 +22,9 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	req.busy_pids = m->facts->busy_pids;
 	req.n_listeners = m->facts->n_listeners;
 	req.listeners = m->facts->listeners;
+	req.n_volumes = m->facts->n_volumes;
+	req.volumes = m->facts->volumes;
+	req.rootfs_bytes = m->facts->rootfs_bytes;
 	m->destination_touched = true;
 	if (fm_call_cancellable(m, m->pb->destination, FM_AGENT_PREPARE_DESTINATION, &req, FM_PREPARE_TIMEOUT_MS, &m->prepared, err) < 0)
 		return -1;
@@ -30,6 +33,13 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	if (m->prepared->n_network_notes == 0)
 		fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Container '%s' has no network endpoint to prepare.", m->pb->container);
 	return 0;
+}
+
+/* Files travel for as long as the migration may take. */
+static int prepare_limit_ms(const struct fm_migration *m)
+{
+	int left = m->deadline_ms ? fm_deadline_left_ms(m->deadline_ms) : 0;
+	return left > FM_PREPARE_TIMEOUT_MS ? left : FM_PREPARE_TIMEOUT_MS;
 }
 
 static int prepare_source(struct fm_migration *m, struct fm_error *err)
@@ -49,7 +59,7 @@ static int prepare_source(struct fm_migration *m, struct fm_error *err)
 	/* The switch-over and what follows it need some of the time, too. */
 	req.max_rounds_ms = (uint64_t)fm_deadline_left_ms(m->deadline_ms) / 2;
 	m->source_touched = true;
-	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, FM_PREPARE_TIMEOUT_MS, &resp, err) < 0)
+	if (fm_call_cancellable(m, m->pb->source, FM_AGENT_PREPARE_SOURCE, &req, prepare_limit_ms(m), &resp, err) < 0)
 		return -1;
 	(void)snprintf(m->checkpoint_id, sizeof(m->checkpoint_id), "%s", resp->checkpoint_id);
 	pthread_mutex_lock(&m->lock);

@@ -100,11 +100,14 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 	_fm_pb_ FM_PB(Host) *dst = NULL;
 	if (inspect(m, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0 || fm_policy_check(m, dst, err) < 0)
 		return -1;
+	uint64_t volumes_bytes = 0;
+	for (size_t i = 0; i < m->facts->n_volumes; i++)
+		volumes_bytes += m->facts->volumes[i]->bytes;
 	struct fm_workload_snapshot w = {
 		.memory_bytes = m->facts->container->memory_bytes,
 		.processes = m->facts->container->processes,
 		.nested = fm_streq(m->facts->container->kind, "nested"),
-		.rootfs_bytes = m->facts->rootfs_bytes,
+		.rootfs_bytes = m->facts->rootfs_bytes + volumes_bytes,
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
 	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0)

@@ -5,7 +5,7 @@
  * The stream comes from another host and is not trusted to stay inside the tree: paths are checked as text first (no "..", no empty component, no NUL), and then every folder is opened beneath the
  * root by openat2(2), which refuses to leave it, to follow a link of any kind, and to enter another mount. The last component is only ever used with calls that do not follow links.
  *
- * Files are always made anew, never written over: the old name may be a hard link to something that has to stay, or a program that runs. So nothing needs a rename into place either: nobody uses
+ * Files are made anew, never written over: the old name may be a hard link to something that has to stay, or a program that runs. Only what an earlier pass made and has one name is updated in place. So nothing needs a rename into place either: nobody uses
  * the tree before the migration's commit, and after a failed pass it is thrown away or received again.
  *
  * Order of attributes: owner (clears set-user-id and capabilities), mode, extended attributes, times last. A folder gets its final mode and mtime with its FOLDER_END entry.
@@ -38,6 +38,7 @@ struct entry {
 	int64_t mtime_s;
 	uint64_t size;
 	size_t xattrs_len;
+	bool root_is_file; /* the tree is one regular file, named "." */
 	char path[FM_TREE_PATH_MAX + 1];
 	char target[FM_TREE_PATH_MAX + 1];
 	uint8_t xattrs[FM_TREE_XATTRS_BYTES_MAX];
@@ -48,6 +49,7 @@ struct receiver {
 	struct fm_known *known; /* offered to the sender, or NULL */
 	int cancel_fd;
 	int root_fd;
+	bool root_is_file;
 	uint64_t max_bytes, bytes, frames;
 	int timeout_ms;
 
@@ -134,11 +136,16 @@ static bool entry_consistent(const struct entry *e, size_t path_len, size_t targ
 	bool reg = S_ISREG(e->mode), dir = S_ISDIR(e->mode), lnk = S_ISLNK(e->mode), dev = S_ISCHR(e->mode) || S_ISBLK(e->mode);
 	bool link = e->flags & FM_ENTRY_HARD_LINK, end = e->flags & FM_ENTRY_FOLDER_END;
 
+	if ((e->flags & FM_ENTRY_UPDATE) && (!reg || link))
+		return false;
+
 	if (!(reg || dir || lnk || dev || S_ISFIFO(e->mode)) || (e->mode & ~(uint32_t)(S_IFMT | 07777)) || (e->flags & ~FM_ENTRY_FLAGS))
 		return false;
 	if (e->mtime_ns >= 1000000000u || e->uid == UINT32_MAX || e->gid == UINT32_MAX || e->size > INT64_MAX)
 		return false;
-	if (!path_ok(e->path, path_len) || (!dir && path_len == 1 && e->path[0] == '.'))
+	if (!path_ok(e->path, path_len) || (!dir && !e->root_is_file && path_len == 1 && e->path[0] == '.'))
+		return false;
+	if (e->root_is_file && (!reg || link || path_len != 1 || e->path[0] != '.'))
 		return false;
 	if (link)
 		return !dir && !end && e->size == 0 && e->xattrs_len == 0 && path_ok(e->target, target_len) &&
@@ -486,13 +493,44 @@ static int receive_hard_link(struct receiver *r, const struct entry *e, struct f
 	return linked < 0 ? fm_error_errno(err, errno, "cannot link it to '%s'", e->target) : 0;
 }
 
+/* An opened file that is written in place */
+static int resize(struct receiver *r, const struct entry *e, struct fm_error *err)
+{
+	r->next_offset = 0;
+	return ftruncate(r->file_fd, e->flags & FM_ENTRY_UPDATE ? (off_t)e->size : 0) < 0 ? fm_error_errno(err, errno, "cannot resize it")
+	                                                                                  : 0;
+}
+
+/* What an earlier pass made, and nobody else has a name for */
+static int begin_update(struct receiver *r, int dirfd, const char *name, const struct entry *e, struct fm_error *err)
+{
+	struct stat st;
+
+	r->file_fd = openat(dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (r->file_fd < 0 || fstat(r->file_fd, &st) < 0) {
+		(void)fm_error_errno(err, errno, "cannot open what is to be updated");
+		if (err)
+			err->code = FM_E_DATA_LOSS;
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return fm_error_set(err, FM_E_DATA_LOSS, "what is to be updated is not a file of one name");
+	return resize(r, e, err);
+}
+
 static int begin_file(struct receiver *r, const struct entry *e, struct fm_error *err)
 {
 	int dirfd;
 	const char *name;
 
+	if (r->root_is_file) { /* in place: see filetree.h */
+		r->file_fd = fcntl(r->root_fd, F_DUPFD_CLOEXEC, 3);
+		return r->file_fd < 0 ? fm_error_errno(err, errno, "cannot write it") : resize(r, e, err);
+	}
 	if (locate(r, 0, e->path, &dirfd, &name, err) < 0)
 		return -1;
+	if (e->flags & FM_ENTRY_UPDATE)
+		return begin_update(r, dirfd, name, e, err);
 	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(dirfd, name, flags, 0600);
 	if (fd < 0 && errno == EEXIST) {
@@ -600,7 +638,7 @@ static int on_delete(struct receiver *r, const struct fm_frame_header *h, struct
 
 	if (finish_file(r, err) < 0 || count_frame(r, err) < 0)
 		return -1;
-	if (!path_ok((const char *)r->buf, h->length) || (h->length == 1 && r->buf[0] == '.'))
+	if (r->root_is_file || !path_ok((const char *)r->buf, h->length) || (h->length == 1 && r->buf[0] == '.'))
 		return fm_error_set(err, FM_E_DATA_LOSS, "a deletion outside the tree was asked for");
 	memcpy(path, r->buf, h->length);
 	path[h->length] = 0;
@@ -662,6 +700,7 @@ int fm_filetree_recv_known(struct fm_stream *s, struct fm_known *known, const ch
 {
 	/* cleared memory is not needed for the large buffers, and would cost more than a small pass */
 	_fm_cleanup_(receiver_free) struct receiver *r = malloc(sizeof(*r));
+	struct stat st;
 	if (!r)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving files");
 	r->stream = s;
@@ -671,9 +710,11 @@ int fm_filetree_recv_known(struct fm_stream *s, struct fm_known *known, const ch
 	r->max_bytes = max_bytes;
 	r->bytes = r->frames = r->next_offset = 0;
 	r->timeout_ms = timeout_ms;
-	r->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r->root_is_file = stat(root, &st) == 0 && S_ISREG(st.st_mode);
+	r->entry.root_is_file = r->root_is_file;
+	r->root_fd = open(root, r->root_is_file ? O_WRONLY | O_NOFOLLOW | O_CLOEXEC : O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r->root_fd < 0)
-		return fm_error_errno(err, errno, "cannot open folder '%s'", root);
+		return fm_error_errno(err, errno, "cannot open '%s'", root);
 	if (receive_pass(r, durable, cancel_fd, err) < 0)
 		return fm_error_prefix(err, "receiving files into '%s'", root);
 	return 0;

@@ -15,6 +15,8 @@
  *   that is changed through a mapping only is not noticed.
  * - Names of one inode (hard links) travel together: when one of them is sent, the others become links to it, whether their own numbers differ or not.
  *
+ * A file without holes is compared block by block with what was sent of it, and only what differs goes: by content, so nothing that is said above about stamps is needed for it.
+ *
  * No path is ever resolved twice: folders are opened one below the other, links are never followed, and a regular file is opened through the O_PATH descriptor that
  * was checked to be one, so that a device put in its place is never opened. Folders get their mode and mtime at the very end, when nothing below them changes any more.
  */
@@ -28,6 +30,7 @@
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <xxhash.h>
 
 #include "basic/cleanup.h"
 #include "basic/limits.h"
@@ -70,6 +73,7 @@ struct walk {
 	dev_t root_dev;
 	bool last, overlay;
 	bool fine_stamps; /* a local filesystem whose stamps are the kernel's own clock */
+	bool look;        /* nothing is sent */
 	uint64_t frames;
 	uint32_t until_cancel_check;
 	int cancel_fd;
@@ -343,6 +347,72 @@ static int send_range(struct walk *w, int fd, uint64_t offset, uint64_t end, str
 	return 0;
 }
 
+/* Worth remembering block by block? One name only: the receiver writes it in place. */
+static bool has_blocks(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_size > 0 && (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
+}
+
+static bool can_update(const struct walk *w, uint32_t previous, const struct stat *st)
+{
+	return previous != FM_MANIFEST_NONE && w->previous->entries[previous].n_blocks && has_blocks(st);
+}
+
+/* One block into *to; its length, less than wanted when the file has become shorter. */
+static ssize_t read_block(int fd, uint8_t *to, size_t want, uint64_t offset)
+{
+	size_t got = 0;
+	while (got < want) {
+		ssize_t n = pread(fd, to + got, want - got, (off_t)(offset + got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	return (ssize_t)got;
+}
+
+/* previous NONE: all of it. What was sent is remembered with the newest entry. */
+static int send_blocks(struct walk *w, int fd, const struct stat *st, uint32_t previous, struct fm_error *err)
+{
+	const struct fm_manifest_entry *old = previous == FM_MANIFEST_NONE ? NULL : &w->previous->entries[previous];
+	uint64_t size = (uint64_t)st->st_size;
+	bool remember_it = !w->last;
+
+	for (uint64_t offset = 0, i = 0; offset < size; offset += FM_TREE_BLOCK_BYTES, i++) {
+		size_t want = size - offset < FM_TREE_BLOCK_BYTES ? (size_t)(size - offset) : FM_TREE_BLOCK_BYTES;
+		uint8_t *to;
+		size_t room;
+		if (fm_batch_reserve(&w->batch, want, &to, &room, err) < 0)
+			return -1;
+		ssize_t n = read_block(fd, to, want, offset);
+		if (n < 0)
+			return fm_error_errno(err, errno, "cannot read at %llu", (unsigned long long)offset);
+		if ((size_t)n <
+		    want) { /* it has become shorter: what the receiver has in place of the rest is not known, so all of it goes next time */
+			memset(to + n, 0, want - (size_t)n);
+			remember_it = false;
+		}
+		if (!old && !remember_it) {
+			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
+			continue;
+		}
+		XXH128_hash_t h = XXH3_128bits(to, want);
+		struct fm_block_hash hash = { .low = h.low64, .high = h.high64 };
+		bool same = old && i < old->n_blocks && w->previous->blocks[old->blocks + i].low == hash.low &&
+		            w->previous->blocks[old->blocks + i].high == hash.high;
+		if (!same)
+			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
+		remember_it = remember_it && fm_manifest_add_block(w->manifest, hash);
+	}
+	if (!remember_it)
+		fm_manifest_drop_blocks(w->manifest);
+	return 0;
+}
+
 static int send_content(struct walk *w, int fd, const struct stat *st, struct fm_error *err)
 {
 	uint64_t size = (uint64_t)st->st_size, offset = 0;
@@ -421,7 +491,7 @@ static void start_writeback(const struct walk *w, DIR *dir)
 {
 	struct stat st;
 
-	if (w->last || w->overlay)
+	if (w->last || w->look || w->overlay)
 		return;
 	for (const struct dirent *d; (d = readdir(dir));) {
 		if (d->d_type != DT_REG && d->d_type != DT_UNKNOWN)
@@ -444,6 +514,17 @@ static int remember(struct walk *w, uint32_t parent, const char *name, const str
 		return -1;
 	if (previous != FM_MANIFEST_NONE)
 		w->now_at[previous] = *ret;
+	return 0;
+}
+
+/* Not sent, because it is at the receiver as it is */
+static int remember_same(struct walk *w, uint32_t parent, const char *name, const struct stat *st, bool racy, uint32_t previous,
+                         uint32_t *ret, struct fm_error *err)
+{
+	if (remember(w, parent, name, st, racy, previous, ret, err) < 0)
+		return -1;
+	if (!w->last)
+		fm_manifest_copy_blocks(w->manifest, w->previous, previous);
 	return 0;
 }
 
@@ -507,13 +588,17 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 	}
 	e.xattrs = w->xattrs;
 	e.xattrs_len = w->xattrs_len;
+	bool update = can_update(w, previous, &st);
+	e.flags = update ? FM_ENTRY_UPDATE : 0;
 	if (remember(w, parent, name, &st, racy, previous, ret, err) < 0 || put_entry(w, &e, err) < 0)
 		return -1;
 	touch(w, parent);
 	if (fd < 0)
 		return 0;
-	int known = send_known(w, fd, &st, err);
-	return known ? (known < 0 ? -1 : 0) : send_content(w, fd, &st, err);
+	int known = update ? 0 : send_known(w, fd, &st, err);
+	if (known)
+		return known < 0 ? -1 : 0;
+	return has_blocks(&st) ? send_blocks(w, fd, &st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, &st, err);
 }
 
 /* Everything but folders */
@@ -525,9 +610,11 @@ static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t pare
 	bool racy = !same && is_racy(w, st);
 	uint32_t entry;
 
+	if (w->look)
+		return is_mount_point(dirfd, name) ? 0 : remember(w, parent, name, st, racy, previous, &entry, err);
 	if (st->st_nlink < 2) {
 		if (same)
-			return remember(w, parent, name, st, racy, previous, &entry, err);
+			return remember_same(w, parent, name, st, racy, previous, &entry, err);
 		return send_whole(w, dirfd, name, parent, previous, st, &entry, err);
 	}
 
@@ -567,7 +654,7 @@ static int send_folder(struct walk *w, int fd, const char *name, uint32_t parent
 
 	if (remember(w, parent, name, st, is_racy(w, st), previous, ret, err) < 0)
 		return -1;
-	if (same)
+	if (same || w->look)
 		return 0;
 	if (read_xattrs(w, fd, err) < 0)
 		return -1;
@@ -742,48 +829,97 @@ static int start_walk(struct walk *w, int root_fd, struct fm_error *err)
 	return 0;
 }
 
-static int run_pass(struct walk *w, const char *root, unsigned pass, struct fm_error *err)
+static int end_pass(struct walk *w, unsigned pass, struct fm_error *err)
 {
-	struct stat st;
-	uint32_t entry, previous = w->previous && w->previous->n ? 0 : FM_MANIFEST_NONE;
-
-	_fm_close_ int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fm_error_errno(err, errno, "cannot open folder '%s'", root);
-	w->root_dev = st.st_dev;
-	if (start_walk(w, fd, err) < 0 || send_folder(w, fd, "", FM_MANIFEST_NONE, previous, &st, &entry, err) < 0)
-		return -1;
-	_fm_closedir_ DIR *dir = fdopendir(fd);
-	if (!dir)
-		return fm_error_errno(err, errno, "cannot read folder '%s'", root);
-	(void)FM_TAKE_FD(fd); /* dir's */
-	if (walk_folder(w, dir, entry, previous, 0, err) < 0)
-		return fm_error_prefix(err, "sending the files of '%s'", root);
-	if (send_deletions(w, err) < 0 || send_folder_ends(w, err) < 0)
-		return -1;
 	if (fm_batch_add(&w->batch, FM_FRAME_FILES_END, pass, w->frames, NULL, 0, err) < 0)
 		return -1;
 	return fm_batch_flush(&w->batch, err);
 }
 
-static int send_pass(struct fm_stream *s, struct fm_known *known, const char *root, char *const *exclude,
-                     const struct fm_manifest *previous, unsigned pass, unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes,
-                     int timeout_ms, int cancel_fd, struct fm_error *err)
+/* The root is a regular file: one entry, named as the root of a tree is. */
+static int walk_file(struct walk *w, int fd, const struct stat *st, uint32_t previous, struct fm_error *err)
 {
-	struct fm_error e = FM_ERROR_INIT;
-	_fm_cleanup_(walk_done) struct walk *w = calloc(1, sizeof(*w));
+	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
+	uint32_t entry;
 
-	if (!w)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a walk over files");
-	w->known = known;
+	if (same)
+		return remember_same(w, FM_MANIFEST_NONE, "", st, is_racy(w, st), previous, &entry, err);
+	if (remember(w, FM_MANIFEST_NONE, "", st, is_racy_file(w, fd, st), previous, &entry, err) < 0)
+		return -1;
+	if (w->look)
+		return 0;
+	settle(w, fd, st);
+	if (read_xattrs(w, fd, err) < 0)
+		return -1;
+	struct entry e = entry_of(w, st);
+	e.xattrs = w->xattrs;
+	e.xattrs_len = w->xattrs_len;
+	bool update = can_update(w, previous, st);
+	e.flags = update ? FM_ENTRY_UPDATE : 0;
+	if (put_entry(w, &e, err) < 0)
+		return -1;
+	return has_blocks(st) ? send_blocks(w, fd, st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, st, err);
+}
+
+static int walk_tree(struct walk *w, int *fd, const struct stat *st, uint32_t previous, struct fm_error *err)
+{
+	uint32_t entry;
+
+	if (send_folder(w, *fd, "", FM_MANIFEST_NONE, previous, st, &entry, err) < 0)
+		return -1;
+	_fm_closedir_ DIR *dir = fdopendir(*fd);
+	if (!dir)
+		return fm_error_errno(err, errno, "cannot read the folder");
+	(void)FM_TAKE_FD(*fd); /* dir's */
+	if (walk_folder(w, dir, entry, previous, 0, err) < 0)
+		return -1;
+	return w->look || (send_deletions(w, err) == 0 && send_folder_ends(w, err) == 0) ? 0 : -1;
+}
+
+static int run_pass(struct walk *w, const char *root, struct fm_error *err)
+{
+	struct stat st;
+	uint32_t previous = w->previous && w->previous->n ? 0 : FM_MANIFEST_NONE;
+
+	/* Not to be stuck in a fifo that somebody has put there. */
+	_fm_close_ int fd = open(root, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fm_error_errno(err, errno, "cannot open '%s'", root);
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "'%s' is neither a folder nor a regular file", root);
+	w->root_dev = st.st_dev;
+	if (start_walk(w, fd, err) < 0)
+		return -1;
+	if ((S_ISREG(st.st_mode) ? walk_file(w, fd, &st, previous, err) : walk_tree(w, &fd, &st, previous, err)) < 0)
+		return fm_error_prefix(err, "sending the files of '%s'", root);
+	return 0;
+}
+
+static struct walk *walk_new(char *const *exclude, const struct fm_manifest *previous, unsigned racy_ms, int cancel_fd,
+                             struct fm_error *err)
+{
+	struct walk *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		(void)fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a walk over files");
+		return NULL;
+	}
 	w->previous = previous;
 	w->exclude = exclude;
 	w->racy_ns = (int64_t)racy_ms * 1000000;
-	w->last = !ret;
 	w->cancel_fd = cancel_fd;
-	if (fm_batch_init(&w->batch, s, BATCH_BYTES, timeout_ms, cancel_fd, err) < 0)
+	return w;
+}
+
+/* ret may be NULL; last: see filetree.h */
+static int send_walk(struct walk *w, struct fm_stream *s, const char *root, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes,
+                     int timeout_ms, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_batch_init(&w->batch, s, BATCH_BYTES, timeout_ms, w->cancel_fd, err) < 0)
 		return -1;
-	if (run_pass(w, root, pass, &e) < 0) {
+	if (run_pass(w, root, &e) < 0 || end_pass(w, pass, &e) < 0) {
 		(void)fm_stream_explain(s, &e);
 		if (err)
 			*err = e;
@@ -800,18 +936,53 @@ int fm_filetree_send_racy(struct fm_stream *s, const char *root, char *const *ex
                           unsigned racy_ms, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd,
                           struct fm_error *err)
 {
-	return send_pass(s, NULL, root, exclude, previous, pass, racy_ms, ret, ret_bytes, timeout_ms, cancel_fd, err);
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(exclude, previous, racy_ms, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->last = !ret;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
 }
 
 int fm_filetree_send_known(struct fm_stream *s, struct fm_known *known, const char *root, char *const *exclude,
                            const struct fm_manifest *previous, unsigned pass, struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms,
                            int cancel_fd, struct fm_error *err)
 {
-	return send_pass(s, known, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(exclude, previous, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->known = known;
+	w->last = !ret;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
 }
 
 int fm_filetree_send(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                      struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
-	return send_pass(s, NULL, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+	return fm_filetree_send_racy(s, root, exclude, previous, pass, FM_TREE_RACY_MS, ret, ret_bytes, timeout_ms, cancel_fd, err);
+}
+
+int fm_filetree_send_last(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
+                          struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(exclude, previous, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->last = true;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
+}
+
+int fm_filetree_look(const char *root, struct fm_manifest **ret, int cancel_fd, struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(NULL, NULL, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->look = true;
+	if (run_pass(w, root, err) < 0)
+		return -1;
+	*ret = FM_TAKE_PTR(w->manifest);
+	return 0;
 }

@@ -6,7 +6,9 @@
  * only for deletions. 64 bytes and a short name an entry, so that the four million allowed take some 350 MB. The look-up by (folder, name) happens once per file in the pass that runs
  * inside the freeze: open addressing, at most three quarters full.
  */
+#include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "basic/cleanup.h"
 #include "sync/filetree-internal.h"
@@ -30,6 +32,7 @@ void fm_manifest_free(struct fm_manifest *m)
 		return;
 	free(m->entries);
 	free(m->names);
+	free(m->blocks);
 	free(m->slots);
 	free(m);
 }
@@ -140,6 +143,44 @@ uint32_t fm_manifest_find(const struct fm_manifest *m, uint32_t parent, const ch
 	return FM_MANIFEST_NONE;
 }
 
+void fm_manifest_drop_blocks(struct fm_manifest *m)
+{
+	struct fm_manifest_entry *e = &m->entries[m->n - 1];
+
+	m->n_blocks -= e->n_blocks;
+	e->n_blocks = 0;
+}
+
+bool fm_manifest_add_block(struct fm_manifest *m, struct fm_block_hash h)
+{
+	struct fm_manifest_entry *e = &m->entries[m->n - 1];
+
+	if (m->n_blocks == m->cap_blocks) {
+		uint32_t cap = m->cap_blocks ? m->cap_blocks * 2 : FIRST_ENTRIES;
+		struct fm_block_hash *grown = cap > FM_TREE_BLOCKS_MAX ? NULL : realloc(m->blocks, cap * sizeof(*grown));
+		if (!grown) {
+			fm_manifest_drop_blocks(m);
+			return false;
+		}
+		m->blocks = grown;
+		m->cap_blocks = cap;
+	}
+	if (e->n_blocks == 0)
+		e->blocks = m->n_blocks;
+	m->blocks[m->n_blocks++] = h;
+	e->n_blocks++;
+	return true;
+}
+
+void fm_manifest_copy_blocks(struct fm_manifest *m, const struct fm_manifest *from, uint32_t index)
+{
+	const struct fm_manifest_entry *e = &from->entries[index];
+
+	for (uint32_t i = 0; i < e->n_blocks; i++)
+		if (!fm_manifest_add_block(m, from->blocks[e->blocks + i]))
+			return;
+}
+
 bool fm_manifest_same(const struct fm_manifest_entry *e, const struct stat *st)
 {
 	return !e->racy && e->ino == st->st_ino && e->size == (uint64_t)st->st_size && e->mtime_s == st->st_mtim.tv_sec &&
@@ -172,6 +213,43 @@ size_t fm_manifest_path(const struct fm_manifest *m, uint32_t index, char path[F
 			path[--at] = '/';
 	}
 	return len;
+}
+
+/* What is hashed of an entry; no padding. */
+struct fact {
+	uint64_t ino, size;
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns, mode, uid, gid, path_len;
+};
+
+/* A sum, because folders may be read in another order next time. */
+void fm_manifest_digest(const struct fm_manifest *m, char ret[FM_MANIFEST_DIGEST_LEN + 1])
+{
+	uint64_t low = 0, high = 0;
+	struct {
+		struct fact fact;
+		char path[FM_TREE_PATH_MAX + 1];
+	} one;
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		const struct fm_manifest_entry *e = &m->entries[i];
+		bool root = e->parent == FM_MANIFEST_NONE;
+		one.fact = (struct fact){ .ino = e->ino,
+			                  .size = S_ISREG(e->mode) ? e->size : 0,
+			                  .mtime_s = e->mtime_s,
+			                  .mtime_ns = e->mtime_ns,
+			                  .ctime_s = root ? 0 : e->ctime_s,
+			                  .ctime_ns = root ? 0 : e->ctime_ns,
+			                  .mode = e->mode,
+			                  .uid = e->uid,
+			                  .gid = e->gid };
+		one.fact.path_len = (uint32_t)fm_manifest_path(m, i, one.path);
+		XXH128_hash_t h = XXH3_128bits(&one, sizeof(one.fact) + one.fact.path_len);
+		uint64_t sum = low + h.low64;
+		high += h.high64 + (sum < low);
+		low = sum;
+	}
+	(void)snprintf(ret, FM_MANIFEST_DIGEST_LEN + 1, "%016llx%016llx", (unsigned long long)high, (unsigned long long)low);
 }
 
 bool fm_xattr_is_carried(const char *name)

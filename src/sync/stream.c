@@ -108,6 +108,7 @@ static const char *const frame_names[_FM_FRAME_MAX] = {
 	[FM_FRAME_FILES_HAVE] = "FILES_HAVE",
 	[FM_FRAME_HAVE_END] = "HAVE_END",
 	[FM_FRAME_FILE_KNOWN] = "FILE_KNOWN",
+	[FM_FRAME_VOLUME] = "VOLUME",
 };
 
 static bool frame_is_known(unsigned type)

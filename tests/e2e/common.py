@@ -45,11 +45,11 @@ class Resident:
 
     numbers = iter(range(101, 250))
 
-    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None):
+    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None, binds=()):
         self.cluster, self.name, self.host, self.port = cluster, name, host, port
         self.ip = ip or f"10.77.0.{next(Resident.numbers)}"
         command = command or REDIS
-        bundle = cluster.make_bundle(name, command, programs=programs, python=python)
+        bundle = cluster.make_bundle(name, command, programs=programs, python=python, binds=binds)
         if python:
             shutil.copy(os.path.join(HERE, "programs", "counter.py"), os.path.join(bundle, "rootfs", "counter.py"))
         cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)

@@ -17,6 +17,7 @@ import sys
 import time
 
 from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, conclude, expect, lab_name, mend, no_leftovers, pages_resident, path_without, unwind_on_signal
+from volumes import Volumes
 
 ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
 LINK_MB = 20              # a second
@@ -375,6 +376,9 @@ def main():
     started = time.monotonic()
     with Cluster(name, keep_on_failure=options.keep) as cluster:
         Strategies(cluster, tap, options).run()
+    # Hosts that do not share their files, as real ones: agents in mount namespaces of their own.
+    with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
+        Volumes(cluster, tap, options).run()
     tap.say(f"took {time.monotonic() - started:.0f} s")
     return conclude(tap, name)
 

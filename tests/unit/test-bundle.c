@@ -70,6 +70,13 @@ static void test_parse(void **state)
 	assert_int_equal(fm_strv_len(i.volumes), 2);
 	assert_string_equal(i.volumes[0], "/srv/data");
 	assert_string_equal(i.volumes[1], "/srv/more");
+	assert_int_equal(fm_strv_len(i.volume_targets), 2);
+	assert_string_equal(i.volume_targets[0], "/data");
+	assert_string_equal(i.volume_targets[1], "/more");
+	assert_int_equal(fm_strv_len(i.read_only), 1);
+	assert_string_equal(i.read_only[0], "/srv/conf");
+	assert_int_equal(fm_strv_len(i.read_only_targets), 1);
+	assert_string_equal(i.read_only_targets[0], "/etc/conf");
 	fm_bundle_info_done(&i);
 
 	assert_int_equal(fm_bundle_parse(bare, NULL, &i, NULL), 0);

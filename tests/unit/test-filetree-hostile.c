@@ -159,6 +159,66 @@ static void test_honest(void **state)
 	nothing_outside(f);
 }
 
+/* A root that is one file takes nothing but that file; one that is a folder takes no file in its own place. */
+static void test_single_file(void **state)
+{
+	struct fixture *f = *state;
+	char *folder = f->root;
+
+	entry(REG, .path = ".", .size = 2);
+	refused();
+	f->root = fm_xasprintf("%s/file", folder);
+	close(open(f->root, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	entry(REG, .path = ".", .size = 2);
+	send_data(f, 0, "ok");
+	accepted();
+	entry(REG, .path = "a", .size = 2);
+	refused();
+	entry(DIR_, .path = ".");
+	refused();
+	entry(LNK, .path = ".", .target = "/etc/passwd");
+	refused();
+	entry(REG, .path = ".", .flags = FM_ENTRY_HARD_LINK, .target = "a");
+	refused();
+	send_delete(f, "a", 1);
+	refused();
+	free(f->root);
+	f->root = folder;
+	nothing_outside(f);
+}
+
+/* Only what is a file of one name can be updated. */
+static void test_updates(void **state)
+{
+	struct fixture *f = *state;
+
+	entry(DIR_, .path = ".");
+	entry(REG, .path = "a", .size = 4);
+	send_data(f, 0, "abcd");
+	entry(LNK, .path = "l", .target = "../outside");
+	entry(DIR_, .path = "d");
+	accepted();
+	entry(REG, .path = "a", .size = 6, .flags = FM_ENTRY_UPDATE);
+	send_data(f, 2, "xy");
+	accepted();
+	entry(REG, .path = "b", .size = 4, .flags = FM_ENTRY_UPDATE);
+	refused();
+	entry(REG, .path = "l", .size = 4, .flags = FM_ENTRY_UPDATE);
+	refused();
+	entry(REG, .path = "d", .size = 4, .flags = FM_ENTRY_UPDATE);
+	refused();
+	entry(DIR_, .path = "d", .flags = FM_ENTRY_UPDATE);
+	refused();
+	entry(REG, .path = "a", .size = 2, .flags = FM_ENTRY_UPDATE);
+	send_data(f, 0, "abc");
+	refused();
+	entry(REG, .path = "c", .flags = FM_ENTRY_HARD_LINK, .target = "a");
+	accepted();
+	entry(REG, .path = "a", .size = 4, .flags = FM_ENTRY_UPDATE);
+	refused();
+	nothing_outside(f);
+}
+
 static void test_paths(void **state)
 {
 	struct fixture *f = *state;
@@ -446,8 +506,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(test_honest), T(test_paths),  T(test_links_out), T(test_malformed_entries),
-		T(test_data),   T(test_limits), T(test_replacing),
+		T(test_honest), T(test_single_file), T(test_updates),   T(test_paths), T(test_links_out), T(test_malformed_entries),
+		T(test_data),   T(test_limits),      T(test_replacing),
 	};
 	return cmocka_run_group_tests_name("filetree-hostile", tests, NULL, NULL);
 }

@@ -936,6 +936,180 @@ static void test_three_thousand(void **state)
 	fm_manifest_free(one);
 }
 
+/* large files */
+
+static struct fm_manifest *pass_of(struct fixture *f, struct fm_manifest *previous, unsigned pass, uint64_t *bytes)
+{
+	struct sending s = { 0 };
+	struct fm_manifest *next = run_pass(f, previous, pass, &s);
+	compare_trees(f);
+	fm_manifest_free(previous);
+	*bytes = s.bytes;
+	next_tick();
+	return next;
+}
+
+static ino_t ino_of(int dirfd, const char *path)
+{
+	struct stat st;
+	assert_sys(fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW));
+	return st.st_ino;
+}
+
+/* Of a large file only what differs goes again, and it is written in place. */
+static void test_large_file(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t bytes;
+
+	put_bytes(f->from_fd, "db", 8 << 20, 1);
+	struct fm_manifest *m = pass_of(f, NULL, 1, &bytes);
+	assert_true(bytes > 8 << 20);
+	ino_t ino = ino_of(f->to_fd, "db");
+	write_at(f->from_fd, "db", 3 << 20, "changed");
+	write_at(f->from_fd, "db", 8 << 20, "appended");
+	m = pass_of(f, m, 2, &bytes);
+	assert_in_range(bytes, FM_TREE_BLOCK_BYTES, 2 * FM_TREE_BLOCK_BYTES);
+	write_at(f->from_fd, "db", (8 << 20) + 8, ", and more"); /* the block that is not full */
+	m = pass_of(f, m, 3, &bytes);
+	assert_in_range(bytes, 10, 1000);
+	set_size(f->from_fd, "db", (5 << 20) + 17);
+	m = pass_of(f, m, 4, &bytes);
+	assert_in_range(bytes, 17, 1000);
+	put(f->from_fd, "other", "so that db is the same for a pass"); /* what is known of it is handed on */
+	m = pass_of(f, m, 5, &bytes);
+	write_at(f->from_fd, "db", 0, "x");
+	m = pass_of(f, m, 6, &bytes);
+	assert_in_range(bytes, FM_TREE_BLOCK_BYTES, FM_TREE_BLOCK_BYTES + 1000);
+	assert_int_equal(ino, ino_of(f->to_fd, "db"));
+	fm_manifest_free(m);
+}
+
+/* Everything that makes a large file another one */
+static void test_large_file_replaced(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t bytes;
+
+	put_bytes(f->from_fd, "db", 2 << 20, 1);
+	struct fm_manifest *m = pass_of(f, NULL, 1, &bytes);
+	put_bytes(f->from_fd, "new", 3 << 20, 2);
+	assert_sys(renameat(f->from_fd, "new", f->from_fd, "db"));
+	m = pass_of(f, m, 2, &bytes);
+	set_size(f->from_fd, "db", 64 << 20); /* a hole */
+	m = pass_of(f, m, 3, &bytes);
+	write_at(f->from_fd, "db", 32 << 20, "in the hole");
+	m = pass_of(f, m, 4, &bytes);
+	put_bytes(f->from_fd, "db", 2 << 20, 3);
+	m = pass_of(f, m, 5, &bytes);
+	assert_sys(linkat(f->from_fd, "db", f->from_fd, "link", 0));
+	write_at(f->from_fd, "db", 1 << 20, "of both names");
+	m = pass_of(f, m, 6, &bytes);
+	assert_sys(unlinkat(f->from_fd, "link", 0));
+	write_at(f->from_fd, "db", 1 << 20, "of one name");
+	m = pass_of(f, m, 7, &bytes);
+	write_at(f->from_fd, "db", 0, "once more");
+	m = pass_of(f, m, 8, &bytes);
+	assert_true(bytes < 1 << 20);
+	put(f->from_fd, "db", "small now");
+	m = pass_of(f, m, 9, &bytes);
+	assert_sys(unlinkat(f->from_fd, "db", 0));
+	assert_sys(mkdirat(f->from_fd, "db", 0755));
+	m = pass_of(f, m, 10, &bytes);
+	fm_manifest_free(m);
+}
+
+/* a root that is a file */
+
+static void test_single_file(void **state)
+{
+	struct fixture *f = *state;
+	struct sending s = { 0 };
+	unsigned n = 0;
+
+	free(f->from);
+	free(f->to);
+	f->from = fm_xasprintf("%s/from/one", f->dir);
+	f->to = fm_xasprintf("%s/to/one", f->dir);
+	put(f->from_fd, "one", "as it was");
+	assert_sys(fchmodat(f->from_fd, "one", 0640, 0));
+	set_times(f->from_fd, "one", 1234567890, 987654321);
+	put(f->to_fd, "one", "");
+	ino_t ino = ino_of(f->to_fd, "one");
+	struct fm_manifest *one = run_pass(f, NULL, 1, NULL);
+	compare_one(f->from_fd, f->to_fd, "one", "one", &n);
+	next_tick();
+	struct fm_manifest *two = run_pass(f, one, 2, &s);
+	assert_int_equal(FM_FRAME_HEADER_BYTES, s.bytes);
+	put(f->from_fd, "one", "short");
+	struct fm_manifest *three = run_pass(f, two, 3, NULL);
+	compare_one(f->from_fd, f->to_fd, "one", "one", &n);
+	put_bytes(f->from_fd, "one", 3 << 20, 1);
+	next_tick();
+	struct fm_manifest *four = run_pass(f, three, 4, NULL);
+	write_at(f->from_fd, "one", 2 << 20, "changed");
+	s = (struct sending){ .last = true };
+	assert_null(run_pass(f, four, 5, &s));
+	assert_true(s.bytes < 1 << 20);
+	compare_one(f->from_fd, f->to_fd, "one", "one", &n);
+	assert_int_equal(ino, ino_of(f->to_fd, "one")); /* in place */
+	fm_manifest_free(one);
+	fm_manifest_free(two);
+	fm_manifest_free(three);
+	fm_manifest_free(four);
+}
+
+/* digests */
+
+static void digest_now(struct fixture *f, char ret[FM_MANIFEST_DIGEST_LEN + 1])
+{
+	struct fm_manifest *m = NULL;
+	assert_ok(fm_filetree_look(f->from, &m, -1, &err));
+	fm_manifest_digest(m, ret);
+	fm_manifest_free(m);
+}
+
+#define assert_same(a, b)    assert_string_equal(a, b)
+#define assert_differs(a, b) assert_string_not_equal(a, b)
+
+static void test_digest(void **state)
+{
+	struct fixture *f = *state;
+	char before[FM_MANIFEST_DIGEST_LEN + 1], after[FM_MANIFEST_DIGEST_LEN + 1];
+	_fm_free_ char *elsewhere = fm_xasprintf("%s/elsewhere", f->dir);
+
+	make_sample(f);
+	struct fm_manifest *sent = run_pass(f, NULL, 1, NULL);
+	fm_manifest_digest(sent, before);
+	fm_manifest_free(sent);
+	digest_now(f, after);
+	assert_same(before, after); /* looking sees what sending saw */
+	next_tick();
+	assert_sys(rename(f->from, elsewhere));
+	assert_sys(rename(elsewhere, f->from));
+	digest_now(f, after);
+	assert_same(before, after);
+
+	static const char *const names[] = { "new", "new", "newer" };
+	for (size_t i = 0; i < FM_ARRAY_SIZE(names); i++) {
+		memcpy(before, after, sizeof(before));
+		next_tick();
+		if (i == 0)
+			put(f->from_fd, "new", "one");
+		else if (i == 1)
+			write_at(f->from_fd, "new", 0, "two");
+		else
+			assert_sys(renameat(f->from_fd, "new", f->from_fd, "newer"));
+		digest_now(f, after);
+		assert_differs(before, after);
+		assert_sys(faccessat(f->from_fd, names[i], F_OK, 0));
+	}
+	memcpy(before, after, sizeof(before));
+	assert_sys(fchmodat(f->from_fd, "newer", 0600, 0));
+	digest_now(f, after);
+	assert_differs(before, after);
+}
+
 /* limits and failures of the sender */
 
 static void expect_send_fails(struct fixture *f, enum fm_code code, int cancel_fd)
@@ -999,11 +1173,28 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(test_everything),     T(test_acl),           T(test_unchanged),      T(test_changed_files),
-		T(test_changed_kinds),  T(test_changed_links), T(test_links_disagree), T(test_racily_clean),
-		T(test_links_disagree), T(test_no_writer),     T(test_mapped_store),   T(test_mapped_store_overlay),
-		T(test_exclude),        T(test_mounts),        T(test_overlay),        T(test_tree_in_use),
-		T(test_three_thousand), T(test_too_deep),      T(test_send_failures),
+		T(test_everything),
+		T(test_acl),
+		T(test_unchanged),
+		T(test_changed_files),
+		T(test_changed_kinds),
+		T(test_changed_links),
+		T(test_links_disagree),
+		T(test_racily_clean),
+		T(test_no_writer),
+		T(test_mapped_store),
+		T(test_mapped_store_overlay),
+		T(test_exclude),
+		T(test_mounts),
+		T(test_overlay),
+		T(test_tree_in_use),
+		T(test_three_thousand),
+		T(test_too_deep),
+		T(test_send_failures),
+		T(test_large_file),
+		T(test_digest),
+		T(test_large_file_replaced),
+		T(test_single_file),
 	};
 	return cmocka_run_group_tests_name("filetree", tests, NULL, NULL);
 }

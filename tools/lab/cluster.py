@@ -45,8 +45,8 @@ def _tool(name):
 class Daemon:
     """One manager or agent process in a host."""
 
-    def __init__(self, cluster, host, argv, log_path, env=None):
-        self.cluster, self.host, self.argv, self.log_path, self.env = cluster, host, argv, log_path, env or {}
+    def __init__(self, cluster, host, argv, log_path, env=None, enter=()):
+        self.cluster, self.host, self.argv, self.log_path, self.env, self.enter = cluster, host, argv, log_path, env or {}, list(enter)
         self.process = None
         self.log_start = 0
 
@@ -54,7 +54,7 @@ class Daemon:
         self.log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         environment = dict(os.environ, **self.env, **(env or {}))
         with open(self.log_path, "ab") as log:
-            self.process = self.cluster.lab.popen(self.host, self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
+            self.process = self.cluster.lab.popen(self.host, [*self.enter, *self.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
         return self
 
     def alive(self):
@@ -92,9 +92,10 @@ class Cluster:
     """
     agent_options   more options of a host's agent: {"dst": ["--criu-prefix", "/some/where"]}
     state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
+    own_folders     folders of which every host has its own, as hosts have: ["/srv"]. Each agent then lives in a mount namespace of its host; private_path() is where the test finds them.
     """
 
-    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None):
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=()):
         self.name = name
         self.lab = Lab(name, hosts)
         self.hosts = hosts
@@ -104,7 +105,7 @@ class Cluster:
         self.clients = []
         self.program = os.path.join(build_dir(), "fleximigrate")
         self.keep = keep_on_failure
-        self.agent_options, self.state_tmpfs = agent_options or {}, state_tmpfs or {}
+        self.agent_options, self.state_tmpfs, self.own_folders = agent_options or {}, state_tmpfs or {}, own_folders
 
     # ------------------------------------------------------------------ life
 
@@ -131,10 +132,34 @@ class Cluster:
         for host, options in self.state_tmpfs.items():
             os.makedirs(self.path("state", host))
             self._run("mount", "-t", "tmpfs", "-o", options, "fleximigrate-lab", self.path("state", host))
+        if self.own_folders:
+            self._make_mount_namespaces()
         for host in self.hosts:
-            self.agents[host] = Daemon(self, host, self._agent_argv(host), self.path(f"agent-{host}.log")).start()
+            self.agents[host] = Daemon(self, host, self._agent_argv(host), self.path(f"agent-{host}.log"), enter=self.enter_mounts(host)).start()
         self.wait_online()
         return self
+
+    def _make_mount_namespaces(self):
+        """Each is held by a file, as network namespaces are: an agent's mounts outlive the agent, as on a host."""
+        folder = self.path("mnt")
+        os.makedirs(folder)
+        self._run("mount", "--bind", folder, folder)
+        self._run("mount", "--make-private", folder)
+        for host in self.hosts:
+            with open(self.path("mnt", host), "wb"):
+                pass
+            script = "set -e\n"
+            for own in self.own_folders:
+                os.makedirs(self.private_path(host, own))
+                script += f"mount --bind '{self.private_path(host, own)}' '{own}'\n"
+            self._run("unshare", f"--mount={self.path('mnt', host)}", "--propagation", "slave", "sh", "-c", script)
+
+    def enter_mounts(self, host):
+        return ["nsenter", f"--mount={self.path('mnt', host)}", "--"] if self.own_folders else []
+
+    def private_path(self, host, path):
+        """Where this machine has what that host has at path, which is in one of own_folders."""
+        return self.path("private", host, path.strip("/"))
 
     def _make_pki(self):
         self._run(self.program, "pki", "init", "--dir", self.path("pki"))
@@ -287,11 +312,18 @@ class Cluster:
             self._run(_tool("make-rootfs.sh"), path, *options, timeout=120)
         return path
 
-    def make_bundle(self, name, command, programs=(), python=False, memory=None):
+    def make_bundle(self, name, command, programs=(), python=False, memory=None, binds=()):
+        """binds: (path on the host, path in the container, option), option "rw" or "ro"."""
         bundle = self.path("bundles", name)
         os.makedirs(bundle, exist_ok=True)
         self._run("cp", "-a", "--reflink=auto", self._rootfs(programs, python), os.path.join(bundle, "rootfs"))
         self._run(_tool("make-bundle.sh"), bundle, *(["--memory", str(memory)] if memory else []), "--", *command)
+        if binds:
+            with open(os.path.join(bundle, "config.json"), encoding="utf-8") as file:
+                config = json.load(file)
+            config["mounts"] += [{"destination": target, "type": "bind", "source": source, "options": ["rbind", option]} for source, target, option in binds]
+            with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as file:
+                json.dump(config, file, indent=4)
         return bundle
 
     def run_redis(self, name="redis", host="src", ip=CONTAINER_IP, *options):
