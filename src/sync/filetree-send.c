@@ -437,17 +437,6 @@ static int send_content(struct walk *w, int fd, const struct stat *st, struct fm
 	return 0;
 }
 
-/* What the receiver has already need not be sent. Told by what is read now, as data would be; 1 = it is told. */
-static int send_known(struct walk *w, int fd, const struct stat *st, struct fm_error *err)
-{
-	uint8_t hash[FM_KNOWN_HASH_BYTES];
-
-	int known = fm_known_find(w->known, fd, (uint64_t)st->st_size, w->cancel_fd, hash, err);
-	if (known == 1 && fm_batch_add(&w->batch, FM_FRAME_FILE_KNOWN, 0, 0, hash, sizeof(hash), err) < 0)
-		return -1;
-	return known;
-}
-
 /* A regular file through the descriptor that was checked, O_NOATIME when we may. */
 static int open_regular(int dirfd, const char *name, struct stat *st)
 {
@@ -588,16 +577,18 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 	}
 	e.xattrs = w->xattrs;
 	e.xattrs_len = w->xattrs_len;
-	bool update = can_update(w, previous, &st);
+	/* What the receiver has already is only named. By what is read now, as data would be. */
+	uint8_t hash[FM_KNOWN_HASH_BYTES];
+	int known = fd < 0 ? 0 : fm_known_find(w->known, fd, (uint64_t)st.st_size, w->cancel_fd, hash, err);
+	bool update = !known && can_update(w, previous, &st);
 	e.flags = update ? FM_ENTRY_UPDATE : 0;
-	if (remember(w, parent, name, &st, racy, previous, ret, err) < 0 || put_entry(w, &e, err) < 0)
+	if (known < 0 || remember(w, parent, name, &st, racy, previous, ret, err) < 0 || put_entry(w, &e, err) < 0)
 		return -1;
 	touch(w, parent);
 	if (fd < 0)
 		return 0;
-	int known = update ? 0 : send_known(w, fd, &st, err);
 	if (known)
-		return known < 0 ? -1 : 0;
+		return fm_batch_add(&w->batch, FM_FRAME_FILE_KNOWN, 0, 0, hash, sizeof(hash), err);
 	return has_blocks(&st) ? send_blocks(w, fd, &st, update ? previous : FM_MANIFEST_NONE, err) : send_content(w, fd, &st, err);
 }
 

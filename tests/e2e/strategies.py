@@ -257,7 +257,7 @@ class Strategies:
             return
         expect(record["path"] == "1N 2N 3N 4N 5N 6N", f"{strategy}: path {record['path']}: {record['error_message']}")
         if strategy == "live":
-            expect(any(re.search(r"[0-9]+ rounds: .* changed again; what is left is fetched on demand", line) for line in lines), f"live's rounds have converged: {lines}")
+            expect(any(re.search(r"[0-9]+ rounds .* changed again; what is left is fetched on demand", line) for line in lines), f"live's rounds have converged: {lines}")
 
     # ------------------------------------------------------------------ the end, after a move
 

@@ -371,7 +371,7 @@ class Cluster:
         for host in hosts or self.hosts:
             if self.agents[host].alive():
                 found += [f"{host}: {finding['subject']}" for finding in self.doctor(host) if finding["severity"] == "leftover"]
-            found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "migrations", "visited")]
+            found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "migrations", "visited", "volumes")]
             found += [f"{host}: visited copy {name} half removed" for name in _names(self.path("state", host, "visited")) if name.startswith(".")]
             journals = self.path("state", host, "migrations")
             found += [f"{host}: journal {name}" for name in (os.listdir(journals) if os.path.isdir(journals) else [])]
