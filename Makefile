@@ -47,7 +47,7 @@ soak: test-deps criu build ## N migrations back and forth (N=50)
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
 
-bench: bench-deps criu build ## our strategies next to stock tools: workloads, sizes, loads, links (hours); BENCH="--mb 512 ..." picks
+bench: bench-deps criu build ## our strategies next to stock tools: all workloads, sizes, loads, links (days); BENCH="--mb 512 ..." picks
 	@BUILD=$(BUILD) bench/compare.py $(BENCH)
 
 bench-quick: test-deps criu build ## the same for a Redis of 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)

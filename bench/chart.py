@@ -62,11 +62,11 @@ def main(folder):
 
 
 def draw(folder):
-    """With Debian's Python, whichever runs the bench. Returns the names of the charts."""
+    """With Debian's Python, whichever runs the bench. Returns the names of the charts, None without matplotlib."""
     done = subprocess.run([os.path.abspath(__file__), folder], capture_output=True, text=True, check=False)
     if done.returncode not in (0, NO_MATPLOTLIB):
         raise RuntimeError(f"charts: {done.stderr.strip()}")
-    return done.stdout.split()
+    return done.stdout.split() if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

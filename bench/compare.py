@@ -2,7 +2,7 @@
 """Our migrations next to the same moves with stock tools: one run, one machine, the same workloads.
 
     bench/compare.py --quick             what "make bench-quick" does, under five minutes
-    bench/compare.py                     everything, which takes hours
+    bench/compare.py                     everything, which takes days
     bench/compare.py --mb 512 --tools fleximigrate:live --runs 20 --links 1gbit
     bench/compare.py --visits 2          an idle container moves there and back: what the second move costs
 
@@ -102,11 +102,12 @@ def one_move(subject, load, wires, source, destination):
         cpu, windows = subject.move(destination)
         total_ms = (time.monotonic() - clock) * 1000
     end = load.report()
+    gap = load.settled(end["now_ms"])
     quiet = (start["requests"] - first["requests"]) / (start["now_ms"] - first["now_ms"])
     busy = (end["requests"] - start["requests"]) / (end["now_ms"] - start["now_ms"])
     rates = {name: workload.per_ms(end, *windows[name]) if name in windows else None for name in ("rounds", "before_freeze")}
-    return {"downtime_ms": end["longest_gap_ms"], "downtime_from_ms": end["gap_at_ms"] - end["intervals_from_ms"], "total_ms": total_ms, "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back,
-            "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination], "peak_bytes": memory.bytes(),
+    return {"downtime_ms": gap["longest_gap_ms"], "downtime_from_ms": gap["gap_at_ms"] - gap["intervals_from_ms"] if gap["gap_at_ms"] else None, "total_ms": total_ms,
+            "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back, "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination], "peak_bytes": memory.bytes(),
             **{f"throughput_{name}": rate / quiet if quiet and rate is not None else None for name, rate in {**rates, "whole": busy}.items()}}
 
 
@@ -153,15 +154,22 @@ def measured(case):
     return {**described(case), "not_run": reason}
 
 
+def _loads(arguments, name):
+    """(percent of writes, pages per second) that make sense for a workload"""
+    if name == "dirtier":
+        return [(0, rate) for rate in arguments.pages_per_s]
+    return [(percent, 0) for percent in arguments.writes] if workload.SERVERS[name].writes else [(0, 0)]
+
+
 def cases(arguments):
     for name in arguments.workload:
         server = workload.SERVERS[name]
         for megabytes in arguments.mb if server.sized else [0]:
-            for write_percent, pages_per_s in ([(percent, 0) for percent in arguments.writes] if server.writes else
-                                               [(0, rate) for rate in arguments.pages_per_s] if name == "dirtier" else [(0, 0)]):
+            for write_percent, pages_per_s in _loads(arguments, name):
                 for rate in arguments.links:
                     for tool in arguments.tools:
-                        yield workload.Case(tool, name, megabytes, write_percent, rate, arguments.queue, arguments.visits or arguments.runs, arguments.rate, pages_per_s, arguments.working_mb, bool(arguments.visits))
+                        yield workload.Case(tool=tool, workload=name, megabytes=megabytes, write_percent=write_percent, link=rate, queue=arguments.queue, runs=arguments.visits or arguments.runs,
+                                            rate=arguments.rate, pages_per_s=pages_per_s, working_mb=arguments.working_mb, idle=bool(arguments.visits))
 
 
 def parse_arguments():
@@ -181,11 +189,12 @@ def parse_arguments():
     parser.add_argument("--output", default=os.path.join(HERE, "results"), help="folder of latest.json, index.html and the charts")
     arguments = parser.parse_args()
     quick, visits = arguments.quick, arguments.visits
-    for name, words in (("tools", QUICK_TOOLS if quick else OUR_TOOLS if visits else ALL_TOOLS), ("workload", ["redis"] if quick else list(workload.SERVERS)), ("mb", [64, 512] if quick else [64, 512, 2048]),
-                        ("writes", [50] if quick else [0] if visits else [0, 20, 80]), ("pages_per_s", [1000] if visits else [1000, 20000]), ("links", ["unlimited"] if quick or visits else ["unlimited", "10gbit", "1gbit", "100mbit"])):
+    defaults = {"tools": QUICK_TOOLS if quick else OUR_TOOLS if visits else ALL_TOOLS, "workload": ["redis"] if quick else list(workload.SERVERS), "mb": [64, 512] if quick else [64, 512, 2048],
+                "writes": [50] if quick else [0] if visits else [0, 20, 80], "pages_per_s": [1000] if visits else [1000, 20000],
+                "links": ["unlimited"] if quick or visits else ["unlimited", "10gbit", "1gbit", "100mbit"]}
+    for name, words in defaults.items():
         value = getattr(arguments, name)
-        kind = type(words[0])
-        setattr(arguments, name, [kind(word) for word in value.split(",")] if value else words)
+        setattr(arguments, name, [type(words[0])(word) for word in value.split(",")] if value else words)
     arguments.runs = arguments.runs or (5 if quick else 10)
     _check(parser, arguments)
     return arguments
@@ -219,7 +228,7 @@ def main():
         report.write(arguments.output, results)
     print(report.ratios(results))
     charts = chart.draw(arguments.output)
-    print(f"{arguments.output}: latest.json, index.html, {', '.join(charts) or 'no charts as PNG (python3-matplotlib is not installed)'}")
+    print(f"{arguments.output}: {', '.join(['latest.json', 'index.html', *(charts or [])])}{' (charts as PNG need python3-matplotlib)' if charts is None else ''}")
     return 1 if any("failed" in r for r in results) else 0
 
 

@@ -56,7 +56,8 @@ class Podman(stock.Container):
         self._point("src")
         # podman asks for limits that a host without CAP_SYS_RESOURCE cannot set: these are lower than any host's.
         limits = ["--ulimit", f"nofile={LIMIT}:{LIMIT}", "--ulimit", f"nproc={LIMIT}:{LIMIT}"]
-        self._do("src", "run", "--detach", "--name", self.name, "--network", f"ns:{self.link}", "--log-driver", "none", "--cgroup-parent", f"/fleximigrate/{self.lab.name}", *limits, IMAGE, *self.command)
+        self._do("src", "run", "--detach", "--name", self.name, "--network", f"ns:{self.link}", "--log-driver", "none", "--cgroup-parent", f"/fleximigrate/{self.lab.name}", *limits,
+                 IMAGE, *self.command)
         self.place = "src"
 
     def move(self):

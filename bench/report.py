@@ -110,8 +110,8 @@ def _bars(results):
 
 COLUMNS = (
     ("runs", lambda r: r["runs"]),
-    ("downtime p50 ms", lambda r: r["downtime_ms"]["p50"]),
-    ("p99 ms", lambda r: r["downtime_ms"]["p99"]),
+    ("downtime p50 ms", lambda r: "-" if r["load"] == "idle" else r["downtime_ms"]["p50"]),
+    ("p99 ms", lambda r: "-" if r["load"] == "idle" else r["downtime_ms"]["p99"]),
     ("total ms", lambda r: r["total_ms"]["p50"]),
     ("of the line", lambda r: r["line_ratio"]),
     ("wire MB", lambda r: f"{r['wire_bytes']['p50'] / 1e6:.1f}"),

@@ -6,6 +6,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 
 VALUE_BYTES = 1024
@@ -98,7 +99,7 @@ class Nginx(Redis):
             file.write(NGINX_CONF)
         for key in range(KEYS_MIN):
             with open(os.path.join(rootfs, WWW, f"key:{key}"), "w", encoding="ascii") as file:
-                file.write((f"{key} " + os.urandom(VALUE_BYTES).hex())[:VALUE_BYTES])
+                file.write((f"{key} " * VALUE_BYTES)[:VALUE_BYTES])  # the same on every host
 
 
 class Dirtier(Redis):
@@ -170,6 +171,17 @@ class Load:
         if report["error"]:
             raise RuntimeError(f"the load client's connection failed: {report['error']}")
         return report
+
+    def settled(self, since_ms):
+        """The first report with no request on the way that is older than an instant of real time: then the longest gap is known."""
+        deadline = time.monotonic() + 150
+        while True:
+            report = self.report()
+            if report["now_ms"] - report["waiting_ms"] >= since_ms:
+                return report
+            if time.monotonic() > deadline:
+                raise RuntimeError("a client is without a reply 150 s after the move")
+            time.sleep(0.02)
 
     def finish(self):
         """Reads everything back; returns the last report."""

@@ -12,7 +12,7 @@
  * RATE 0: only waits. What a connection cannot send in time because its reply is missing is sent later: the rate is met again after an interruption as far as the server can.
  * Until SIGTERM or SIGINT or the end of a connection; then reads every key back, and prints one JSON object:
  *   requests (replies seen), now_ms (real time of the report), longest_gap_ms (between a request and its reply, over all connections, since SIGUSR1), gap_at_ms (real time of that request),
- *   writes (acknowledged), lost_writes (keys whose value is older than the last acknowledged one, files and pages that are not what they were), error ("" or why it ended),
+ *   waiting_ms (for how long the oldest request has been without a reply: its gap is not in longest_gap_ms yet), writes (acknowledged), lost_writes (keys whose value is older than the last acknowledged one, files and pages that are not what they were), error ("" or why it ended),
  *   intervals_from_ms (real time of the last SIGUSR1, 0: none came), interval_ms, per_interval (replies in each interval since then).
  * SIGUSR1 resets the gap and the intervals; SIGUSR2 prints the object at once, without reading back.
  *
@@ -422,11 +422,20 @@ static void print_intervals(const struct load *l)
 	printf("]");
 }
 
+static double waiting_ms(const struct load *l)
+{
+	double oldest = 0, now = clock_ms(CLOCK_MONOTONIC);
+	for (unsigned i = 0; i < l->connections; i++)
+		if (l->c[i].sent_ms > 0 && now - l->c[i].sent_ms > oldest)
+			oldest = now - l->c[i].sent_ms;
+	return oldest;
+}
+
 static void report(const struct load *l)
 {
-	printf("{\"requests\": %llu, \"now_ms\": %.3f, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, \"writes\": %llu, \"lost_writes\": "
-	       "%llu, \"error\": \"%s\", ",
-	       (unsigned long long)l->requests, clock_ms(CLOCK_REALTIME), l->longest_gap_ms, l->gap_at_ms, (unsigned long long)l->writes,
+	printf("{\"requests\": %llu, \"now_ms\": %.3f, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f, \"waiting_ms\": %.3f, ",
+	       (unsigned long long)l->requests, clock_ms(CLOCK_REALTIME), l->longest_gap_ms, l->gap_at_ms, waiting_ms(l));
+	printf("\"writes\": %llu, \"lost_writes\": %llu, \"error\": \"%s\", ", (unsigned long long)l->writes,
 	       (unsigned long long)l->lost_writes, l->error);
 	print_intervals(l);
 	printf("}\n");
