@@ -107,7 +107,8 @@ def one_move(subject, load, wires, source, destination):
     busy = (end["requests"] - start["requests"]) / (end["now_ms"] - start["now_ms"])
     rates = {name: workload.per_ms(end, *windows[name]) if name in windows else None for name in ("rounds", "before_freeze")}
     return {"downtime_ms": gap["longest_gap_ms"], "downtime_from_ms": gap["gap_at_ms"] - gap["intervals_from_ms"] if gap["gap_at_ms"] else None, "total_ms": total_ms,
-            "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back, "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination], "peak_bytes": memory.bytes(),
+            "wire_bytes": wires[source].bytes() - sent, "back_bytes": wires[destination].bytes() - back, "cpu_source_s": cpu[source], "cpu_destination_s": cpu[destination],
+            "peak_bytes": memory.bytes(),
             **{f"throughput_{name}": rate / quiet if quiet and rate is not None else None for name, rate in {**rates, "whole": busy}.items()}}
 
 

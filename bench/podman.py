@@ -6,12 +6,14 @@ The image is at the destination before the clock starts, and the file is not com
 import os
 import shutil
 import subprocess
+import time
 
 import stock
 
 IMAGE = "localhost/fleximigrate-bench:1"
 ARCHIVE = "checkpoint.tar"
 LIMIT = 1024
+HELPERS_S_MAX = 30
 LOCKS = "/dev/shm/libpod_lock"  # one for all storages of a user, and kept
 
 
@@ -74,9 +76,23 @@ class Podman(stock.Container):
         self._open_netns(source)
         self._folders("images-here", "images-there")
 
+    def _helpers(self):
+        """Whether processes of podman are left: its monitor starts one that tidies up after a container has ended, and that would make our folders again."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if self.dir.encode() in file.read():
+                        return True
+            except OSError:
+                pass  # it has ended meanwhile
+        return False
+
     def end(self):
         for host in ("src", "dst"):
             subprocess.run(self._podman(host, "rm", "--force", "--all", "--time", "0"), env=self.environment, capture_output=True, check=False)
+        deadline = time.monotonic() + HELPERS_S_MAX
+        while self._helpers() and time.monotonic() < deadline:
+            time.sleep(0.02)
         super().end()
         if self.locks_are_ours and os.path.exists(LOCKS):
             os.remove(LOCKS)
