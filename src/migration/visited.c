@@ -80,9 +80,11 @@ int fm_visited_keep(struct fm_host *h, const char *container, const char *instan
 		return 0; /* none, or moved before a crash */
 	if (remove_at(h, path, err) < 0)
 		return -1;
+	/* The moment of leaving, see fm_visited_open: before it moves, so that what was moved has it whatever happens. */
+	if (!users && utimensat(AT_FDCWD, own, NULL, AT_SYMLINK_NOFOLLOW) < 0)
+		return fm_error_errno(err, errno, "cannot stamp %s", own);
 	if ((users ? symlink(users, path) : rename(own, path)) < 0)
 		return fm_error_errno(err, errno, "cannot keep the root filesystem of '%s' as %s", container, path);
-	(void)utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW); /* the moment of leaving, see fm_visited_open */
 	return fm_visited_trim(h, true, err);
 }
 

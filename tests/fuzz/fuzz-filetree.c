@@ -3,7 +3,7 @@
  * fuzz-filetree.c - libFuzzer entry for the receiver of files: whatever the sender says, nothing outside the root changes.
  *
  * Input: commands, made into proper frames. Bit 7 of a command's first byte: an entry or a deletion put together from a few bytes, well-formed more often than not, with paths that mostly
- * exist; else {u8 frame, u8 a, u16 length, payload} as it is. Every run ends with a look at the folder around the root, in which a file lies in wait; in the root, a link leads out.
+ * exist, or the hash of a content that was offered, mostly; else {u8 frame, u8 a, u16 length, payload} as it is. Every run ends with a look at the folder around the root, in which a file lies in wait; in the root, a link leads out.
  */
 #include <assert.h>
 #include <fcntl.h>
@@ -19,21 +19,49 @@
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/limits.h"
+#include "sync/file-known-internal.h"
 #include "sync/filetree-internal.h"
 #include "sync/stream-internal.h"
 
-#define INPUT_MAX 16384u
-#define WIRE_MAX  (64u << 10)
+#define INPUT_MAX   16384u
+#define WIRE_MAX    (64u << 10)
+#define KNOWN_FILES 4u
+#define KNOWN_BYTES 5000u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char *world; /* the folder around the root; one for the process */
 static int world_fd = -1;
+static char *copy; /* of an earlier visit; what is known is in it */
+static struct fm_known *known;
 
 static void remove_world(void)
 {
 	(void)fm_remove_tree(world, NULL);
+	fm_known_free(known);
+	(void)fm_remove_tree(copy, NULL);
 	free(world);
+	free(copy);
+}
+
+static void make_copy(void)
+{
+	const struct timespec until = { .tv_sec = INT64_MAX };
+	struct fm_error err = FM_ERROR_INIT;
+	int folder;
+
+	copy = strdup(access("/dev/shm", W_OK) == 0 ? "/dev/shm/fm-fuzz-XXXXXX" : "/tmp/fm-fuzz-XXXXXX");
+	if (!copy || !mkdtemp(copy) || (folder = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		abort();
+	for (unsigned i = 0; i < KNOWN_FILES; i++) {
+		char name[2] = { (char)('a' + i), 0 };
+		int fd = openat(folder, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0 || ftruncate(fd, KNOWN_BYTES + i / 2) < 0 || pwrite(fd, name, 1, 100) != 1)
+			abort();
+		close(fd);
+	}
+	if (fm_known_scan(folder, &until, -1, &known, &err) < 0 || fm_known_count(known) != KNOWN_FILES)
+		abort();
 }
 
 static void make_world(void)
@@ -43,6 +71,7 @@ static void make_world(void)
 	world = strdup(access("/dev/shm", W_OK) == 0 ? "/dev/shm/fm-fuzz-XXXXXX" : "/tmp/fm-fuzz-XXXXXX");
 	if (!world || !mkdtemp(world))
 		abort();
+	make_copy();
 	atexit(remove_world);
 	world_fd = open(world, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int fd = openat(world_fd, "outside", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -99,7 +128,7 @@ static size_t make_entry(const uint8_t *in, uint8_t *p)
 	fm_put_le32(p, kind | (uint32_t)(in[1] << 4));
 	fm_put_le32(p + 4, geteuid());
 	fm_put_le32(p + 8, getegid());
-	fm_put_le64(p + 32, kind == S_IFREG && !flags ? in[4] : 0);
+	fm_put_le64(p + 32, kind == S_IFREG && !flags ? (in[4] > 250 ? KNOWN_BYTES + (in[4] & 1) : in[4]) : 0);
 	fm_put_le32(p + 40, flags);
 	fm_put_le16(p + 44, (uint16_t)path_len);
 	fm_put_le16(p + 46, (uint16_t)target_len);
@@ -110,9 +139,19 @@ static size_t make_entry(const uint8_t *in, uint8_t *p)
 	return FM_ENTRY_FIXED_BYTES + path_len + target_len + xattrs_len;
 }
 
+/* One that was offered, unless a bit says that it is none */
+static size_t make_hash(const uint8_t *in, uint8_t *p)
+{
+	const struct fm_known_file *f = &known->files[in[0] % KNOWN_FILES];
+
+	fm_put_le64(p, f->hash[0] ^ (in[1] > 250));
+	fm_put_le64(p + 8, f->hash[1]);
+	return FM_KNOWN_HASH_BYTES;
+}
+
 static size_t make_frames(const uint8_t *in, size_t n, uint8_t *out)
 {
-	static const enum fm_frame types[] = { FM_FRAME_FILE_ENTRY,  FM_FRAME_FILE_ENTRY, FM_FRAME_FILE_ENTRY, FM_FRAME_FILE_DATA,
+	static const enum fm_frame types[] = { FM_FRAME_FILE_ENTRY,  FM_FRAME_FILE_ENTRY, FM_FRAME_FILE_KNOWN, FM_FRAME_FILE_DATA,
 		                               FM_FRAME_FILE_DELETE, FM_FRAME_FILES_END,  FM_FRAME_ABORT,      FM_FRAME_PAGES };
 	uint8_t payload[1024];
 	size_t len = 0;
@@ -122,7 +161,11 @@ static size_t make_frames(const uint8_t *in, size_t n, uint8_t *out)
 		enum fm_frame type = types[in[0] & 7];
 		size_t take;
 		uint64_t a = in[1];
-		if ((in[0] & 0x80) && (type == FM_FRAME_FILE_ENTRY || type == FM_FRAME_FILE_DELETE)) {
+		if ((in[0] & 0x80) && type == FM_FRAME_FILE_KNOWN) {
+			take = make_hash(in + 1, payload);
+			in += 7;
+			n -= 7;
+		} else if ((in[0] & 0x80) && (type == FM_FRAME_FILE_ENTRY || type == FM_FRAME_FILE_DELETE)) {
 			take = type == FM_FRAME_FILE_ENTRY ? make_entry(in + 1, payload) : make_path(fm_get_le16(in + 3), (char *)payload);
 			in += 7;
 			n -= 7;
@@ -166,8 +209,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	shutdown(sv[1], SHUT_WR);
 	if (fm_stream_from_fd(sv[0], &s, &err) < 0)
 		abort();
-	int r = fm_filetree_recv(s, root, 0, 1 << 20, 1000, -1, &err);
+	int r = fm_filetree_recv_known(s, known, root, 0, 1 << 20, 1000, -1, &err);
 	assert((r == 0) == (err.code == FM_OK));
+	assert(!fm_known_is_bad(known)); /* nobody touches the copy, least of all the sender */
 	fm_stream_free(s);
 	close(sv[1]);
 	check_world();
