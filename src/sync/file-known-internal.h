@@ -15,7 +15,7 @@ struct fm_known {
 	struct fm_known_file *files; /* in order of size and hash once it is complete */
 	uint32_t n, cap;
 	uint64_t bytes;
-	uint64_t seed;
+	uint8_t secret[FM_KNOWN_SECRET_BYTES];
 	uint64_t budget; /* sender: bytes that may still be hashed */
 	/* receiver */
 	int root_fd; /* -1 none */
@@ -30,6 +30,7 @@ int fm_known_add(struct fm_known *k, uint64_t size, const uint64_t hash[2], cons
 void fm_known_sort(struct fm_known *k);
 const struct fm_known_file *fm_known_lookup(const struct fm_known *k, uint64_t size, const uint64_t hash[2]);
 /* Of the first size bytes. 1 done, 0 the file is shorter or cannot be read, -1 cancelled or no memory. */
-int fm_known_hash(int fd, uint64_t size, uint64_t seed, int cancel_fd, uint64_t hash[2], struct fm_error *err);
+int fm_known_hash(int fd, uint64_t size, const uint8_t secret[FM_KNOWN_SECRET_BYTES], int cancel_fd, uint64_t hash[2],
+                  struct fm_error *err);
 
 #endif

@@ -43,7 +43,10 @@ static size_t make_frames(const uint8_t *in, size_t n, uint8_t *out)
 
 	for (; n >= 3 && len < WIRE_MAX - 2048; in += 3, n -= 3) {
 		enum fm_frame type = types[in[0] & 7];
-		size_t take = type == FM_FRAME_FILES_HAVE ? make_records(in, payload) : in[1] > 250 ? in[2] : 0;
+		size_t take = type == FM_FRAME_FILES_HAVE              ? make_records(in, payload)
+		              : in[1] > 250                            ? in[2]
+		              : (type == FM_FRAME_HAVE_END && records) ? FM_KNOWN_SECRET_BYTES
+		                                                       : 0;
 		records += type == FM_FRAME_FILES_HAVE ? take / 24 : 0;
 		fm_frame_encode(out + len, type, type == FM_FRAME_HAVE_END ? records + (in[0] > 250) : in[1], in[2], payload, take);
 		memcpy(out + len + FM_FRAME_HEADER_BYTES, payload, take);
