@@ -17,5 +17,6 @@
 #define FM_MAX_JOURNAL_BYTES       (4u << 20)
 #define FM_MAX_LABELS              64
 #define FM_MAX_NEIGHBOURS          1024
+#define FM_MAX_THROTTLE_PERCENT    99 /* of a container's processor time: it may be slowed down, not stopped */
 
 #endif

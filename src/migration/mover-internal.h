@@ -43,6 +43,7 @@ struct fm_mover {
 	bool lazy; /* pages are filled in by the fault server: every strategy but cold */
 	struct {
 		uint64_t max_downtime_ms, max_rounds_ms, bandwidth_bytes_per_s; /* 0: none, or the default */
+		uint32_t max_throttle_percent;                                  /* of its processor time that may be taken away */
 	} limits;
 	char token[FM_TOKEN_LEN + 1];
 	char stream_address[128];
@@ -59,8 +60,9 @@ struct fm_mover {
 	uint64_t frozen_us;
 	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
-	bool alive_hint;      /* destination: the restored tree was seen */
-	struct fm_local view; /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
+	uint32_t throttled_percent; /* the most that there was */
+	bool alive_hint;            /* destination: the restored tree was seen */
+	struct fm_local view;       /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
 	bool executing;
 	bool finished; /* released or aborted: only status is answered */
 	unsigned users;
@@ -83,9 +85,10 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
-	struct fm_rounds *rounds; /* pre-copy and live; NULL when there are none (any more) */
-	bool hide;                /* CRIU is not shown the pages that are brought without it */
-	struct fm_hold *hold;     /* what clients send meanwhile */
+	struct fm_rounds *rounds;     /* pre-copy and live; NULL when there are none (any more) */
+	struct fm_throttle *throttle; /* NULL: not allowed, or not needed yet */
+	bool hide;                    /* CRIU is not shown the pages that are brought without it */
+	struct fm_hold *hold;         /* what clients send meanwhile */
 
 	/* destination */
 	int listen_fd;
@@ -144,6 +147,18 @@ int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_frozen_fd(const struct fm_mover *m);
 int fm_rounds_await_final(struct fm_mover *m, struct fm_error *err);
 void fm_rounds_end(struct fm_mover *m);
+
+/* ---- throttle.c: what rounds.c decides is done to the processor time of the container's cgroup; nothing where it is not allowed. */
+uint32_t fm_throttle_percent(const struct fm_mover *m); /* in force now */
+/* What the container uses is measured while it is not throttled. */
+void fm_throttle_round_begins(struct fm_mover *m);
+void fm_throttle_round_ended(struct fm_mover *m);
+/* -1: it cannot be done, and nothing has been changed that is not on record. */
+int fm_throttle_to(struct fm_mover *m, uint32_t percent, const char *why, struct fm_error *err);
+/* Everything as it was. Repeatable. */
+void fm_throttle_lift(struct fm_mover *m);
+int fm_throttle_undo(struct fm_mover *m, const char *was, struct fm_error *err); /* what the journal has */
+void fm_throttle_free(struct fm_throttle *t);
 
 /* ---- mover-destination.c */
 int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);
