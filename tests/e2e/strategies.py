@@ -268,6 +268,7 @@ class Strategies:
         return service, str(int(rate / 3))
 
     def expect_quota(self, service, place):
+        self.cluster.wait("it is reported as it is now", lambda: cpu_quota(self.cluster.container(service.name)["pid"]) is not None)
         found = cpu_quota(self.cluster.container(service.name)["pid"])
         expect(found == QUOTA_US, f"its quota {place} is {found}, not {QUOTA_US}")
 

@@ -27,7 +27,7 @@ import time
 
 STALL_S = 2.0
 DIRTY_BYTES = 1 << 17
-DIRTY_TIMES = 6
+DIRTY_TIMES = 3
 SLOTS = 64  # u64 each: 0 is the counter, then the threads'
 
 
