@@ -40,6 +40,7 @@ static const char *const points[] = {
 	"stream-corrupt",
 	"destination-verify",
 	"destination-after-files",
+	"source-throttled",
 	NULL,
 };
 

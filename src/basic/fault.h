@@ -5,7 +5,7 @@
  * The environment variable FLEXIMIGRATE_FAULT ("point=action[,point=action…]") arms them; it is read once by fm_fault_new() in main,
  * into an object passed as parameter. Actions: `kill` (SIGKILL self), `fail` (the point reports INTERNAL "injected"), `stall:MS`,
  * and `@N` after the name: only the N-th passage. Unknown names are an error at start, so that a test cannot silently test nothing.
- * The list of points is in fault.c; tests/e2e/chaos.py passes through each.
+ * The list of points is in fault.c; tests/e2e/chaos.py passes through each (strategies.py through source-throttled).
  */
 #ifndef FM_BASIC_FAULT_H
 #define FM_BASIC_FAULT_H

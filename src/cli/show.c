@@ -95,6 +95,8 @@ void fm_print_migration_summary(const FM_PB(Migration) * m)
 	if (m->pages_total)
 		printf("  pages     %llu of %llu fetched after the switch-over\n", (unsigned long long)m->pages_done,
 		       (unsigned long long)m->pages_total);
+	if (m->throttle_percent)
+		printf("  throttled to %u %% of its processor time before the switch-over\n", 100 - m->throttle_percent);
 	for (size_t i = 0; i < m->n_phases; i++)
 		printf("  %-12s  %.1f ms\n", m->phases[i]->name, (double)m->phases[i]->duration_us / 1000);
 	if (m->error_code) {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "basic/cleanup.h"
+#include "basic/limits.h"
 #include "cli/cli.h"
 #include "cli/verbs.h"
 #include "decision/strategy.h"
@@ -12,8 +13,10 @@ struct migrate_options {
 	struct fm_client_options client;
 	const char *to, *strategy;
 	bool dry_run, detach;
-	uint64_t max_total_ms, max_downtime_ms, bandwidth;
+	uint64_t max_total_ms, max_downtime_ms, bandwidth, max_throttle;
 };
+
+#define NOT_GIVEN UINT64_MAX /* 0 is a wish, too: it wins over the container's label */
 
 static void print_plan(const FM_PB(Migration) * m)
 {
@@ -21,6 +24,8 @@ static void print_plan(const FM_PB(Migration) * m)
 	const FM_PB(Plan) *p = m->plan;
 	printf("Plan for '%s' from '%s' to '%s' (nothing is done):\n", m->container, m->source, m->destination);
 	printf("  strategy   %s. %s\n", fm_strategy_to_string((enum fm_strategy)p->strategy), p->explanation);
+	if (p->max_throttle_percent)
+		printf("  throttle   up to %u %% of its processor time may be taken away\n", p->max_throttle_percent);
 	printf("  memory     %s\n", fm_format_bytes(p->memory_bytes, memory, sizeof(memory)));
 	printf("  predicted  downtime %llu ms, total %llu ms, %s over the wire\n", (unsigned long long)p->predicted_downtime_ms,
 	       (unsigned long long)p->predicted_total_ms, fm_format_bytes(p->predicted_wire_bytes, wire, sizeof(wire)));
@@ -41,6 +46,8 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		  "pre-copy: switch over when about this is predicted, give up if it cannot be (default 300ms)", NULL },
 		{ "bandwidth", FM_OPT_BYTES, &o->bandwidth, "BYTES", "pages sent before the switch-over, per second (default: no limit)",
 		  NULL },
+		{ "max-throttle", FM_OPT_UINT, &o->max_throttle, "PERCENT",
+		  "processor time that may be taken away when rounds do not shrink (default 0, or its label fleximigrate.throttle)", NULL },
 		FM_CLIENT_OPTIONS(o->client),
 		{ 0 },
 	};
@@ -60,6 +67,9 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "--to HOST is missing");
 		return fm_error_hint(err, "'fleximigrate host ls' shows the hosts");
 	}
+	if (o->max_throttle != NOT_GIVEN && o->max_throttle > FM_MAX_THROTTLE_PERCENT)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--max-throttle %llu is more than the highest one, %d %%",
+		                    (unsigned long long)o->max_throttle, FM_MAX_THROTTLE_PERCENT);
 	if (o->strategy && fm_strategy_from_string(o->strategy, &strategy, err) < 0)
 		return -1;
 	req->container = args.v[0];
@@ -69,6 +79,8 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 	req->max_total_ms = o->max_total_ms;
 	req->max_downtime_ms = o->max_downtime_ms;
 	req->bandwidth_bytes_per_s = o->bandwidth;
+	req->no_throttle = o->max_throttle == 0;
+	req->max_throttle_percent = o->max_throttle != NOT_GIVEN ? (uint32_t)o->max_throttle : 0;
 	return 0;
 }
 
@@ -88,7 +100,7 @@ static int follow(const struct migrate_options *o, struct fm_rpc_client *client,
 
 int fm_verb_migrate(int argc, char **argv)
 {
-	struct migrate_options o = { 0 };
+	struct migrate_options o = { .max_throttle = NOT_GIVEN };
 	struct fm_error err = FM_ERROR_INIT;
 	struct fm_rpc_client *client = NULL;
 	ProtobufCMessage *resp = NULL;

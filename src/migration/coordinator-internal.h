@@ -34,6 +34,8 @@ struct fm_migration {
 	bool taken_up;                                   /* after a restart, for good */
 	uint64_t deadline_ms;                            /* monotonic */
 	uint64_t max_downtime_ms, bandwidth_bytes_per_s; /* as asked for; 0 = none */
+	uint32_t max_throttle_percent;                   /* as asked for, else, once it is planned, as the label says; 0 = none */
+	bool no_throttle;
 
 	FM_PB(InspectResponse) * facts; /* from the source */
 	FM_PB(PrepareDestinationResponse) * prepared;

@@ -223,6 +223,7 @@ static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 		m->epoch = v[i].epoch;
 		m->resume_from = (enum fm_state)v[i].state;
 		m->taken_up = true;
+		m->no_throttle = true; /* what was asked for is not on record, and nobody is slowed down on a guess */
 		activate(c, m);
 		if (fm_pool_submit(c->pool, run, m, err) < 0) {
 			deactivate(c, m);
@@ -295,6 +296,9 @@ static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err
 	if (req->bandwidth_bytes_per_s > 0 && req->bandwidth_bytes_per_s < MIN_BANDWIDTH)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a bandwidth of %llu bytes/s is less than the smallest one, %u",
 		                    (unsigned long long)req->bandwidth_bytes_per_s, MIN_BANDWIDTH);
+	if (req->max_throttle_percent > FM_MAX_THROTTLE_PERCENT)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a throttle of %u %% is more than the highest one, %d %%",
+		                    req->max_throttle_percent, FM_MAX_THROTTLE_PERCENT);
 	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
 }
 
@@ -314,6 +318,8 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->pb->created_unix_ms = fm_realtime_ms();
 	m->max_downtime_ms = req->max_downtime_ms;
 	m->bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
+	m->no_throttle = req->no_throttle;
+	m->max_throttle_percent = req->no_throttle ? 0 : req->max_throttle_percent;
 	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : DEFAULT_TOTAL_MS);
 	return m;
 }

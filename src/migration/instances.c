@@ -22,6 +22,7 @@
 #include "basic/proc.h"
 #include "basic/str.h"
 #include "container/cgroup.h"
+#include "decision/converge.h"
 #include "container/nest.h"
 #include "migration/pb.h"
 #include "migration/visited.h"
@@ -353,6 +354,16 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 
 /* ---------------------------------------------------------------- run and remove */
 
+static int check_labels(const FM_PB(RunContainerRequest) * req, struct fm_error *err)
+{
+	uint32_t percent;
+	for (size_t i = 0; i < req->n_labels; i++)
+		if (fm_streq(req->labels[i]->key, "fleximigrate.throttle") &&
+		    fm_throttle_from_string(req->labels[i]->value, &percent, err) < 0)
+			return fm_error_prefix(err, "label fleximigrate.throttle");
+	return 0;
+}
+
 static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, char **ret_config, struct fm_bundle_info *info,
                              struct fm_error *err)
 {
@@ -363,6 +374,8 @@ static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest)
 	if (req->bundle[0] != '/')
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the bundle must be an absolute path on host '%s', not '%s'", h->name,
 		                    req->bundle);
+	if (check_labels(req, err) < 0)
+		return -1;
 	if (req->health && req->health->probe[0] && fm_probe_spec_check(req->health->probe, err) < 0)
 		return -1;
 	if (fm_bundle_read(req->bundle, ret_config, info, err) < 0)

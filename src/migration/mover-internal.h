@@ -51,6 +51,7 @@ struct fm_mover {
 	bool lazy; /* pages are filled in by the fault server: every strategy but cold */
 	struct {
 		uint64_t max_downtime_ms, max_rounds_ms, bandwidth_bytes_per_s; /* 0: none, or the default */
+		uint32_t max_throttle_percent;                                  /* of its processor time that may be taken away */
 	} limits;
 	char token[FM_TOKEN_LEN + 1];
 	char stream_address[128];
@@ -70,9 +71,10 @@ struct fm_mover {
 	struct {
 		uint64_t since_unix_ms; /* 0: it is not paused */
 		char reason[200];
-	} pause;              /* destination: pages are missing and cannot be fetched */
-	bool alive_hint;      /* destination: the restored tree was seen */
-	struct fm_local view; /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
+	} pause;                    /* destination: pages are missing and cannot be fetched */
+	uint32_t throttled_percent; /* source: the most that there was */
+	bool alive_hint;            /* destination: the restored tree was seen */
+	struct fm_local view;       /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
 	bool executing;
 	bool finished; /* released or aborted: only status is answered */
 	unsigned users;
@@ -99,9 +101,10 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
-	struct fm_rounds *rounds; /* pre-copy and live; NULL when there are none (any more) */
-	bool hide;                /* CRIU is not shown the pages that are brought without it */
-	struct fm_hold *hold;     /* what clients send meanwhile */
+	struct fm_rounds *rounds;     /* pre-copy and live; NULL when there are none (any more) */
+	struct fm_throttle *throttle; /* NULL: not allowed, or not needed yet */
+	bool hide;                    /* CRIU is not shown the pages that are brought without it */
+	struct fm_hold *hold;         /* what clients send meanwhile */
 
 	/* destination */
 	struct fm_volume_place *places; /* of each volume */
@@ -177,6 +180,18 @@ int fm_volumes_release_destination(struct fm_mover *m, struct fm_error *err);
 void fm_volumes_revert(struct fm_mover *m); /* either: forget what fm_volumes_left or _came wrote down */
 int fm_volumes_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err); /* intents "volume-…" */
 void fm_mover_volumes_done(struct fm_mover *m);
+
+/* ---- throttle.c: what rounds.c decides is done to the processor time of the container's cgroup; nothing where it is not allowed. */
+uint32_t fm_throttle_percent(const struct fm_mover *m); /* in force now */
+/* What the container uses is measured while it is not throttled. */
+void fm_throttle_round_begins(struct fm_mover *m);
+void fm_throttle_round_ended(struct fm_mover *m);
+/* -1: it cannot be done, and nothing has been changed that is not on record. */
+int fm_throttle_to(struct fm_mover *m, uint32_t percent, const char *why, struct fm_error *err);
+/* Everything as it was. Repeatable. */
+void fm_throttle_lift(struct fm_mover *m);
+int fm_throttle_undo(struct fm_mover *m, const char *was, struct fm_error *err); /* what the journal has */
+void fm_throttle_free(struct fm_throttle *t);
 
 /* ---- mover-destination.c */
 int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);

@@ -251,6 +251,8 @@ static void stop_page_server(struct fm_mover *m)
 static int fence(struct fm_mover *m, struct fm_error *err)
 {
 	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
+	/* The nest's answer, CRIU's freeze and its work inside the tasks are processor time of this cgroup, too. */
+	fm_throttle_lift(m);
 	/* Everything that has to be undone is on record before the first of it happens, and before the clock of the downtime starts. */
 	if (fm_journal_intent(m->journal, "fence", m->local.has_endpoint ? m->local.endpoint.host_ifname : "", false, err) < 0 ||
 	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 ||
@@ -538,6 +540,8 @@ int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct
 			fm_mover_note(m, "port %s of '%s' reopened", arg, m->h->name);
 		return 0;
 	}
+	if (fm_streq(what, "throttle"))
+		return fm_throttle_undo(m, arg, err);
 	return fm_host_undo(m->h, what, arg, err);
 }
 

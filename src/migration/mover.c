@@ -81,6 +81,8 @@ static void drop_resources(struct fm_mover *m)
 	m->criu = NULL;
 	fm_hold_free(m->hold);
 	m->hold = NULL;
+	fm_throttle_free(m->throttle);
+	m->throttle = NULL;
 	fm_manifest_free(m->manifest);
 	m->manifest = NULL;
 	fm_known_free(m->known);
@@ -522,6 +524,9 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
                              struct fm_error *err)
 {
 	struct fm_mover *m = NULL;
+	if (req->max_throttle_percent > FM_MAX_THROTTLE_PERCENT)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a throttle of %u %% is more than the highest one, %d %%",
+		                    req->max_throttle_percent, FM_MAX_THROTTLE_PERCENT);
 	if (check_ids(req->migration_id, req->container, req->strategy, err) < 0 ||
 	    fm_mover_alloc(ms->h, req->migration_id, false, &m, err) < 0)
 		return -1;
@@ -531,6 +536,7 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
 	m->limits.max_downtime_ms = req->max_downtime_ms;
 	m->limits.max_rounds_ms = req->max_rounds_ms;
 	m->limits.bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
+	m->limits.max_throttle_percent = req->max_throttle_percent;
 	(void)snprintf(m->container, sizeof(m->container), "%s", req->container);
 	(void)snprintf(m->peer, sizeof(m->peer), "%.63s", req->destination);
 	(void)snprintf(m->token, sizeof(m->token), "%.32s", req->token);
@@ -598,6 +604,7 @@ static FM_PB(MoverStatus) * status_of(struct fm_mover *m)
 	fm_pb_set(&s->step, m->step);
 	s->pages_total = m->pages_total;
 	s->pages_done = m->pages_done;
+	s->throttle_percent = m->throttled_percent;
 	s->frozen_us = m->frozen_us;
 	s->wire_bytes = m->wire_bytes + (m->control ? fm_stream_bytes(m->control) : 0) + (m->pages ? fm_stream_bytes(m->pages) : 0);
 	s->stream_up = m->pages != NULL;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "decision/converge.h"
 #include "migration/coordinator-internal.h"
 
 int fm_check_hosts(struct fm_migration *m, struct fm_error *err)
@@ -64,6 +65,33 @@ static int inspect(struct fm_migration *m, struct fm_error *err)
 	               : -1;
 }
 
+static bool has_rounds(enum fm_strategy s)
+{
+	return s == FM_STRATEGY_PRE_COPY || s == FM_STRATEGY_LIVE;
+}
+
+/* The label is the default for who asks for nothing. */
+static int throttle_of_label(struct fm_migration *m, struct fm_error *err)
+{
+	const char *label = fm_pb_label(m->facts->container, "fleximigrate.throttle");
+	if (!label || m->no_throttle || m->max_throttle_percent > 0)
+		return 0;
+	return fm_throttle_from_string(label, &m->max_throttle_percent, err) < 0 ? fm_error_prefix(err, "label fleximigrate.throttle") : 0;
+}
+
+static void add_rounds_step(const struct fm_migration *m, FM_PB(Plan) * p)
+{
+	p->max_throttle_percent = m->max_throttle_percent;
+	_fm_free_ char *throttle =
+	        p->max_throttle_percent
+	                ? fm_xasprintf("; if that does not shrink, up to %u %% of its processor time are taken away step by step",
+	                               p->max_throttle_percent)
+	                : fm_xstrdup("");
+	_fm_free_ char *rounds =
+	        fm_xasprintf("send the memory in rounds while it runs, each what changed during the one before%s", throttle);
+	fm_pb_add_string(&p->steps, &p->n_steps, rounds);
+}
+
 static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c)
 {
 	FM_PB(Plan) *p = FM_PB_NEW(Plan, plan);
@@ -82,9 +110,8 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 	        "commit, open the port on '%s'%s", m->pb->destination,
 	        c->strategy == FM_STRATEGY_POST_COPY || c->strategy == FM_STRATEGY_LIVE ? ", fetch the remaining pages on demand" : "");
 	fm_pb_add_string(&p->steps, &p->n_steps, parent);
-	if (c->strategy == FM_STRATEGY_PRE_COPY || c->strategy == FM_STRATEGY_LIVE)
-		fm_pb_add_string(&p->steps, &p->n_steps,
-		                 "send the memory in rounds while it runs, each what changed during the one before");
+	if (has_rounds(c->strategy))
+		add_rounds_step(m, p);
 	fm_pb_add_string(&p->steps, &p->n_steps, freeze);
 	fm_pb_add_string(&p->steps, &p->n_steps, commit);
 	fm_pb_add_string(&p->steps, &p->n_steps, "verify from the client's side, then free the source");
@@ -110,7 +137,7 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		.rootfs_bytes = m->facts->rootfs_bytes + volumes_bytes,
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
-	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0)
+	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0)
 		return -1;
 	keep_plan(m, ret);
 	return 0;

@@ -90,6 +90,7 @@ static void drop(struct fm_mover *m)
 static int without(struct fm_mover *m, struct fm_error *why, struct fm_error *err)
 {
 	drop(m);
+	fm_throttle_lift(m);
 	if (m->strategy == FM_STRATEGY_LIVE && why->code != FM_E_CANCELLED) {
 		fm_mover_note(m, "pages are fetched after the switch-over only: %s", why->message);
 		return 0;
@@ -174,13 +175,16 @@ static int one_round(struct fm_mover *m, struct fm_error *err)
 	_fm_free_ struct fm_page_source_task *tasks = NULL;
 	struct fm_push_result got = { 0 };
 	size_t n = 0;
+	fm_throttle_round_begins(m);
 	if (fm_mover_tasks(m, &tasks, &n, err) < 0 || fm_push_round(r->push, tasks, n, fm_mover_cancel_fd(m), &got, err) < 0)
 		return -1;
 	if (r->n == ROUNDS_MAX) /* the first one tells the memory's size: keep it */
 		memmove(&r->round[1], &r->round[2], (--r->n - 1) * sizeof(r->round[0]));
 	r->round[r->n++] = (struct fm_converge_round){ .changed_bytes = got.pages_changed * FM_PAGE_BYTES,
 		                                       .sent_bytes = got.payload_bytes,
-		                                       .us = got.total_us };
+		                                       .us = got.total_us,
+		                                       .throttle_percent = fm_throttle_percent(m) };
+	fm_throttle_round_ended(m);
 	pthread_mutex_lock(&m->lock);
 	m->pages_total = r->round[0].changed_bytes / FM_PAGE_BYTES;
 	m->pages_done = m->pages_total - (got.pages_changed < m->pages_total && r->n > 1 ? got.pages_changed : 0);
@@ -189,9 +193,25 @@ static int one_round(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
+/* A container that cannot be throttled is moved, or not, without that. */
+static int throttle(struct fm_mover *m, const struct fm_converge_decision *d, struct fm_converge_limits *l, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	if (d->verdict != FM_CONVERGE_ANOTHER || d->throttle_percent == fm_throttle_percent(m))
+		return 0;
+	if (fm_throttle_to(m, d->throttle_percent, d->reason, &e) < 0) {
+		fm_mover_note(m, "%s", e.message);
+		l->max_throttle_percent = fm_throttle_percent(m);
+		return 0;
+	}
+	return fm_mover_fault(m, "source-throttled", err);
+}
+
 static int run_rounds(struct fm_mover *m, struct fm_error *err)
 {
-	struct fm_converge_limits l = { .max_downtime_ms = m->limits.max_downtime_ms, .max_rounds_ms = m->limits.max_rounds_ms };
+	struct fm_converge_limits l = { .max_downtime_ms = m->limits.max_downtime_ms,
+		                        .max_rounds_ms = m->limits.max_rounds_ms,
+		                        .max_throttle_percent = m->limits.max_throttle_percent };
 	struct fm_converge_decision d = { .verdict = FM_CONVERGE_ANOTHER };
 	uint64_t t = fm_now_us();
 
@@ -199,6 +219,8 @@ static int run_rounds(struct fm_mover *m, struct fm_error *err)
 		if (one_round(m, err) < 0)
 			return -1;
 		fm_converge(&l, m->rounds->round, m->rounds->n, m->strategy == FM_STRATEGY_LIVE, 0, &d);
+		if (throttle(m, &d, &l, err) < 0)
+			return -1;
 	}
 	m->rounds->rate_bytes_per_s = d.rate_bytes_per_s;
 	fm_mover_phase(m, "rounds", fm_now_us() - t);
@@ -206,7 +228,8 @@ static int run_rounds(struct fm_mover *m, struct fm_error *err)
 	              fm_tracker_backend_to_string(fm_push_tracker(m->rounds->push)), d.reason);
 	if (d.verdict == FM_CONVERGE_HOPELESS) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "pre-copy does not converge: %s", d.reason);
-		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime");
+		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime or "
+		                          "--max-throttle");
 	}
 	return 0;
 }

@@ -197,6 +197,8 @@ void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) *
 		pb->pages_total = s->pages_total;
 		pb->pages_done = s->pages_done;
 	}
+	if (s->throttle_percent > pb->throttle_percent)
+		pb->throttle_percent = s->throttle_percent;
 	if (s->wire_bytes > pb->wire_bytes)
 		pb->wire_bytes = s->wire_bytes;
 	pthread_mutex_unlock(&m->lock);

@@ -45,13 +45,20 @@ class Resident:
 
     numbers = iter(range(101, 250))
 
-    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None, binds=()):
+    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None, binds=(), config=None):
         self.cluster, self.name, self.host, self.port = cluster, name, host, port
         self.ip = ip or f"10.77.0.{next(Resident.numbers)}"
         command = command or REDIS
         bundle = cluster.make_bundle(name, command, programs=programs, python=python, binds=binds)
         if python:
             shutil.copy(os.path.join(HERE, "programs", "counter.py"), os.path.join(bundle, "rootfs", "counter.py"))
+        if config:  # config(dict) changes config.json
+            path = os.path.join(bundle, "config.json")
+            with open(path, encoding="utf-8") as file:
+                contents = json.load(file)
+            config(contents)
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(contents, file)
         cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)
         cluster.wait(f"{name} answers", lambda: self.ask("PING", check=False) == "PONG", 30)
         self.client = cluster.client(self.ip, port)
@@ -165,6 +172,26 @@ def small_disk(cluster, host, options):
         cluster.wait_online()
 
 
+def cpu_quota(pid):
+    """Of the cgroup that the process is in: microseconds a period, -1 when there is none, None when there is no such cgroup (any more)."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mounts = [(fields[4], kind.split()[0], kind.split()[2].split(",")) for fields, kind in ((head.split(), tail) for head, tail in (line.split(" - ") for line in file))]
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return None
+    for _, controllers, path in groups:
+        for point, kind, options in mounts:
+            name = "cpu.cfs_quota_us" if kind == "cgroup" and "cpu" in controllers.split(",") and "cpu" in options else "cpu.max" if kind == "cgroup2" and not controllers else None
+            quota = f"{point}{path}/{name}"
+            if name and os.path.exists(quota):
+                with open(quota, encoding="ascii") as file:
+                    word = file.read().split()[0]
+                return -1 if word == "max" else int(word)
+    return None
+
+
 def no_leftovers(cluster):
     left = cluster.leftovers()
     expect(not left, lambda: f"left over: {left}")
@@ -212,5 +239,5 @@ def conclude(tap, name):
     return tap.end()
 
 
-__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "conclude", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "conclude", "cpu_quota", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
            "no_leftovers", "pages_resident", "small_disk", "system_leftovers", "unwind_on_signal"]

@@ -146,6 +146,10 @@ class Inputs:
             if wanted:
                 self.refused(2, "smallest one", "migrate", "redis", "--to", "dst", "--strategy", "live", "--bandwidth", "10")
                 self.refused(2, "longest one", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-downtime", "800h")
+                self.refused(2, "highest one, 99 %", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-throttle", "100")
+                self.refused(2, "highest one, 99 %", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-throttle", str(2 ** 32 + 50))
+                self.refused(2, "fleximigrate.throttle: 'all' is no percentage", "container", "run", "idle", "--host", "src", "--bundle", self.cluster.path("bundles", "redis"),
+                             "--label", "fleximigrate.throttle=all")
                 self.refused(2, "warp", "migrate", "redis", "--to", "dst", "--strategy", "warp", hint="post-copy")
 
     # ------------------------------------------------------------------ containers

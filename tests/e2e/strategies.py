@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, conclude, expect, lab_name, mend, no_leftovers, pages_resident, path_without, unwind_on_signal
+from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, conclude, cpu_quota, expect, lab_name, mend, no_leftovers, pages_resident, path_without, unwind_on_signal
 from volumes import Volumes
 
 ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
@@ -24,6 +24,7 @@ LINK_MB = 20              # a second
 DIRTIER_S_MAX = 60
 ROOTFS_BYTES_MAX = 8 << 20
 COUNTER = ["python3", "/counter.py"]
+QUOTA_US = 190000  # of 100000: nearly two processors
 TICKER = """
 i=0
 count() { while :; do i=$((i+1)); echo $i >>/data/$1; /bin/true; sleep 0.02; done; }
@@ -355,9 +356,90 @@ class Strategies:
             expect(record["state"] == "FAILED" and "magic" in record["error_message"], f"{record['state']}: {record['error_message']}")
             odd.conclude("src")
 
+    # ------------------------------------------------------------------ throttling
+
+    def busy(self):
+        """Writes to its memory three times as fast as the bandwidth, which is returned; with a quota of its own that does not hinder it, and a label that allows throttling."""
+        def quota(config):
+            config["linux"].setdefault("resources", {})["cpu"] = {"quota": QUOTA_US, "period": 100000}
+        service = Resident(self.cluster, "busy", command=[*COUNTER, "--dirty", "8"], python=True, options=["--label", "fleximigrate.throttle=90"], config=quota)
+        before, started = json.loads(service.ask("STATE"))["dirtied"], time.monotonic()
+        time.sleep(0.5)  # a measurement, not a wait
+        rate = (json.loads(service.ask("STATE"))["dirtied"] - before) / (time.monotonic() - started)
+        expect(rate > 1e6, f"it dirties {rate:.0f} bytes/s only")
+        return service, str(int(rate / 3))
+
+    def expect_quota(self, service, place):
+        self.cluster.wait("it is reported as it is now", lambda: cpu_quota(self.cluster.container(service.name)["pid"]) is not None)
+        found = cpu_quota(self.cluster.container(service.name)["pid"])
+        expect(found == QUOTA_US, f"its quota {place} is {found}, not {QUOTA_US}")
+
+    def throttling(self):
+        with self.case("a container that writes faster than the link: moved with throttling, not without; its quota is as before") as wanted:
+            if not wanted:
+                return
+            service, bandwidth = self.busy()
+            pre_copy = ("--strategy", "pre-copy", "--bandwidth", bandwidth, "--max-downtime", "100ms")
+            plan = self.cluster.cli("migrate", service.name, "--to", "dst", "--strategy", "pre-copy", "--dry-run").stdout
+            expect("up to 90 % of its processor time" in plan, plan)
+            self.expect_no_convergence(service, "dst", [*pre_copy, "--max-throttle", "0"], 0)
+            record = self.cluster.migrate(service.name, "dst", *pre_copy)
+            expect(record["state"] == "COMPLETED", record["error_message"])
+            expect(20 <= record["throttle_percent"] <= 90, f"throttled by {record['throttle_percent']} %")
+            service.check("dst")
+            self.expect_quota(service, "after the move")
+            shown = self.cluster.cli("migration", "show", record["id"]).stdout
+            expect(f"throttled to {100 - record['throttle_percent']} % of its processor time" in shown, shown)
+            for name in ("agent-src", "manager"):
+                with open(self.cluster.path(f"{name}.log"), encoding="utf-8") as file:
+                    expect("throttled to 80 % of its processor time: what changes a round does not shrink" in file.read(), f"{name}'s log says nothing of it")
+            self.expect_no_convergence(service, "src", [*pre_copy, "--max-throttle", "30"], 30)
+            self.throttled_and_killed(service, pre_copy)
+            self.throttled_and_cancelled(service, pre_copy)
+            record = self.cluster.migrate(service.name, "src", "--strategy", "live", "--bandwidth", bandwidth, "--max-throttle", "90")
+            expect(record["state"] == "COMPLETED" and record["throttle_percent"] >= 20, f"live: {record['error_message']}, throttled by {record['throttle_percent']} %")
+            self.expect_quota(service, "after the way back")
+            service.conclude("src")
+
+    def expect_no_convergence(self, service, to, options, throttle):
+        record = self.cluster.migrate(service.name, to, *options)
+        expect(record["state"] == "FAILED" and "does not converge" in record["error_message"], f"{record['state']}: {record['error_message']}")
+        expect(record["throttle_percent"] == throttle, f"throttled by {record['throttle_percent']} %, not {throttle}")
+        expect(not throttle or f"throttled to {100 - throttle} %" in record["error_message"], record["error_message"])
+        service.check("src" if to == "dst" else "dst")
+        self.expect_quota(service, "after giving up")
+
+    def throttled_and_killed(self, service, options):
+        """The second step is there when the agent dies; the next agent puts the quota back."""
+        pid = self.cluster.container(service.name)["pid"]
+        agent = self.cluster.agents["dst"]
+        agent.stop()
+        agent.start({"FLEXIMIGRATE_FAULT": "source-throttled@2=kill"})
+        self.cluster.wait_online()
+        migration = self.cluster.start_migration(service.name, "src", *options)
+        self.cluster.wait("the agent dies", lambda: not agent.alive(), 60)
+        expect(0 < cpu_quota(pid) < QUOTA_US, f"the quota of {cpu_quota(pid)} that the dead agent left")
+        agent.start()
+        self.cluster.wait_online()
+        expect(cpu_quota(pid) == QUOTA_US, f"the quota is {cpu_quota(pid)} after the agent's return")
+        record, _ = self.cluster.wait_over(migration)
+        expect(record["state"] == "FAILED", record["state"])
+        service.check("dst")
+
+    def throttled_and_cancelled(self, service, options):
+        pid = self.cluster.container(service.name)["pid"]
+        migration = self.cluster.start_migration(service.name, "src", *options)
+        self.cluster.wait("it is throttled", lambda: cpu_quota(pid) < QUOTA_US, 60)
+        self.cluster.cli("migration", "cancel", migration)
+        record, _ = self.cluster.wait_over(migration)
+        expect(record["state"] == "FAILED" and "cancelled" in record["error_message"], f"{record['state']}: {record['error_message']}")
+        expect(cpu_quota(pid) == QUOTA_US, f"the quota is {cpu_quota(pid)} after the cancel")
+        service.check("dst")
+
     def run(self):
         self.there_and_back()
         self.tracking()
+        self.throttling()
         self.whole_digest()
         self.second_visit()
         self.processes_and_files()

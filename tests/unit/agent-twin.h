@@ -88,8 +88,10 @@ struct twin {
 	unsigned violations;
 	char violation[256];
 	/* facts */
-	bool endpoint, health, bare; /* bare: Inspect answers without a container */
-	bool deny;                   /* label */
+	bool endpoint, health, bare;   /* bare: Inspect answers without a container */
+	bool deny;                     /* label */
+	const char *throttle;          /* label, NULL = none */
+	uint32_t max_throttle_percent; /* of the last PrepareSource */
 	bool nested;
 	uint32_t max_latency_ms;
 	uint64_t latency_us;
@@ -227,6 +229,12 @@ static int twin_inspect(struct twin *t, const char *host, const void *request, P
 		fm_pb_set(&l->value, "deny");
 		FM_PB_ADD(c->labels, c->n_labels, l);
 	}
+	if (t->throttle) {
+		FM_PB(Label) *l = FM_PB_NEW(Label, label);
+		fm_pb_set(&l->key, "fleximigrate.throttle");
+		fm_pb_set(&l->value, t->throttle);
+		FM_PB_ADD(c->labels, c->n_labels, l);
+	}
 	for (int i = 0; i < 4 && t->blockers[i]; i++)
 		fm_pb_add_string(&r->blockers, &r->n_blockers, t->blockers[i]);
 	return 0;
@@ -255,6 +263,7 @@ static int twin_prepare_source(struct twin *t, const char *host, const void *req
 	if (twin_mover(t, host, req->migration_id))
 		return fm_error_set(err, FM_E_ALREADY_EXISTS, "migration %s is known on '%s' already", req->migration_id, host);
 	(void)twin_mover_add(t, host, req->migration_id, false, req->epoch, i);
+	t->max_throttle_percent = req->max_throttle_percent;
 	FM_PB(PrepareSourceResponse) *r = FM_PB_NEW(PrepareSourceResponse, prepare_source_response);
 	fm_pb_set(&r->checkpoint_id, "ckpt-1");
 	*ret = &r->base;
@@ -283,6 +292,7 @@ static FM_PB(MoverStatus) * twin_status_of(struct twin *t, const struct twin_mov
 	}
 	s->frozen_us = m->destination ? 0 : 34000;
 	s->wire_bytes = 64000000;
+	s->throttle_percent = !m->destination && t->max_throttle_percent ? 20 : 0;
 	s->error_code = m->error_code;
 	if (m->error_code)
 		fm_pb_set(&s->error_message, "the twin was told to fail");

@@ -7,9 +7,11 @@
 /* cmocka wants the four above */
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "basic/limits.h"
 #include "decision/converge.h"
 
 #define MIB        (1ull << 20)
@@ -108,21 +110,152 @@ static void test_limits(void **state)
 	assert_non_null(strstr(d.reason, "memory"));
 }
 
+/* The same container, which is slowed down as the decision says: it writes that much less. highest: the throttle that was in force at the end. */
+static unsigned simulate_throttled(const struct fm_converge_limits *l, uint64_t dirty, uint64_t working_set, uint64_t rate, bool on_demand,
+                                   struct fm_converge_decision *d, struct fm_converge_round *r)
+{
+	uint64_t changed = working_set * 2;
+	uint32_t throttle = 0;
+
+	for (unsigned n = 0; n < ROUNDS_MAX;) {
+		uint64_t us = changed * 1000000 / rate + 1000;
+		r[n++] = (struct fm_converge_round){
+			.changed_bytes = changed, .sent_bytes = changed, .us = us, .throttle_percent = throttle
+		};
+		changed = dirty * (100 - throttle) / 100 * us / 1000000;
+		if (changed > working_set)
+			changed = working_set;
+		fm_converge(l, r, n, on_demand, 0, d);
+		assert_true(d->throttle_percent <= l->max_throttle_percent);
+		assert_true(d->throttle_percent >= throttle);
+		if (d->verdict != FM_CONVERGE_ANOTHER)
+			return n;
+		throttle = d->throttle_percent;
+	}
+	fail_msg("it goes on for ever");
+	return 0;
+}
+
+/* Twenty first, then ten more a round, as far as it is needed: three times the link's rate shrinks again from 74 % on. */
+static void test_throttle_converges(void **state)
+{
+	struct fm_converge_limits l = { .max_throttle_percent = 99 };
+	struct fm_converge_decision d;
+	struct fm_converge_round r[ROUNDS_MAX];
+
+	for (int live = 0; live < 2; live++) {
+		unsigned n = simulate_throttled(&l, 300 * MIB, 256 * MIB, 100 * MIB, live, &d, r);
+		assert_int_equal(d.verdict, FM_CONVERGE_SWITCH);
+		assert_in_range(d.throttle_percent, 80, 90);
+		assert_int_equal(r[n - 1].throttle_percent, d.throttle_percent);
+		uint32_t was = 0;
+		for (unsigned i = 0; i < n; i++) {
+			if (r[i].throttle_percent != was)
+				assert_int_equal(r[i].throttle_percent, was ? was + 10 : 20);
+			was = r[i].throttle_percent;
+		}
+	}
+}
+
+/* Not without being allowed to, not for rounds that shrink, not for a set that fits into the freeze as it is. */
+static void test_throttle_not_needed(void **state)
+{
+	struct fm_converge_limits never = { 0 }, l = { .max_throttle_percent = 99 };
+	struct fm_converge_decision d;
+	struct fm_converge_round r[ROUNDS_MAX];
+
+	for (int live = 0; live < 2; live++) {
+		unsigned n = simulate_throttled(&never, 300 * MIB, 256 * MIB, 100 * MIB, live, &d, r);
+		assert_int_equal(d.verdict, live ? FM_CONVERGE_SWITCH : FM_CONVERGE_HOPELESS);
+		assert_int_equal(r[n - 1].throttle_percent, 0);
+		assert_null(strstr(d.reason, "throttled"));
+		(void)simulate_throttled(&l, 50 * MIB, 256 * MIB, 100 * MIB, live, &d, r);
+		assert_int_equal(d.verdict, FM_CONVERGE_SWITCH);
+		assert_int_equal(d.throttle_percent, 0);
+		(void)simulate_throttled(&l, 4000 * MIB, 20 * MIB, 500 * MIB, live, &d, r);
+		assert_int_equal(d.verdict, FM_CONVERGE_SWITCH);
+		assert_int_equal(d.throttle_percent, 0);
+	}
+}
+
+/* At the maximum a whole round passes before the verdict, and the verdict says what was tried. */
+static void test_throttle_in_vain(void **state)
+{
+	static const uint32_t maxima[] = { 5, 20, 25, 40, 99 };
+	struct fm_converge_decision d;
+	struct fm_converge_round r[ROUNDS_MAX];
+
+	for (size_t i = 0; i < sizeof(maxima) / sizeof(maxima[0]); i++)
+		for (int live = 0; live < 2; live++) {
+			struct fm_converge_limits l = { .max_throttle_percent = maxima[i] };
+			unsigned n = simulate_throttled(&l, 100000 * MIB, 256 * MIB, 100 * MIB, live, &d, r);
+			assert_int_equal(d.verdict, live ? FM_CONVERGE_SWITCH : FM_CONVERGE_HOPELESS);
+			assert_int_equal(d.throttle_percent, maxima[i]);
+			assert_int_equal(r[n - 2].throttle_percent, maxima[i]);
+			if (!live) {
+				char said[64];
+				(void)snprintf(said, sizeof(said), "throttled to %u %%", 100 - maxima[i]);
+				assert_non_null(strstr(d.reason, said));
+				assert_non_null(strstr(d.reason, "ms of downtime, not 300")); /* not cut off */
+			}
+		}
+}
+
+/* Limits come before more throttling. */
+static void test_throttle_limits(void **state)
+{
+	struct fm_converge_limits time = { .max_throttle_percent = 99, .max_rounds_ms = 12000 };
+	struct fm_converge_limits rounds = { .max_throttle_percent = 99, .max_rounds = 4 };
+	struct fm_converge_limits factor = { .max_throttle_percent = 99, .max_factor_percent = 250 };
+	const struct fm_converge_limits *all[] = { &time, &rounds, &factor };
+	struct fm_converge_decision d;
+	struct fm_converge_round r[ROUNDS_MAX];
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		(void)simulate_throttled(all[i], 100000 * MIB, 256 * MIB, 100 * MIB, false, &d, r);
+		assert_int_equal(d.verdict, FM_CONVERGE_HOPELESS);
+		assert_in_range(d.throttle_percent, 20, 60);
+		assert_non_null(strstr(d.reason, "throttled to"));
+		(void)simulate_throttled(all[i], 100000 * MIB, 256 * MIB, 100 * MIB, true, &d, r);
+		assert_int_equal(d.verdict, FM_CONVERGE_SWITCH);
+	}
+}
+
+static void test_throttle_from_string(void **state)
+{
+	static const char *const bad[] = { "", "-1", "100", "4294967296", "60%", "half", " 60", "6 0", "99999999999999999999" };
+	struct fm_error e = FM_ERROR_INIT;
+	uint32_t v = 7;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		e = FM_ERROR_INIT;
+		assert_int_equal(fm_throttle_from_string(bad[i], &v, &e), -1);
+		assert_int_equal(e.code, FM_E_INVALID_ARGUMENT);
+		assert_int_equal(v, 7);
+	}
+	assert_int_equal(fm_throttle_from_string("0", &v, &e), 0);
+	assert_int_equal(v, 0);
+	assert_int_equal(fm_throttle_from_string("99", &v, &e), 0);
+	assert_int_equal(v, FM_MAX_THROTTLE_PERCENT);
+}
+
 /* Whatever is measured, it ends, and nonsense does not break it. */
 static void test_always_ends(void **state)
 {
-	struct fm_converge_limits l = { 0 };
-	struct fm_converge_decision d;
+	struct fm_converge_decision d = { .throttle_percent = 0 };
 
 	srandom(7);
 	for (int i = 0; i < 2000; i++) {
+		struct fm_converge_limits l = { .max_throttle_percent = i % 3 ? (uint32_t)random() % 130 : 0 };
 		struct fm_converge_round r[64];
 		unsigned n = 0;
 		do {
 			r[n++] = (struct fm_converge_round){ .changed_bytes = (uint64_t)random() << (random() % 12),
 				                             .sent_bytes = (uint64_t)random() << (random() % 12),
-				                             .us = (uint64_t)random() >> (random() % 31) };
+				                             .us = (uint64_t)random() >> (random() % 31),
+				                             .throttle_percent = n ? d.throttle_percent : 0 };
 			fm_converge(&l, r, n, i % 2, 0, &d);
+			assert_true(d.throttle_percent <= FM_MAX_THROTTLE_PERCENT);
 		} while (d.verdict == FM_CONVERGE_ANOTHER && n < 64);
 		assert_int_not_equal(d.verdict, FM_CONVERGE_ANOTHER);
 		assert_true(d.reason[0] != '\0');
@@ -132,9 +265,17 @@ static void test_always_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_yet),       cmocka_unit_test(test_idle),
-		cmocka_unit_test(test_converges),         cmocka_unit_test(test_faster_than_the_link),
-		cmocka_unit_test(test_small_working_set), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_nothing_yet),
+		cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_converges),
+		cmocka_unit_test(test_faster_than_the_link),
+		cmocka_unit_test(test_small_working_set),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_throttle_converges),
+		cmocka_unit_test(test_throttle_not_needed),
+		cmocka_unit_test(test_throttle_in_vain),
+		cmocka_unit_test(test_throttle_limits),
+		cmocka_unit_test(test_throttle_from_string),
 		cmocka_unit_test(test_always_ends),
 	};
 

@@ -559,6 +559,49 @@ static void test_second_migration(void **state)
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
 }
 
+/* Nobody is slowed down by default; the label allows it, and the wish wins over the label. */
+static void test_throttle(void **state)
+{
+	struct lab *l = *state;
+	static const struct {
+		const char *label;
+		uint32_t asked;
+		bool none;
+		uint32_t planned;
+	} v[] = { { NULL, 0, false, 0 }, { NULL, 60, false, 60 }, { "40", 0, false, 40 },    { "40", 60, false, 60 },
+		  { "40", 0, true, 0 },  { "0", 0, false, 0 },    { "half", 60, false, 60 }, { "half", 0, true, 0 } };
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	lab_start(l);
+	req.container = "web";
+	req.to = "beta";
+	req.dry_run = true;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		l->t->throttle = v[i].label;
+		req.max_throttle_percent = v[i].asked;
+		req.no_throttle = v[i].none;
+		assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+		assert_int_equal(m->plan->max_throttle_percent, v[i].planned);
+		fm_pb_free(m);
+		m = NULL;
+	}
+	req.no_throttle = false;
+	req.max_throttle_percent = 100;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT);
+	req.max_throttle_percent = 0;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT); /* "half" */
+	assert_non_null(strstr(e.message, "fleximigrate.throttle"));
+	l->t->throttle = "40";
+	lab_migrate(l, id);
+	m = lab_finish(l, id);
+	assert_int_equal(m->state, FLEXIMIGRATE__V1__STATE__COMPLETED);
+	assert_int_equal(l->t->max_throttle_percent, 40);
+	assert_int_equal(m->throttle_percent, 20);
+	fm_pb_free(m);
+}
+
 static void test_dry_run(void **state)
 {
 	struct lab *l = *state;
@@ -788,6 +831,7 @@ int main(void)
 		T(test_refused_requests),
 		T(test_second_migration),
 		T(test_dry_run),
+		T(test_throttle),
 		T(test_limit_of_active),
 		T(test_events),
 		T(test_paused),

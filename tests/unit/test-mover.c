@@ -17,6 +17,7 @@
 
 #include "basic/io.h"
 #include "basic/str.h"
+#include "migration/journal.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
 
@@ -389,6 +390,50 @@ static void test_limit(void **state)
 	assert_int_equal(decision(f, "m-8"), FM_DECISION_COMMITTED);
 }
 
+/* The quota that a dead agent had lowered is put back, as the record says; one whose cgroup is gone is in nobody's way. */
+static void test_throttle_is_undone(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	static const char *const ids[] = { "m-1", "m-2" };
+	_fm_free_ char *file = fm_xasprintf("%s/quota", f->dir);
+	_fm_free_ char *text = NULL;
+	assert_ok(fm_write_file_atomic(file, "", 0, 0600, &e), e);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(ids); i++) {
+		_fm_free_ char *was = fm_xasprintf("%s%s=max 100000", file, i ? "-gone" : "");
+		_fm_free_ char *name = fm_xasprintf("%s.source.journal", ids[i]);
+		struct fm_journal *j = NULL;
+		leave_journal(f, ids[i], "source", i ? "other" : "web", 1, FM_DECISION_PREPARED);
+		assert_ok(fm_journal_open(f->h.journals_dir, name, &j, &e), e);
+		assert_ok(fm_journal_intent(j, "throttle", was, false, &e), e);
+		fm_journal_free(j);
+	}
+	start(f);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(ids); i++) {
+		assert_int_equal(decision(f, ids[i]), FM_DECISION_ABORTED);
+		assert_false(has_journal(f, ids[i], "source"));
+	}
+	assert_ok(fm_read_file(file, 4096, &text, NULL, &e), e);
+	assert_string_equal(text, "max 100000");
+}
+
+static void test_throttle_limit(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(PrepareSourceRequest) req = FLEXIMIGRATE__V1__PREPARE_SOURCE_REQUEST__INIT;
+	FM_PB(PrepareSourceResponse) *r = NULL;
+	start(f);
+	req.migration_id = "m-1";
+	req.container = "web";
+	req.strategy = FLEXIMIGRATE__V1__STRATEGY__PRE_COPY;
+	req.max_throttle_percent = 100;
+	assert_code(fm_movers_prepare_source(f->ms, &req, &r, &e), e, FM_E_INVALID_ARGUMENT);
+	assert_non_null(strstr(e.message, "99"));
+	req.max_throttle_percent = 99;
+	assert_code(fm_movers_prepare_source(f->ms, &req, &r, &e), e, FM_E_NOT_FOUND); /* passes; there is no such container */
+}
+
 /* Prepare and Abort of one id at the same time, as a cancelled call makes them: nothing crashes, nothing is left. */
 struct racer {
 	struct fixture *f;
@@ -425,8 +470,15 @@ static void test_abort_races_prepare(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(test_unknown_ids), T(test_bad_requests),       T(test_failed_preparation),
-		                            T(test_fencing),     T(test_recovery),           T(test_bad_journals),
-		                            T(test_limit),       T(test_abort_races_prepare) };
+	const struct CMUnitTest tests[] = { T(test_unknown_ids),
+		                            T(test_bad_requests),
+		                            T(test_failed_preparation),
+		                            T(test_fencing),
+		                            T(test_recovery),
+		                            T(test_bad_journals),
+		                            T(test_limit),
+		                            T(test_abort_races_prepare),
+		                            T(test_throttle_is_undone),
+		                            T(test_throttle_limit) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@ FILE name text, UNLINK name, SAY text (to stdout), EXIT status.
   --depends A:P    another service that this one needs
   --workers N      N forked processes serve, the counter is in memory that they share
   --threads N      N threads that count by themselves, in every process that serves
+  --dirty N        N MB of memory get new contents, from one end to the other, as fast as one processor can
 """
 
 import argparse
@@ -25,6 +26,8 @@ import threading
 import time
 
 STALL_S = 2.0
+DIRTY_BYTES = 1 << 17
+DIRTY_TIMES = 3
 SLOTS = 64  # u64 each: 0 is the counter, then the threads'
 
 
@@ -37,6 +40,7 @@ def parse():
     parser.add_argument("--depends")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--dirty", type=int, default=0)
     return parser.parse_args()
 
 
@@ -49,6 +53,7 @@ class Service:
         self.listener = socket.create_server(("0.0.0.0", options.port), backlog=64)
         self.threads = []
         self.children = []
+        self.dirtied = 0
 
     def slot(self, index, add=0):
         value = struct.unpack_from("<Q", self.memory, index * 8)[0] + add
@@ -74,7 +79,7 @@ class Service:
             pass
 
     def state(self):
-        return {"pid": os.getpid(), "counter": self.slot(0), "threads": [self.slot(1 + index) for index in range(self.options.threads)], "children": len(self.children)}
+        return {"pid": os.getpid(), "counter": self.slot(0), "threads": [self.slot(1 + index) for index in range(self.options.threads)], "children": len(self.children), "dirtied": self.dirtied}
 
     def answer(self, words):
         verb = words[0].upper()
@@ -132,6 +137,18 @@ class Service:
                 last = now
         for index in range(self.options.threads):
             threading.Thread(target=count, args=(index,), daemon=True).start()
+
+    def start_dirtying(self):
+        """Nothing to compress or share, and nothing like what was there; each piece is made several times, so that the processor sets the pace and the memory does not."""
+        def dirty():
+            memory = mmap.mmap(-1, self.options.dirty << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            while True:
+                for offset in range(0, len(memory), DIRTY_BYTES):
+                    for _ in range(DIRTY_TIMES):
+                        piece = os.urandom(DIRTY_BYTES)
+                    memory[offset:offset + DIRTY_BYTES] = piece
+                    self.dirtied += DIRTY_BYTES
+        threading.Thread(target=dirty, daemon=True).start()
 
     def fork_workers(self):
         for _ in range(self.options.workers):
@@ -215,6 +232,8 @@ def main():
     service = Service(options)
     if options.health:
         service.start_health()
+    if options.dirty:
+        service.start_dirtying()
     print("serving", flush=True)
     if options.workers:
         service.fork_workers()
