@@ -129,7 +129,7 @@ static void *report(void *arg)
 	bool connected = false, complained = false;
 	while (!fm_stop_requested(&a->stop)) {
 		struct fm_error err = FM_ERROR_INIT;
-		fm_visits_expire(a->host.visits);
+		fm_revisit_pages_expire(a->host.revisit_pages);
 		bool ok = report_once(a, &interval_ms, &err) == 0;
 		if (ok && !connected)
 			fm_log_write(a->host.log, FM_LOG_INFO, "ResourceMonitor", NULL, "Host '%s' registered with the manager at %s.",
@@ -144,14 +144,14 @@ static void *report(void *arg)
 	return NULL;
 }
 
-/* What is kept for the next visit has its bounds also when nobody comes or goes (visited.h). */
+/* What is kept for the next visit has its bounds also when nobody comes or goes (revisit-files.h). */
 static void *tidy(void *arg)
 {
 	struct agent *a = arg;
 	bool first = true;
 	while (!fm_stop_requested(&a->stop)) {
 		struct fm_error err = FM_ERROR_INIT;
-		if (fm_visited_trim(&a->host, first, &err) < 0)
+		if (fm_revisit_files_trim(&a->host, first, &err) < 0)
 			fm_log_write(a->host.log, FM_LOG_WARN, "ResourceMonitor", NULL, "Removing what containers have left here: %s",
 			             err.message);
 		first = false;

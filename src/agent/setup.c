@@ -36,13 +36,10 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		  NULL },
 		{ "nest", FM_OPT_STRING, &o->nest, "PATH",
 		  "fleximigrate-nest, the init of parent containers (default: beside this program, else libexec)", NULL },
-		{ "revisit-memory", FM_OPT_STRING, &o->revisit_memory, "SIZE",
+		{ "revisit-memory", FM_OPT_BYTES, &o->revisit_memory, "SIZE",
 		  "for pages of containers that left, should they return; 0: none (default: an eighth of the memory)", NULL },
-		{ "visited-bytes", FM_OPT_BYTES, &o->visited_bytes, "SIZE",
-		  "disk space for files of containers that left, which need not be sent again when they come back; 0 for none (default: a "
-		  "tenth of "
-		  "the filesystem of the state folder)",
-		  NULL },
+		{ "revisit-disk", FM_OPT_BYTES, &o->revisit_disk, "SIZE",
+		  "for files of containers that left, should they return; 0: none (default: a tenth of the disk)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -110,14 +107,6 @@ static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, str
 	return 0;
 }
 
-static int make_visits(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
-{
-	uint64_t bytes = UINT64_MAX;
-	if (o->revisit_memory && fm_parse_bytes(o->revisit_memory, &bytes, err) < 0)
-		return fm_error_prefix(err, "--revisit-memory");
-	return fm_visits_new(bytes, &h->visits, err);
-}
-
 int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, struct fm_agent_files *files, struct fm_error *err)
 {
 	enum fm_log_level level = FM_LOG_INFO;
@@ -125,7 +114,7 @@ int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, str
 	h->log = fm_log_new(STDERR_FILENO, fm_streq(o->log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
 	if (name_host(o, h, err) < 0 || fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &h->fault, err) < 0 ||
 	    fm_host_init_dirs(h, o->state_dir, o->run_dir, err) < 0 || find_nest(o, h, err) < 0 || open_runtime(o, h, err) < 0 ||
-	    make_visits(o, h, err) < 0)
+	    fm_revisit_pages_new(o->revisit_memory, &h->revisit_pages, err) < 0)
 		return -1;
 	if (o->bridge && fm_snprintf(h->bridge, sizeof(h->bridge), err, "%s", o->bridge) < 0)
 		return fm_error_prefix(err, "--bridge");
@@ -135,13 +124,13 @@ int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, str
 	files->socket = o->socket ? fm_xstrdup(o->socket) : fm_xasprintf("%s/agent.sock", h->run_dir);
 	h->tls = (struct fm_stream_tls){ .ca_pem_path = files->ca, .cert_pem_path = files->cert, .key_pem_path = files->key };
 	h->use_tls = o->listen != NULL;
-	h->visited_max_bytes = o->visited_bytes;
+	h->revisit_files_max_bytes = o->revisit_disk;
 	return 0;
 }
 
 void fm_agent_teardown_host(struct fm_host *h, struct fm_agent_files *files)
 {
-	fm_visits_free(h->visits);
+	fm_revisit_pages_free(h->revisit_pages);
 	fm_runtime_free(h->runtime);
 	fm_fault_free(h->fault);
 	fm_log_free(h->log);

@@ -3,12 +3,12 @@
 #ifndef FM_AGENT_SETUP_H
 #define FM_AGENT_SETUP_H
 
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
-	        *cgroup, *nest, *log_format, *log_level, *revisit_memory;
-	uint64_t visited_bytes;
+	        *cgroup, *nest, *log_format, *log_level;
+	uint64_t revisit_memory, revisit_disk; /* bytes */
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \
@@ -20,7 +20,8 @@ struct fm_agent_options {
 	                            .criu_prefix = FM_CRIU_PREFIX_DEFAULT,                                                                 \
 	                            .log_format = "human",                                                                                 \
 	                            .log_level = "info",                                                                                   \
-	                            .visited_bytes = FM_VISITED_TENTH })
+	                            .revisit_memory = UINT64_MAX,                                                                          \
+	                            .revisit_disk = FM_REVISIT_FILES_TENTH })
 
 struct fm_agent_files {
 	char *ca, *cert, *key, *socket;

@@ -16,7 +16,7 @@
 #include "container/criu-view.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 #include "migration/volumes.h"
 #include "sync/tracker.h"
 
@@ -97,7 +97,7 @@ static void tell_visited(struct exam *x)
 {
 	unsigned n = 0;
 	uint64_t bytes = 0;
-	fm_visited_usage(x->h, &n, &bytes);
+	fm_revisit_files_usage(x->h, &n, &bytes);
 	_fm_free_ char *detail = fm_xasprintf("%u kept of containers that were here, %.1f MiB", n, (double)bytes / (1 << 20));
 	find(x, "ok", "visited copies", detail, "");
 }

@@ -15,7 +15,7 @@
 #include "loop/child.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 #include "monitor/host-facts.h"
 #include "network/endpoint.h"
 
@@ -83,7 +83,7 @@ int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm
 	if (fm_streq(what, "tmpfs"))
 		return unmount_images(arg, err);
 	if (fm_streq(what, "visited"))
-		return fm_visited_remove(h, arg, err);
+		return fm_revisit_files_remove(h, arg, err);
 	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
 }
 

@@ -5,7 +5,7 @@
  * Everything is set up once by agent/ before threads start and read-only afterwards. Paths:
  *   <state>/instances/<instance>/   one folder an instance (container/bundle.h), plus container.pb (the Container as asked for) and user-config.json
  *   <state>/migrations/             journals
- *   <state>/visited/                what containers that left have left (visited.h)
+ *   <state>/visited/                what containers that left have left (revisit-files.h)
  *   <run>/netns/<instance>          pinned network namespaces
  *   <run>/images/<migration>.<role> tmpfs with a checkpoint's images
  * state must survive a reboot, run may not.
@@ -23,13 +23,13 @@
 #include "container/runtime.h"
 #include "migration/agent-api.h"
 #include "migration/journal.h"
-#include "migration/visits.h"
+#include "migration/revisit-pages.h"
 #include "sync/stream.h"
 
 struct fm_host {
 	char name[64];
 	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], visited_dir[1100], netns_dir[1100], images_dir[1100];
-	uint64_t visited_max_bytes; /* 0: nothing is kept; see visited.h */
+	uint64_t revisit_files_max_bytes; /* 0: nothing is kept; see revisit-files.h */
 	char nest_binary[1024];
 	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
 	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
@@ -41,7 +41,7 @@ struct fm_host {
 	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;
 	bool use_tls;
-	struct fm_visits *visits; /* the agent's; NULL elsewhere */
+	struct fm_revisit_pages *revisit_pages; /* the agent's; NULL elsewhere */
 	struct fm_log *log;
 	struct fm_fault *fault;
 };

@@ -25,7 +25,7 @@
 #include "decision/converge.h"
 #include "container/nest.h"
 #include "migration/pb.h"
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 #include "migration/volumes.h"
 #include "network/sockets.h"
 
@@ -452,7 +452,7 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	measure(&l);
 	*ret = FM_TAKE_PTR(l.container);
 	fm_local_done(&l);
-	(void)fm_visited_remove(h, req->name, NULL); /* another one of that name was here */
+	(void)fm_revisit_files_remove(h, req->name, NULL); /* another one of that name was here */
 	return 0;
 }
 
@@ -481,7 +481,7 @@ int fm_instances_release(struct fm_host *h, const char *instance, const char *co
 		return -1;
 	/* Carried back, it is here again. Failing to keep something is no reason to fail: the next visit sends everything. */
 	if (fm_instances_find(h, container, instance, &back, NULL) < 0)
-		(void)fm_visited_keep(h, container, instance, NULL);
+		(void)fm_revisit_files_keep(h, container, instance, NULL);
 	if (fm_fault_point(h->fault, "source-after-visited", err) < 0)
 		return -1;
 	return fm_bundle_remove_instance(h->instances_dir, instance, err);
@@ -502,7 +502,7 @@ int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct 
 	if (fm_instances_destroy(h, instance, err) < 0)
 		return -1;
 	fm_volumes_forget(h, name);
-	return fm_visited_remove(h, name, err);
+	return fm_revisit_files_remove(h, name, err);
 }
 
 /* ---------------------------------------------------------------- inspect */

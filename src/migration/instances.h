@@ -56,7 +56,7 @@ int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char 
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err);
 /* Take an instance away for good: runtime, endpoint, namespace, folder. Idempotent. */
 int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err);
-/* The same for one whose container has left for another host, but its root filesystem stays for the next visit (visited.h), unless the container is here in another instance. Idempotent. */
+/* The same for one whose container has left for another host, but its root filesystem stays for the next visit (revisit-files.h), unless the container is here in another instance. Idempotent. */
 int fm_instances_release(struct fm_host *h, const char *instance, const char *container, struct fm_error *err);
 /* host pid of the application's first process: 0 when there is none */
 pid_t fm_local_app_pid(const struct fm_local *l);

@@ -17,7 +17,7 @@
 
 #include "basic/cleanup.h"
 #include "migration/restore-gate.h"
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 
 #define FILES_TIMEOUT_MS       600000
 #define EXECUTE_WAIT_MS        3600000 /* between PREPARED and the first frame of the freeze: the manager's own limits apply */
@@ -216,7 +216,7 @@ static int offer_files(struct fm_mover *m, struct fm_error *err)
 	struct timespec since = { 0 };
 	uint64_t t = fm_now_us();
 	int fd = -1;
-	fm_visited_open(m->h, m->container, &fd, &since);
+	fm_revisit_files_open(m->h, m->container, &fd, &since);
 	if (fd >= 0 && fm_known_scan(fd, &since, m->stop.fd, &m->known, err) < 0)
 		return -1;
 	if (m->known)
@@ -228,7 +228,7 @@ static int receive_files(struct fm_mover *m, struct fm_known *known, int durable
 {
 	int rc = fm_filetree_recv_known(m->control, known, m->rootfs, durable, FM_MOVER_IMAGES_MAX_BYTES, timeout_ms, m->stop.fd, err);
 	if (fm_known_is_bad(known))
-		(void)fm_visited_remove(m->h, m->container, NULL);
+		(void)fm_revisit_files_remove(m->h, m->container, NULL);
 	return rc;
 }
 
@@ -499,12 +499,12 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	if (d != FM_DECISION_RELEASED && fm_journal_decide(m->journal, FM_DECISION_RELEASED, true, err) < 0)
 		return -1;
 	stop_threads(m);
-	fm_page_store_free(fm_visits_take(m->h->visits, m->container)); /* it came without using it */
+	fm_page_store_free(fm_revisit_pages_take(m->h->revisit_pages, m->container)); /* it came without using it */
 	fm_criu_free(m->criu);
 	m->criu = NULL;
 	fm_known_free(m->known);
 	m->known = NULL;
-	if (fm_visited_remove(m->h, m->container, err) < 0)
+	if (fm_revisit_files_remove(m->h, m->container, err) < 0)
 		return -1;
 	/* The instance stays: it is a resident now. */
 	static const char *const mine[] = { "instance", "netns", "endpoint" };

@@ -566,6 +566,11 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 	return rc;
 }
 
+static bool may_leave_something(const struct fm_mover *m)
+{
+	return !fm_streq(fm_pb_label(m->local.container, "fleximigrate.revisit"), "no");
+}
+
 /* For its return. Whatever goes wrong with that is no reason to fail. */
 static void keep_pages(struct fm_mover *m)
 {
@@ -574,9 +579,10 @@ static void keep_pages(struct fm_mover *m)
 	uint64_t pages = 0, t = fm_now_us();
 	size_t n = 0;
 
-	if (!m->local.nested || m->root <= 0 || fm_streq(fm_pb_label(m->local.container, "fleximigrate.revisit"), "no"))
+	if (!m->local.nested || m->root <= 0 || !may_leave_something(m))
 		return;
-	if (fm_mover_tasks(m, &tasks, &n, &e) < 0 || fm_visits_copy(m->h->visits, m->container, tasks, n, KEEP_PAGES_MS, &pages, &e) < 0)
+	if (fm_mover_tasks(m, &tasks, &n, &e) < 0 ||
+	    fm_revisit_pages_copy(m->h->revisit_pages, m->container, tasks, n, KEEP_PAGES_MS, &pages, &e) < 0)
 		fm_mover_note(m, "nothing of '%s' is kept for its return: %s", m->container, e.message);
 	else if (pages > 0)
 		fm_mover_note(m, "%llu pages of '%s' are kept for its return", (unsigned long long)pages, m->container);
@@ -586,7 +592,7 @@ static void keep_pages(struct fm_mover *m)
 /* Its files stay for the next visit, if that can be put on record. */
 static int release_instance(struct fm_mover *m, struct fm_error *err)
 {
-	if (fm_journal_intent(m->journal, "visited", m->container, true, NULL) < 0)
+	if (!may_leave_something(m) || fm_journal_intent(m->journal, "visited", m->container, true, NULL) < 0)
 		return fm_instances_destroy(m->h, m->instance, err);
 	if (fm_instances_release(m->h, m->instance, m->container, err) < 0)
 		return -1;

@@ -107,7 +107,7 @@ int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error 
 	int rc = 0;
 	if (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY)
 		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
-	else if (!m->store && !(m->store = fm_visits_take(m->h->visits, m->container)))
+	else if (!m->store && !(m->store = fm_revisit_pages_take(m->h->revisit_pages, m->container)))
 		rc = fm_page_store_new(FM_MOVER_IMAGES_MAX_BYTES, &m->store, err);
 	if (rc < 0) {
 		fm_stream_free(s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * visits.h - pages of containers that have left this host, kept for their return: a move back sends what has changed, not what is here already (push.h).
+ * revisit-pages.h - pages of containers that have left this host, kept for their return: a move back sends what has changed, not what is here already (push.h).
  *
  * A copy in the agent's memory, never on a disk, made after the destination has been verified and before the source's tree is destroyed. It is a convenience: it may be incomplete (the copy has a
  * time limit), and is given up when it is an hour old, when others need its room, when the host's available memory falls below an eighth, and with the agent. What of it is
@@ -8,29 +8,29 @@
  *
  * Threads: any.
  */
-#ifndef FM_MIGRATION_VISITS_H
-#define FM_MIGRATION_VISITS_H
+#ifndef FM_MIGRATION_REVISIT_PAGES_H
+#define FM_MIGRATION_REVISIT_PAGES_H
 
 #include "sync/page-source.h"
 #include "sync/page-store.h"
 
-struct fm_visits;
+struct fm_revisit_pages;
 /* max_bytes: of all copies together; 0: nothing is ever kept; UINT64_MAX: an eighth of the host's memory */
-int fm_visits_new(uint64_t max_bytes, struct fm_visits **ret, struct fm_error *err);
-void fm_visits_free(struct fm_visits *v); /* NULL-safe */
+int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, struct fm_error *err);
+void fm_revisit_pages_free(struct fm_revisit_pages *v); /* NULL-safe */
 
 /* Copies the memory of a stopped tree, for at most timeout_ms. *ret_pages: how many pages are kept; 0 when there is no room. v may be NULL: nothing is kept. */
-int fm_visits_copy(struct fm_visits *v, const char *container, const struct fm_page_source_task *tasks, size_t n, unsigned timeout_ms,
-                   uint64_t *ret_pages, struct fm_error *err);
+int fm_revisit_pages_copy(struct fm_revisit_pages *v, const char *container, const struct fm_page_source_task *tasks, size_t n,
+                          unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err);
 /* The container comes back, or will not: the copy is the caller's. NULL: there is none. */
-struct fm_page_store *fm_visits_take(struct fm_visits *v, const char *container);
+struct fm_page_store *fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container);
 /* Gives up what is too old, or too much for the host. To be called every now and then. */
-void fm_visits_expire(struct fm_visits *v);
+void fm_revisit_pages_expire(struct fm_revisit_pages *v);
 
-struct fm_visits_stats {
+struct fm_revisit_pages_stats {
 	size_t n;
 	uint64_t bytes, max_bytes;
 };
-void fm_visits_stats(struct fm_visits *v, struct fm_visits_stats *ret);
+void fm_revisit_pages_stats(struct fm_revisit_pages *v, struct fm_revisit_pages_stats *ret);
 
 #endif

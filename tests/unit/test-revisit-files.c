@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test-visited.c - what a container that left has left: kept, found again, bounded, and right whenever the agent dies while it comes or goes.
+ * test-revisit-files.c - what a container that left has left: kept, found again, bounded, and right whenever the agent dies while it comes or goes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +26,7 @@
 #include "migration/instances.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 
 #define assert_ok(call, e)                                                                                                                 \
 	do {                                                                                                                               \
@@ -68,7 +68,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct fm_error e = FM_ERROR_INIT;
-	(void)snprintf(f->dir, sizeof(f->dir), "/tmp/fm-test-visited-XXXXXX");
+	(void)snprintf(f->dir, sizeof(f->dir), "/tmp/fm-test-revisit-files-XXXXXX");
 	if (!mkdtemp(f->dir))
 		return -1;
 	_fm_free_ char *state_dir = fm_xasprintf("%s/state", f->dir);
@@ -76,7 +76,7 @@ static int setup(void **state)
 	(void)snprintf(f->h.name, sizeof(f->h.name), "alpha");
 	f->rt.ops = &one_ops;
 	f->h.runtime = &f->rt;
-	f->h.visited_max_bytes = FM_VISITED_TENTH;
+	f->h.revisit_files_max_bytes = FM_REVISIT_FILES_TENTH;
 	*state = f;
 	return fm_host_init_dirs(&f->h, state_dir, run_dir, &e);
 }
@@ -126,7 +126,7 @@ static char *users_instance(struct fixture *f, const char *instance)
 static void keep(struct fixture *f, const char *container, const char *instance)
 {
 	struct fm_error e = FM_ERROR_INIT;
-	assert_ok(fm_visited_keep(&f->h, container, instance, &e), e);
+	assert_ok(fm_revisit_files_keep(&f->h, container, instance, &e), e);
 }
 
 static bool exists(struct fixture *f, const char *what, const char *name)
@@ -141,7 +141,7 @@ static char *copy_says(struct fixture *f, const char *container)
 	struct timespec since = { 0 };
 	char *text = NULL;
 	int fd = -1;
-	fm_visited_open(&f->h, container, &fd, &since);
+	fm_revisit_files_open(&f->h, container, &fd, &since);
 	if (fd < 0)
 		return NULL;
 	assert_in_range(since.tv_sec, time(NULL) - 100, time(NULL) + 1);
@@ -189,11 +189,11 @@ static void test_own_copy(void **state)
 	keep(f, "other", "other.m-3");
 	assert_says(f, "web", "second");
 	assert_says(f, "other", "another");
-	fm_visited_usage(&f->h, &n, &bytes);
+	fm_revisit_files_usage(&f->h, &n, &bytes);
 	assert_int_equal(n, 2);
 	assert_true(bytes >= 2 * 512 && bytes < 100000);
-	assert_int_equal(fm_visited_remove(&f->h, "web", NULL), 0);
-	assert_int_equal(fm_visited_remove(&f->h, "web", NULL), 0);
+	assert_int_equal(fm_revisit_files_remove(&f->h, "web", NULL), 0);
+	assert_int_equal(fm_revisit_files_remove(&f->h, "web", NULL), 0);
 	assert_says(f, "web", NULL);
 	assert_says(f, "other", "another");
 	assert_int_equal(entries(f->h.visited_dir), 1);
@@ -211,7 +211,7 @@ static void test_users_bundle(void **state)
 	assert_says(f, "web", "the user's");
 	keep(f, "web", "web");
 	assert_says(f, "web", "the user's");
-	fm_visited_usage(&f->h, &n, &bytes);
+	fm_revisit_files_usage(&f->h, &n, &bytes);
 	assert_int_equal(n, 1);
 	assert_int_equal(bytes, 0); /* it is not ours */
 	own_instance(f, "web.m-1", "ours");
@@ -219,7 +219,7 @@ static void test_users_bundle(void **state)
 	assert_says(f, "web", "ours");
 	assert_true(fm_path_exists(file));
 	keep(f, "web", "web");
-	assert_int_equal(fm_visited_remove(&f->h, "web", NULL), 0);
+	assert_int_equal(fm_revisit_files_remove(&f->h, "web", NULL), 0);
 	assert_true(fm_path_exists(file));
 	keep(f, "web", "web");
 	assert_int_equal(fm_remove_tree(rootfs, NULL), 0); /* the user removes it */
@@ -234,10 +234,10 @@ static void test_turned_off(void **state)
 	own_instance(f, "web.m-1", "first");
 	keep(f, "web", "web.m-1");
 	own_instance(f, "web.m-2", "second");
-	f->h.visited_max_bytes = 0;
+	f->h.revisit_files_max_bytes = 0;
 	keep(f, "web", "web.m-2");
 	assert_true(exists(f, "instances", "web.m-2/rootfs"));
-	assert_int_equal(fm_visited_trim(&f->h, false, NULL), 0);
+	assert_int_equal(fm_revisit_files_trim(&f->h, false, NULL), 0);
 	assert_int_equal(entries(f->h.visited_dir), 0);
 }
 
@@ -249,7 +249,7 @@ static void test_odd_names(void **state)
 	for (size_t i = 0; i < FM_ARRAY_SIZE(odd); i++) {
 		keep(f, odd[i], "web.m-1");
 		keep(f, "web", odd[i]);
-		assert_int_equal(fm_visited_remove(&f->h, odd[i], NULL), 0);
+		assert_int_equal(fm_revisit_files_remove(&f->h, odd[i], NULL), 0);
 		assert_says(f, odd[i], NULL);
 	}
 	assert_true(exists(f, "instances", "web.m-1/rootfs"));
@@ -269,7 +269,7 @@ static void aged(struct fixture *f, const char *container, const char *text, int
 static void trim(struct fixture *f)
 {
 	struct fm_error e = FM_ERROR_INIT;
-	assert_ok(fm_visited_trim(&f->h, true, &e), e);
+	assert_ok(fm_revisit_files_trim(&f->h, true, &e), e);
 }
 
 static void test_count_and_age(void **state)
@@ -308,17 +308,17 @@ static void test_bytes(void **state)
 	aged(f, "old", text, 3000);
 	aged(f, "small", "x", 2500);
 	aged(f, "new", text, 2000);
-	f->h.visited_max_bytes = 250000;
+	f->h.revisit_files_max_bytes = 250000;
 	trim(f);
 	assert_int_equal(entries(f->h.visited_dir), 3);
-	f->h.visited_max_bytes = 150000;
-	assert_int_equal(fm_visited_trim(&f->h, false, NULL), 0); /* without measuring */
+	f->h.revisit_files_max_bytes = 150000;
+	assert_int_equal(fm_revisit_files_trim(&f->h, false, NULL), 0); /* without measuring */
 	assert_int_equal(entries(f->h.visited_dir), 3);
 	trim(f);
 	assert_false(exists(f, "visited", "old"));
 	assert_true(exists(f, "visited", "small"));
 	assert_true(exists(f, "visited", "new"));
-	f->h.visited_max_bytes = 50000; /* not even the newest: then nothing older either */
+	f->h.revisit_files_max_bytes = 50000; /* not even the newest: then nothing older either */
 	trim(f);
 	assert_int_equal(entries(f->h.visited_dir), 0);
 }
@@ -330,7 +330,7 @@ static void test_in_use(void **state)
 	struct timespec since;
 	int fd = -1;
 	aged(f, "web", "old", 8 * DAY_S);
-	fm_visited_open(&f->h, "web", &fd, &since);
+	fm_revisit_files_open(&f->h, "web", &fd, &since);
 	assert_true(fd >= 0);
 	trim(f);
 	assert_true(exists(f, "visited", "web"));
@@ -347,7 +347,7 @@ static void test_full_disk(void **state)
 		skip();
 	}
 	assert_int_equal(mount("fm-test", f->h.visited_dir, "tmpfs", 0, "size=1m"), 0);
-	f->h.visited_max_bytes = 1 << 30;
+	f->h.revisit_files_max_bytes = 1 << 30;
 	_fm_free_ char *text = calloc(1, 300001);
 	memset(text, 'x', 300000);
 	aged(f, "oldest", text, 3000);
@@ -430,7 +430,7 @@ static void test_dies_at_each_step(void **state)
 		assert_released(f, "left");
 		recover(f);
 		assert_released(f, "left");
-		assert_int_equal(fm_visited_remove(&f->h, "web", NULL), 0);
+		assert_int_equal(fm_revisit_files_remove(&f->h, "web", NULL), 0);
 	}
 }
 

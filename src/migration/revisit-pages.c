@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* visits.c - see visits.h. */
-#include "migration/visits.h"
+/* revisit-pages.c - see revisit-pages.h. */
+#include "migration/revisit-pages.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct visit {
 	uint64_t bytes, since_ms;
 };
 
-struct fm_visits {
+struct fm_revisit_pages {
 	pthread_mutex_t lock; /* guards all of it */
 	uint64_t max_bytes;
 	struct visit v[VISITS_MAX]; /* oldest first */
@@ -36,7 +36,7 @@ struct fm_visits {
 FM_DEFINE_CLEANUP(struct fm_page_store *, fm_page_store_free);
 FM_DEFINE_CLEANUP(struct fm_tracker *, fm_tracker_free);
 
-int fm_visits_new(uint64_t max_bytes, struct fm_visits **ret, struct fm_error *err)
+int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, struct fm_error *err)
 {
 	struct fm_host_facts facts;
 
@@ -45,7 +45,7 @@ int fm_visits_new(uint64_t max_bytes, struct fm_visits **ret, struct fm_error *e
 			return -1;
 		max_bytes = facts.memory_total_bytes / 8;
 	}
-	struct fm_visits *v = calloc(1, sizeof(*v));
+	struct fm_revisit_pages *v = calloc(1, sizeof(*v));
 	if (!v)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	v->max_bytes = max_bytes;
@@ -55,7 +55,7 @@ int fm_visits_new(uint64_t max_bytes, struct fm_visits **ret, struct fm_error *e
 }
 
 /* Under the lock; the store is the caller's. */
-static struct fm_page_store *remove_at(struct fm_visits *v, size_t i)
+static struct fm_page_store *remove_at(struct fm_revisit_pages *v, size_t i)
 {
 	struct fm_page_store *store = v->v[i].store;
 
@@ -64,7 +64,7 @@ static struct fm_page_store *remove_at(struct fm_visits *v, size_t i)
 	return store;
 }
 
-static uint64_t sum(const struct fm_visits *v)
+static uint64_t sum(const struct fm_revisit_pages *v)
 {
 	uint64_t bytes = 0;
 
@@ -73,7 +73,7 @@ static uint64_t sum(const struct fm_visits *v)
 	return bytes;
 }
 
-void fm_visits_free(struct fm_visits *v)
+void fm_revisit_pages_free(struct fm_revisit_pages *v)
 {
 	if (!v)
 		return;
@@ -83,7 +83,7 @@ void fm_visits_free(struct fm_visits *v)
 	free(v);
 }
 
-struct fm_page_store *fm_visits_take(struct fm_visits *v, const char *container)
+struct fm_page_store *fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container)
 {
 	struct fm_page_store *found = NULL;
 
@@ -98,7 +98,7 @@ struct fm_page_store *fm_visits_take(struct fm_visits *v, const char *container)
 }
 
 /* What may be taken without making the host short of memory. */
-static uint64_t room(const struct fm_visits *v)
+static uint64_t room(const struct fm_revisit_pages *v)
 {
 	struct fm_host_facts facts;
 
@@ -109,12 +109,12 @@ static uint64_t room(const struct fm_visits *v)
 }
 
 /* Takes the store. */
-static void keep(struct fm_visits *v, const char *container, struct fm_page_store *store)
+static void keep(struct fm_revisit_pages *v, const char *container, struct fm_page_store *store)
 {
 	struct fm_page_store_stats st;
 
 	fm_page_store_stats(store, &st);
-	fm_page_store_free(fm_visits_take(v, container));
+	fm_page_store_free(fm_revisit_pages_take(v, container));
 	(void)pthread_mutex_lock(&v->lock);
 	while (v->n > 0 && (v->n == VISITS_MAX || sum(v) + st.bytes > v->max_bytes))
 		fm_page_store_free(remove_at(v, 0));
@@ -169,8 +169,8 @@ static int copy_tree(struct copy *c, const struct fm_page_source_task *tasks, si
 	return rc < 0 ? -1 : 0;
 }
 
-int fm_visits_copy(struct fm_visits *v, const char *container, const struct fm_page_source_task *tasks, size_t n, unsigned timeout_ms,
-                   uint64_t *ret_pages, struct fm_error *err)
+int fm_revisit_pages_copy(struct fm_revisit_pages *v, const char *container, const struct fm_page_source_task *tasks, size_t n,
+                          unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err)
 {
 	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *store = NULL;
 	_fm_free_ uint8_t *buf = malloc(BATCH_PAGES * FM_PAGE_BYTES);
@@ -194,7 +194,7 @@ int fm_visits_copy(struct fm_visits *v, const char *container, const struct fm_p
 	return 0;
 }
 
-void fm_visits_expire(struct fm_visits *v)
+void fm_revisit_pages_expire(struct fm_revisit_pages *v)
 {
 	struct fm_host_facts facts;
 
@@ -212,9 +212,9 @@ void fm_visits_expire(struct fm_visits *v)
 	(void)pthread_mutex_unlock(&v->lock);
 }
 
-void fm_visits_stats(struct fm_visits *v, struct fm_visits_stats *ret)
+void fm_revisit_pages_stats(struct fm_revisit_pages *v, struct fm_revisit_pages_stats *ret)
 {
 	(void)pthread_mutex_lock(&v->lock);
-	*ret = (struct fm_visits_stats){ .n = v->n, .bytes = sum(v), .max_bytes = v->max_bytes };
+	*ret = (struct fm_revisit_pages_stats){ .n = v->n, .bytes = sum(v), .max_bytes = v->max_bytes };
 	(void)pthread_mutex_unlock(&v->lock);
 }

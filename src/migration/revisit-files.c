@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * visited.c - see visited.h. Everything that comes or goes does so by one rename; trees are removed under a name of their own, so nobody finds half of one.
+ * revisit-files.c - see revisit-files.h. Everything that comes or goes does so by one rename; trees are removed under a name of their own, so nobody finds half of one.
  */
-#include "migration/visited.h"
+#include "migration/revisit-files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -40,7 +40,7 @@ static int remove_at(struct fm_host *h, const char *path, struct fm_error *err)
 	return fm_remove_tree(gone, err);
 }
 
-int fm_visited_remove(struct fm_host *h, const char *container, struct fm_error *err)
+int fm_revisit_files_remove(struct fm_host *h, const char *container, struct fm_error *err)
 {
 	if (!fm_name_is_valid(container))
 		return 0;
@@ -68,9 +68,9 @@ static char *users_rootfs(const struct fm_host *h, const char *instance_dir)
 	return FM_TAKE_PTR(info.rootfs);
 }
 
-int fm_visited_keep(struct fm_host *h, const char *container, const char *instance, struct fm_error *err)
+int fm_revisit_files_keep(struct fm_host *h, const char *container, const char *instance, struct fm_error *err)
 {
-	if (!h->visited_max_bytes || !fm_name_is_valid(container) || !fm_name_is_valid(instance))
+	if (!h->revisit_files_max_bytes || !fm_name_is_valid(container) || !fm_name_is_valid(instance))
 		return 0;
 	_fm_free_ char *dir = fm_xasprintf("%s/%s", h->instances_dir, instance);
 	_fm_free_ char *own = fm_xasprintf("%s/rootfs", dir);
@@ -80,15 +80,15 @@ int fm_visited_keep(struct fm_host *h, const char *container, const char *instan
 		return 0; /* none, or moved before a crash */
 	if (remove_at(h, path, err) < 0)
 		return -1;
-	/* The moment of leaving, see fm_visited_open: before it moves, so that what was moved has it whatever happens. */
+	/* The moment of leaving, see fm_revisit_files_open: before it moves, so that what was moved has it whatever happens. */
 	if (!users && utimensat(AT_FDCWD, own, NULL, AT_SYMLINK_NOFOLLOW) < 0)
 		return fm_error_errno(err, errno, "cannot stamp %s", own);
 	if ((users ? symlink(users, path) : rename(own, path)) < 0)
 		return fm_error_errno(err, errno, "cannot keep the root filesystem of '%s' as %s", container, path);
-	return fm_visited_trim(h, true, err);
+	return fm_revisit_files_trim(h, true, err);
 }
 
-void fm_visited_open(struct fm_host *h, const char *container, int *ret_fd, struct timespec *ret_since)
+void fm_revisit_files_open(struct fm_host *h, const char *container, int *ret_fd, struct timespec *ret_since)
 {
 	struct stat st;
 	_fm_free_ char *path = place(h, container);
@@ -136,7 +136,7 @@ static struct found *look(struct fm_host *h, bool measure, size_t *ret_n)
 		if (e->d_name[0] == '.' || lstat(path, &st) < 0)
 			continue;
 		if (n == cap) {
-			struct found *more = realloc(v, (cap = cap ? cap * 2 : FM_VISITED_MAX) * sizeof(*v));
+			struct found *more = realloc(v, (cap = cap ? cap * 2 : FM_REVISIT_FILES_MAX) * sizeof(*v));
 			if (!more)
 				break;
 			v = more;
@@ -174,18 +174,18 @@ static int let_go(struct fm_host *h, const struct found *f, struct fm_error *err
 static bool disk_is_full(const struct fm_host *h)
 {
 	struct statvfs s;
-	return statvfs(h->visited_dir, &s) == 0 && (uint64_t)s.f_bavail * FM_VISITED_FREE_PART_MIN < s.f_blocks;
+	return statvfs(h->visited_dir, &s) == 0 && (uint64_t)s.f_bavail * FM_REVISIT_FILES_FREE_PART_MIN < s.f_blocks;
 }
 
 static uint64_t bytes_max(const struct fm_host *h)
 {
 	struct statvfs s;
-	if (h->visited_max_bytes != FM_VISITED_TENTH)
-		return h->visited_max_bytes;
+	if (h->revisit_files_max_bytes != FM_REVISIT_FILES_TENTH)
+		return h->revisit_files_max_bytes;
 	return statvfs(h->visited_dir, &s) == 0 ? (uint64_t)s.f_blocks * s.f_frsize / 10 : 0;
 }
 
-int fm_visited_trim(struct fm_host *h, bool measure, struct fm_error *err)
+int fm_revisit_files_trim(struct fm_host *h, bool measure, struct fm_error *err)
 {
 	int rc = 0;
 	size_t n = 0, keep = 0;
@@ -193,7 +193,7 @@ int fm_visited_trim(struct fm_host *h, bool measure, struct fm_error *err)
 	time_t now = time(NULL);
 	finish_removals(h);
 	_fm_free_ struct found *v = look(h, measure, &n);
-	while (keep < n && keep < FM_VISITED_MAX && max && v[keep].since.tv_sec > now - (time_t)FM_VISITED_DAYS_MAX * DAY_S &&
+	while (keep < n && keep < FM_REVISIT_FILES_MAX && max && v[keep].since.tv_sec > now - (time_t)FM_REVISIT_FILES_DAYS_MAX * DAY_S &&
 	       v[keep].bytes <= max - sum)
 		sum += v[keep++].bytes;
 	while (n > 0 && (n > keep || disk_is_full(h)))
@@ -202,7 +202,7 @@ int fm_visited_trim(struct fm_host *h, bool measure, struct fm_error *err)
 	return rc;
 }
 
-void fm_visited_usage(struct fm_host *h, unsigned *ret_n, uint64_t *ret_bytes)
+void fm_revisit_files_usage(struct fm_host *h, unsigned *ret_n, uint64_t *ret_bytes)
 {
 	size_t n = 0;
 	_fm_free_ struct found *v = look(h, true, &n);
