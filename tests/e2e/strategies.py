@@ -396,7 +396,7 @@ class Strategies:
             self.expect_no_convergence(service, "src", [*pre_copy, "--max-throttle", "30"], 30)
             self.throttled_and_killed(service, pre_copy)
             self.throttled_and_cancelled(service, pre_copy)
-            record = self.cluster.migrate(service.name, "src", "--strategy", "live", "--bandwidth", bandwidth, "--max-throttle", "90")
+            record = self.cluster.migrate(service.name, "src", "--strategy", "live", *pre_copy[2:], "--max-throttle", "90")
             expect(record["state"] == "COMPLETED" and record["throttle_percent"] >= 20, f"live: {record['error_message']}, throttled by {record['throttle_percent']} %")
             self.expect_quota(service, "after the way back")
             service.conclude("src")
