@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -124,8 +125,10 @@ def group_fuzz(tally):
         if not (os.access(program, os.X_OK) and os.path.isfile(program)):
             continue
         name = os.path.basename(program)
-        done = subprocess.run([program, f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1"], capture_output=True, text=True, errors="replace",
-                              cwd=FUZZ_BUILD, check=False)
+        seeds = os.path.join(ROOT, "tests", "fuzz", "seeds", name.removeprefix("fuzz-"))
+        with tempfile.TemporaryDirectory(prefix="fm-fuzz-") as corpus:  # new inputs go there, not into the tree
+            done = subprocess.run([program, f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1", corpus, *([seeds] if os.path.isdir(seeds) else [])],
+                                  capture_output=True, text=True, errors="replace", cwd=FUZZ_BUILD, check=False)
         units = re.search(r"number_of_executed_units: (\d+)", done.stderr)
         ok = done.returncode == 0 and units and int(units.group(1)) > 0
         tally.add(int(bool(ok)), int(not ok), 0, f"fuzz {name}", done.stderr)
