@@ -99,6 +99,19 @@ class Strategies:
                 if wanted:
                     self.visit_again(strategy)
 
+    def pages_kept(self):
+        """Of an idle Redis that comes back hardly anything travels; of one that may leave nothing, everything."""
+        for options, name in (((), "a host has already"), (("--label", "fleximigrate.revisit=no"), "were not to be kept")):
+            with self.case(f"live there and back: pages that {name}") as wanted:
+                if not wanted:
+                    continue
+                redis = Resident(self.cluster, "revisit", options=options)
+                self.cluster.load_redis(redis.ip, 48)
+                there, back = (self.move(redis, to, "live")["wire_bytes"] for to in ("dst", "src"))
+                self.tap.say(f"there {there} bytes, back {back}: {back / there:.1%}")
+                expect(back > there * 0.8 if options else back <= there * 0.05, f"the way there took {there} bytes, the way back {back}")
+                redis.conclude("src")
+
     def visit_again(self, strategy):
         service = Resident(self.cluster, f"visitor-{strategy}", command=COUNTER, python=True)
         rootfs = self.cluster.rootfs_of(service.name)
@@ -442,6 +455,7 @@ class Strategies:
         self.throttling()
         self.whole_digest()
         self.second_visit()
+        self.pages_kept()
         self.processes_and_files()
         self.shell()
         self.dirtier()
