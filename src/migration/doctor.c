@@ -92,14 +92,21 @@ static void check_network(struct exam *x)
 	}
 }
 
-/* Nothing is wrong with them; whoever looks for disk space wants to know. */
+/* Nothing is wrong with them; whoever looks for disk space, or memory, wants to know. */
 static void tell_visited(struct exam *x)
 {
+	struct fm_revisit_pages_stats pages = { 0 };
 	unsigned n = 0;
 	uint64_t bytes = 0;
 	fm_revisit_files_usage(x->h, &n, &bytes);
 	_fm_free_ char *detail = fm_xasprintf("%u kept of containers that were here, %.1f MiB", n, (double)bytes / (1 << 20));
 	find(x, "ok", "visited copies", detail, "");
+	if (!x->h->revisit_pages) /* no agent */
+		return;
+	fm_revisit_pages_stats(x->h->revisit_pages, &pages);
+	_fm_free_ char *memory = fm_xasprintf("of %zu containers that were here, %.1f MiB in memory, %.1f at most", pages.n,
+	                                      (double)pages.bytes / (1 << 20), (double)pages.max_bytes / (1 << 20));
+	find(x, "ok", "visited pages", memory, "");
 }
 
 static bool has_instance(const struct exam *x, const char *id)

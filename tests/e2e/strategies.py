@@ -110,6 +110,8 @@ class Strategies:
                 there, back = (self.move(redis, to, "live")["wire_bytes"] for to in ("dst", "src"))
                 self.tap.say(f"there {there} bytes, back {back}: {back / there:.1%}")
                 expect(back > there * 0.8 if options else back <= there * 0.05, f"the way there took {there} bytes, the way back {back}")
+                findings = {finding["subject"]: finding["detail"] for finding in self.cluster.doctor("dst")}
+                expect(findings["visited pages"].startswith("of 0 " if options else "of 1 "), findings["visited pages"])
                 redis.conclude("src")
 
     def visit_again(self, strategy):
