@@ -25,7 +25,7 @@ import podman  # noqa: E402
 import report  # noqa: E402
 import stock  # noqa: E402
 import workload  # noqa: E402
-from cluster import CONTAINER_IP, Cluster, ClusterError  # noqa: E402
+from cluster import CONTAINER_IP, FORGETFUL, Cluster, ClusterError  # noqa: E402
 from lab import LabError  # noqa: E402
 
 RATE = 20000
@@ -120,7 +120,8 @@ def described(case):
 
 def measure(case):
     name, _, strategy = case.tool.partition(":")
-    with Cluster(f"bench{os.getpid() % 10000}") as cluster:
+    forget = {} if case.idle else {host: FORGETFUL for host in ("src", "dst")}  # moves go there and back: each is to be a first one
+    with Cluster(f"bench{os.getpid() % 10000}", agent_options=forget) as cluster:
         subject = Ours(cluster, case, strategy) if name == "fleximigrate" else Stock(cluster, case)
         load = None
         try:

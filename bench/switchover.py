@@ -14,7 +14,7 @@ import statistics
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools", "lab"))
-from cluster import CONTAINER_IP, Cluster  # noqa: E402
+from cluster import CONTAINER_IP, FORGETFUL, Cluster  # noqa: E402
 
 
 def spread(values):
@@ -32,7 +32,7 @@ def one(cluster, client, to, strategy):
 
 
 def measure(megabytes, strategy, runs, rto_min):
-    with Cluster(f"bench{os.getpid() % 10000}") as cluster:
+    with Cluster(f"bench{os.getpid() % 10000}", agent_options={host: FORGETFUL for host in ("src", "dst")}) as cluster:
         if rto_min == "off":
             cluster.lab._set_rto_min("cli", "200ms")
         cluster.run_redis("redis", "src")

@@ -26,6 +26,7 @@ sys.path.insert(0, HERE)
 from lab import Lab, LabError  # noqa: E402
 
 CONTAINER_IP = "10.77.0.100"
+FORGETFUL = ("--revisit-memory", "0", "--revisit-disk", "0")  # options of agents for which every arrival is the first
 MANAGER_HOST = "cli"
 START_S_MAX = 20
 
