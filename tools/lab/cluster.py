@@ -307,7 +307,7 @@ class Cluster:
 
     def _rootfs(self, programs, python):
         """A root filesystem with these programs; made once, each bundle gets a copy."""
-        path = self.path("rootfs", "_".join(map(os.path.basename, programs)) + ("+python" if python else ""))
+        path = self.path("rootfs", ("_".join(map(os.path.basename, programs)) or "usual") + ("+python" if python else ""))
         if not os.path.isdir(path):
             options = [word for program in programs for word in ("--with", program)] + (["--python"] if python else [])
             self._run(_tool("make-rootfs.sh"), path, *options, timeout=120)
