@@ -105,7 +105,7 @@ class Strategies:
             with self.case(f"live there and back: pages that {name}") as wanted:
                 if not wanted:
                     continue
-                redis = Resident(self.cluster, "revisit", options=options)
+                redis = Resident(self.cluster, "forgotten" if options else "remembered", options=options)
                 self.cluster.load_redis(redis.ip, 48)
                 before = self.pages_of("dst")
                 there, back = (self.move(redis, to, "live")["wire_bytes"] for to in ("dst", "src"))
