@@ -21,6 +21,7 @@
 #define SMALL_BYTES            (2u << 20) /* a set this small is not worth another round */
 #define TELLING_BYTES          (1u << 20) /* smaller rounds say nothing about the rate */
 #define DEFAULT_RATE           (200u << 20)
+#define IN_VAIN_BYTES          (8u << 20)
 #define PROGRESS_PERCENT       80u /* a round that leaves more than this of the one before does not shrink */
 
 static uint64_t or_default(uint64_t v, uint64_t d)
@@ -178,6 +179,12 @@ void fm_converge(const struct fm_converge_limits *l, const struct fm_converge_ro
 	else
 		decide_pre_copy(&o, l, &d, left);
 	*ret = d;
+}
+
+bool fm_converge_last_round(const struct fm_converge_round *r, unsigned n, bool on_demand)
+{
+	uint64_t last = r[n - 1].changed_bytes;
+	return !on_demand || n == 1 || last <= IN_VAIN_BYTES || last <= r[0].changed_bytes / 2;
 }
 
 int fm_throttle_from_string(const char *text, uint32_t *ret, struct fm_error *err)

@@ -46,6 +46,12 @@ struct fm_converge_decision {
 void fm_converge(const struct fm_converge_limits *l, const struct fm_converge_round *rounds, unsigned n, bool on_demand, uint64_t base_ms,
                  struct fm_converge_decision *ret);
 
+/*
+ * Is one more round, just before the freeze, worth its bytes? Not when what is left is fetched on demand anyway and most of a memory that is not small changed during the last one: the round, however short, would
+ * send most of it once more, and most of that would change again. n > 0.
+ */
+bool fm_converge_last_round(const struct fm_converge_round *rounds, unsigned n, bool on_demand);
+
 /* "60" of the label fleximigrate.throttle: 0 to FM_MAX_THROTTLE_PERCENT */
 int fm_throttle_from_string(const char *text, uint32_t *ret, struct fm_error *err);
 

@@ -22,7 +22,6 @@
 #define ROUNDS_MAX          64u
 #define FINAL_MS            30u /* live: sending more than this would take inside the freeze is left to be fetched */
 #define FINAL_PAGES_MIN     1024u
-#define IN_VAIN_BYTES       (8u << 20)
 #define FROZEN_WAIT_MS      60000
 #define RECONNECT_MS        20000 /* while the container runs */
 #define RECONNECT_FROZEN_MS 3000  /* its clients wait: without the last set everything can still be fetched on demand */
@@ -246,21 +245,13 @@ int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
 	return rc < 0 ? without(m, &e, err) : 0;
 }
 
-/* live: most of a memory that is not small changes during a round. One more, however short, would send most of it once more, and most of that would change again: it is all fetched on demand anyway. */
-static bool is_in_vain(const struct fm_mover *m)
-{
-	const struct fm_rounds *r = m->rounds;
-	uint64_t last = r->round[r->n - 1].changed_bytes;
-	return m->strategy == FM_STRATEGY_LIVE && r->n > 1 && last > IN_VAIN_BYTES && last > r->round[0].changed_bytes / 2;
-}
-
 /* Just before the fence: what changed while the files were looked at is not to be the freeze's work. */
 int fm_rounds_last(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_error e = FM_ERROR_INIT;
-	if (m->rounds && !is_in_vain(m) && one_round(m, &e) < 0)
-		return without(m, &e, err);
-	return 0;
+	if (!m->rounds || !fm_converge_last_round(m->rounds->round, m->rounds->n, m->strategy == FM_STRATEGY_LIVE))
+		return 0;
+	return one_round(m, &e) < 0 ? without(m, &e, err) : 0;
 }
 
 /* ---------------------------------------------------------------- inside the freeze */

@@ -21,7 +21,7 @@
 #include "basic/limits.h"
 #include "sync/file-known-internal.h"
 #include "sync/filetree-internal.h"
-#include "sync/stream-internal.h"
+#include "fuzz.h"
 
 #define INPUT_MAX   16384u
 #define WIRE_MAX    (64u << 10)
@@ -190,9 +190,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t wire[WIRE_MAX];
 	struct fm_error err = FM_ERROR_INIT;
-	struct fm_stream *s;
 	char root[64];
-	int sv[2];
+	int peer = -1;
 
 	if (size < 6 || size > INPUT_MAX)
 		return 0;
@@ -202,18 +201,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (mkdirat(world_fd, "root", 0755) < 0 || symlinkat("..", world_fd, "root/up") < 0 || mkdirat(world_fd, "root/d", 0755) < 0)
 		abort();
 	size_t n = make_frames(data, size, wire);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		abort();
-	if (n && write(sv[1], wire, n) != (ssize_t)n)
-		abort();
-	shutdown(sv[1], SHUT_WR);
-	if (fm_stream_from_fd(sv[0], &s, &err) < 0)
-		abort();
+	struct fm_stream *s = fuzz_stream(wire, n, &peer);
 	int r = fm_filetree_recv_known(s, known, root, 0, 1 << 20, 1000, -1, &err);
 	assert((r == 0) == (err.code == FM_OK));
 	assert(!fm_known_is_bad(known)); /* nobody touches the copy, least of all the sender */
 	fm_stream_free(s);
-	close(sv[1]);
+	close(peer);
 	check_world();
 	if (fm_remove_tree(root, &err) < 0)
 		abort();

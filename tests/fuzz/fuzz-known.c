@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "sync/file-known-internal.h"
-#include "sync/stream-internal.h"
+#include "fuzz.h"
 
 #define WIRE_MAX (64u << 10)
 
@@ -74,23 +74,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static uint8_t wire[WIRE_MAX];
 	struct fm_error err = FM_ERROR_INIT;
 	struct fm_known *k = NULL;
-	struct fm_stream *s;
-	int sv[2];
+	int peer = -1;
 
 	size_t n = make_frames(data, size, wire);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		abort();
-	if (n && write(sv[1], wire, n) != (ssize_t)n)
-		abort();
-	shutdown(sv[1], SHUT_WR);
-	if (fm_stream_from_fd(sv[0], &s, &err) < 0)
-		abort();
+	struct fm_stream *s = fuzz_stream(wire, n, &peer);
 	int r = fm_known_take(s, &k, 1000, -1, &err);
 	assert((r == 0) == (err.code == FM_OK) && (r == 0) == (k != NULL));
 	if (k)
 		check(k);
 	fm_known_free(k);
 	fm_stream_free(s);
-	close(sv[1]);
+	close(peer);
 	return 0;
 }

@@ -3,11 +3,13 @@
 #ifndef FM_TESTS_CHECK_H
 #define FM_TESTS_CHECK_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-/* cmocka wants the four above */
+#include <string.h>
+/* cmocka wants the four with std and setjmp above */
 #include <cmocka.h>
 
 #include "basic/error.h"
@@ -19,6 +21,11 @@ static struct fm_error err;
 		err = FM_ERROR_INIT;                                                                                                       \
 		if ((call) < 0)                                                                                                            \
 			fail_msg("%s: %s: %s", #call, fm_code_to_string(err.code), err.message);                                           \
+	} while (0)
+#define assert_sys(call)                                                                                                                   \
+	do {                                                                                                                               \
+		if ((call) < 0)                                                                                                            \
+			fail_msg("%s: %s", #call, strerror(errno));                                                                        \
 	} while (0)
 #define assert_code(expected, call)                                                                                                        \
 	do {                                                                                                                               \

@@ -221,6 +221,22 @@ static void test_throttle_limits(void **state)
 	}
 }
 
+/* The round just before the freeze: left out only where it would be sent twice. */
+static void test_last_round(void **state)
+{
+	struct fm_converge_round r[] = { { .changed_bytes = 64 * MIB }, { .changed_bytes = 60 * MIB } };
+
+	assert_true(fm_converge_last_round(r, 1, true));
+	assert_false(fm_converge_last_round(r, 2, true));
+	assert_true(fm_converge_last_round(r, 2, false)); /* pre-copy has to bring all of it */
+	r[1].changed_bytes = 32 * MIB;
+	assert_true(fm_converge_last_round(r, 2, true));
+	r[0].changed_bytes = r[1].changed_bytes = 8 * MIB;
+	assert_true(fm_converge_last_round(r, 2, true));
+	r[0].changed_bytes = r[1].changed_bytes = 9 * MIB;
+	assert_false(fm_converge_last_round(r, 2, true));
+}
+
 static void test_throttle_from_string(void **state)
 {
 	static const char *const bad[] = { "", "-1", "100", "4294967296", "60%", "half", " 60", "6 0", "99999999999999999999" };
@@ -265,17 +281,12 @@ static void test_always_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_yet),
-		cmocka_unit_test(test_idle),
-		cmocka_unit_test(test_converges),
-		cmocka_unit_test(test_faster_than_the_link),
-		cmocka_unit_test(test_small_working_set),
-		cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_throttle_converges),
-		cmocka_unit_test(test_throttle_not_needed),
-		cmocka_unit_test(test_throttle_in_vain),
-		cmocka_unit_test(test_throttle_limits),
-		cmocka_unit_test(test_throttle_from_string),
+		cmocka_unit_test(test_nothing_yet),        cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_converges),          cmocka_unit_test(test_faster_than_the_link),
+		cmocka_unit_test(test_small_working_set),  cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_throttle_converges), cmocka_unit_test(test_throttle_not_needed),
+		cmocka_unit_test(test_throttle_in_vain),   cmocka_unit_test(test_throttle_limits),
+		cmocka_unit_test(test_last_round),         cmocka_unit_test(test_throttle_from_string),
 		cmocka_unit_test(test_always_ends),
 	};
 

@@ -20,12 +20,6 @@ static const uint8_t secret[FM_KNOWN_SECRET_BYTES] = { 1, 2, 3 };
 #define MIB (1u << 20)
 #define GIB (1ull << 30)
 
-#define assert_sys(call)                                                                                                                   \
-	do {                                                                                                                               \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s", #call, strerror(errno));                                                                        \
-	} while (0)
-
 /* from is sent to to, whose host has copy. */
 struct fixture {
 	char *dir, *from, *to;

@@ -45,12 +45,6 @@
 #define WAIT_MS 30000
 #define GIB     (1ull << 30)
 
-#define assert_sys(call)                                                                                                                   \
-	do {                                                                                                                               \
-		if ((call) < 0)                                                                                                            \
-			fail_msg("%s: %s", #call, strerror(errno));                                                                        \
-	} while (0)
-
 struct fixture {
 	char *dir, *from, *to;
 	int from_fd, to_fd;
