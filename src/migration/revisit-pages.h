@@ -15,7 +15,7 @@
 #include "sync/page-store.h"
 
 struct fm_revisit_pages;
-/* max_bytes: of all copies together; 0: nothing is ever kept; UINT64_MAX: an eighth of the host's memory */
+/* max_bytes: of all copies together (while one is made, the older ones are still there: twice that); 0: nothing is ever kept; UINT64_MAX: an eighth of the host's memory */
 int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, struct fm_error *err);
 void fm_revisit_pages_free(struct fm_revisit_pages *v); /* NULL-safe */
 

@@ -197,6 +197,23 @@ def no_leftovers(cluster):
     expect(not left, lambda: f"left over: {left}")
 
 
+@contextlib.contextmanager
+def clean_case(cluster, tap, options, name, check=lambda: None):
+    """A test, if it is wanted, that begins with no container and leaves nothing; check() looks for more of that while its containers are still there. Yields whether it is wanted."""
+    if options.only not in name:
+        yield False
+        return
+    with tap.test(name):
+        try:
+            yield True
+            no_leftovers(cluster)
+            check()
+        finally:
+            mend(cluster)
+            for container in cluster.json("container", "ls")["containers"]:
+                cluster.cli("container", "rm", "--force", container["name"], check=False)
+
+
 def mend(cluster):
     """After a test, whatever happened in it: links up, daemons running, all hosts online."""
     for host in cluster.hosts:
@@ -239,5 +256,5 @@ def conclude(tap, name):
     return tap.end()
 
 
-__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "conclude", "cpu_quota", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "clean_case", "conclude", "cpu_quota", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
            "no_leftovers", "pages_resident", "small_disk", "system_leftovers", "unwind_on_signal"]

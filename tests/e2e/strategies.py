@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, conclude, cpu_quota, expect, lab_name, mend, no_leftovers, pages_resident, path_without, unwind_on_signal
+from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, clean_case, conclude, cpu_quota, expect, lab_name, no_leftovers, pages_resident, path_without, unwind_on_signal
 from volumes import Volumes
 
 ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
@@ -39,19 +39,8 @@ class Strategies:
     def __init__(self, cluster, tap, options):
         self.cluster, self.tap, self.options = cluster, tap, options
 
-    @contextlib.contextmanager
     def case(self, name):
-        if self.options.only not in name:
-            yield False
-            return
-        with self.tap.test(name):
-            try:
-                yield True
-                no_leftovers(self.cluster)
-            finally:
-                mend(self.cluster)
-                for container in self.cluster.json("container", "ls")["containers"]:
-                    self.cluster.cli("container", "rm", "--force", container["name"], check=False)
+        return clean_case(self.cluster, self.tap, self.options, name)
 
     def move(self, resident, to, strategy="auto"):
         record = self.cluster.migrate(resident.name, to, "--strategy", strategy)

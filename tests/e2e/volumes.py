@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from common import REDIS, Resident, agent_with, expect, mend, no_leftovers
+from common import REDIS, Resident, agent_with, clean_case, expect
 
 DONE = "1N 2N 3N 4N 5N 6N"
 
@@ -49,25 +49,21 @@ class Volumes:
 
     @contextlib.contextmanager
     def case(self, name):
-        name = f"volume: {name}"
-        if self.options.only not in name:
-            yield False
-            return
-        with self.tap.test(name):
-            try:
-                yield True
-                no_leftovers(self.cluster)
-                for host in ("src", "dst"):
-                    odd = [path for path in names(self.srv(host)) if ".fleximigrate-" in path]
-                    expect(not odd, f"left over in /srv of {host}: {odd}")
-            finally:
-                mend(self.cluster)
-                for container in self.cluster.json("container", "ls")["containers"]:
-                    self.cluster.cli("container", "rm", "--force", container["name"], check=False)
-                for host in self.cluster.hosts:
-                    for name in os.listdir(self.srv(host)):
-                        path = self.srv(host, name)
-                        shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+        with clean_case(self.cluster, self.tap, self.options, f"volume: {name}", self.nothing_beside) as wanted:
+            yield wanted
+        if wanted:
+            self.clean()
+
+    def nothing_beside(self):
+        for host in ("src", "dst"):
+            odd = [path for path in names(self.srv(host)) if ".fleximigrate-" in path]
+            expect(not odd, f"left over in /srv of {host}: {odd}")
+
+    def clean(self):
+        for host in self.cluster.hosts:
+            for name in os.listdir(self.srv(host)):
+                path = self.srv(host, name)
+                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
 
     def srv(self, host, *names):
         return os.path.join(self.cluster.private_path(host, "/srv"), *names)
