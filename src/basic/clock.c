@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* clock.c - see clock.h. clock_gettime() cannot fail for these two clocks on Linux, so results are not checked. */
+/* clock.c - see clock.h. clock_gettime() cannot fail for these clocks on Linux, so results are not checked. */
 #include "basic/clock.h"
 
 #include <errno.h>
@@ -26,6 +26,14 @@ uint64_t fm_realtime_ms(void)
 
 	(void)clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+}
+
+uint64_t fm_thread_cpu_us(void)
+{
+	struct timespec ts = { 0 };
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
 const char *fm_format_time(uint64_t realtime_ms, char *buf, size_t cap)

@@ -8,7 +8,8 @@
 
 uint64_t fm_now_us(void); /* CLOCK_MONOTONIC */
 uint64_t fm_now_ms(void);
-uint64_t fm_realtime_ms(void); /* Unix epoch */
+uint64_t fm_realtime_ms(void);   /* Unix epoch */
+uint64_t fm_thread_cpu_us(void); /* processor time of the calling thread */
 /* "2026-11-24T09:45:29.123Z" into buf (cap >= 32); returns buf */
 const char *fm_format_time(uint64_t realtime_ms, char *buf, size_t cap);
 /* milliseconds left until a monotonic deadline, 0 when passed, clamped to INT_MAX */

@@ -34,6 +34,7 @@
 #include <sys/types.h>
 
 #include "basic/error.h"
+#include "basic/giveway.h"
 #include "sync/page-store.h"
 
 #define FM_CHUNK_PAGES_MAX  128u /* entries; a plain chunk of full pages fits a frame */
@@ -74,6 +75,9 @@ int fm_page_encoder_preload(struct fm_page_encoder *e, pid_t ns_pid, uint64_t va
 bool fm_page_encoder_has_sent(const struct fm_page_encoder *e, pid_t ns_pid, uint64_t vaddr);
 /* Bytes that the link took and how long they took it: decides between plain, lz4 and zstd. */
 void fm_page_encoder_link(struct fm_page_encoder *e, uint64_t bytes, uint64_t us);
+
+/* From now on compressing, which is most of the work, gives way to other threads (NULL: no more). Borrowed. */
+void fm_page_encoder_give_way(struct fm_page_encoder *e, struct fm_giveway *g);
 
 struct fm_page_encoder_stats {
 	uint64_t pages_in, unchanged, zero, known, delta, full, dropped; /* pages */

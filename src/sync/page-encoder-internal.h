@@ -45,6 +45,7 @@ struct fm_packer {
 	double base_us;                                       /* time of a body byte before compression */
 	double us[FM_CHUNK_METHODS], ratio[FM_CHUNK_METHODS]; /* a body byte's time and what becomes of it */
 	unsigned until_probe;
+	struct fm_giveway *giveway; /* NULL: compressing does not give way */
 };
 int fm_packer_init(struct fm_packer *p, int method, struct fm_error *err);
 void fm_packer_done(struct fm_packer *p);

@@ -306,6 +306,11 @@ void fm_page_encoder_link(struct fm_page_encoder *e, uint64_t bytes, uint64_t us
 	fm_packer_link(&e->packer, bytes, us);
 }
 
+void fm_page_encoder_give_way(struct fm_page_encoder *e, struct fm_giveway *g)
+{
+	e->packer.giveway = g;
+}
+
 void fm_page_encoder_stats(const struct fm_page_encoder *e, struct fm_page_encoder_stats *ret)
 {
 	*ret = e->stats;

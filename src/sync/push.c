@@ -40,9 +40,10 @@ struct fm_push {
 	pid_t ns_pid; /* whose */
 	pid_t host_pid;
 	uint32_t task;
-	bool knows;                     /* what the destination had when the stream began */
-	bool frozen;                    /* the round under way is the last one: somebody waits for it */
-	int cancel_fd;                  /* of the round under way */
+	bool knows;    /* what the destination had when the stream began */
+	bool frozen;   /* the round under way is the last one: somebody waits for it */
+	int cancel_fd; /* of the round under way */
+	struct fm_giveway giveway;
 	struct fm_push_result result;   /* of the round under way */
 	uint64_t slice_us, slice_bytes; /* bandwidth: since when, how much */
 };
@@ -320,6 +321,9 @@ static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks,
 	p->result = (struct fm_push_result){ 0 };
 	p->slice_us = start;
 	p->slice_bytes = 0;
+	if (!final)
+		fm_giveway_init(&p->giveway);
+	fm_page_encoder_give_way(p->encoder, final ? NULL : &p->giveway);
 	fm_page_encoder_stats(p->encoder, &before);
 	/* What is gone at the source, or was never there, the destination is not asked for: a list of what there is is not needed. */
 	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 ||
