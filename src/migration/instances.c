@@ -266,6 +266,11 @@ int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_
 	return 0;
 }
 
+int fm_bringup_address(struct fm_endpoint *e, struct fm_error *err)
+{
+	return e && fm_endpoint_await_free(e, err) < 0 ? fm_error_phase(err, "network") : 0;
+}
+
 static int wait_for_nest(const struct fm_local *l, enum fm_nest_state want, struct fm_error *err)
 {
 	uint64_t deadline = fm_now_ms() + NEST_START_TIMEOUT_MS;
@@ -419,7 +424,8 @@ static int run_steps(struct fm_host *h, struct fm_journal *j, const struct fm_br
 	struct fm_local l = FM_LOCAL_INIT;
 	struct fm_endpoint *e = NULL;
 	int rc = -1;
-	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_instance(h, j, b, &l, err) == 0)
+	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_address(e, err) == 0 &&
+	    fm_bringup_instance(h, j, b, &l, err) == 0)
 		rc = e ? fm_endpoint_open(e, err) || fm_endpoint_announce(e, err) : 0;
 	fm_endpoint_free(e);
 	fm_local_done(&l);

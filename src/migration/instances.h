@@ -39,6 +39,8 @@ struct fm_bringup {
 /* Network namespace and closed endpoint. notes (strv, may be NULL) gets what was done. */
 int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
                        struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err);
+/* To be called before the container runs: nobody else has its address. endpoint may be NULL. */
+int fm_bringup_address(struct fm_endpoint *endpoint, struct fm_error *err);
 /* Instance folder, bundle, runtime create + start; nested: until the nest answers. Fills *l. */
 int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err);
 

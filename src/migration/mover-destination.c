@@ -241,7 +241,7 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	if (fm_volumes_receive(m, buf, true, FILES_TIMEOUT_MS, err) < 0 || fm_mover_fault(m, "destination-after-files", err) < 0 ||
 	    fm_volumes_place(m, err) < 0)
 		return fm_error_phase(err, "files");
-	if (stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
+	if (fm_bringup_address(m->endpoint, err) < 0 || stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
 	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0 ||

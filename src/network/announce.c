@@ -7,7 +7,7 @@
  * implementations update on one only.
  *
  * Duplicate check, after RFC 5227: three probes with sender address 0.0.0.0, so that nobody's cache learns anything from the question. The
- * whole takes 200 ms instead of the RFC's several seconds: on a wired segment an owner answers within a millisecond, and a migration waits.
+ * whole takes 200 ms instead of the RFC's several seconds: on a wired segment an owner answers within a millisecond. A thread of its own waits for them, so that a migration need not.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,9 +16,12 @@
 #include <net/if_arp.h>
 #include <netinet/if_ether.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "network/internal.h"
@@ -152,24 +155,76 @@ static int probe(int fd, const struct fm_link *device, struct in_addr address, c
 	}
 }
 
-int fm_arp_check_free(const struct fm_link *device, struct in_addr address, const uint8_t own[6], struct fm_error *err)
-{
-	_fm_close_ int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ARP), .sll_ifindex = device->index };
-	char text[INET_ADDRSTRLEN], mac_text[18];
-	uint8_t mac[6];
-	int r;
+struct fm_arp_watch {
+	pthread_t thread;
+	int fd;
+	struct fm_link device;
+	struct in_addr address;
+	uint8_t own[6], other[6];
+	int found; /* as probe() says */
+	struct fm_error error;
+};
 
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof(at)) < 0)
-		return fm_error_errno(err, errno, "check for a duplicate address on %s", device->name);
-	r = probe(fd, device, address, own, mac, err);
-	if (r < 0)
-		return fm_error_prefix(err, "check for a duplicate address on %s", device->name);
-	if (r == 0)
-		return 0;
-	fm_mac_format(mac, mac_text);
-	(void)inet_ntop(AF_INET, &address, text, sizeof(text));
-	(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "address %s is in use behind %s by another machine (%s)", text, device->name,
+static void *watch(void *arg)
+{
+	struct fm_arp_watch *w = arg;
+
+	w->found = probe(w->fd, &w->device, w->address, w->own, w->other, &w->error);
+	return NULL;
+}
+
+static void free_watch(struct fm_arp_watch *w)
+{
+	fm_closep(&w->fd);
+	free(w);
+}
+
+int fm_arp_watch_begin(const struct fm_link *device, struct in_addr address, const uint8_t own[6], struct fm_arp_watch **ret,
+                       struct fm_error *err)
+{
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ARP), .sll_ifindex = device->index };
+	struct fm_arp_watch *w = calloc(1, sizeof(*w));
+	int rc = ENOMEM;
+
+	if (w) {
+		*w = (struct fm_arp_watch){ .device = *device, .address = address };
+		memcpy(w->own, own, sizeof(w->own));
+		w->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		rc = w->fd < 0 || bind(w->fd, (const struct sockaddr *)&at, sizeof(at)) < 0 ? errno
+		                                                                            : pthread_create(&w->thread, NULL, watch, w);
+	}
+	if (rc != 0) {
+		if (w)
+			free_watch(w);
+		return fm_error_errno(err, rc, "check for a duplicate address on %s", device->name);
+	}
+	*ret = w;
+	return 0;
+}
+
+static int conflict(const struct fm_arp_watch *w, struct fm_error *err)
+{
+	char text[INET_ADDRSTRLEN], mac_text[18];
+
+	fm_mac_format(w->other, mac_text);
+	(void)inet_ntop(AF_INET, &w->address, text, sizeof(text));
+	(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "address %s is in use behind %s by another machine (%s)", text, w->device.name,
 	                   mac_text);
 	return fm_error_hint(err, "give the container another address, or find out who has this one: ip neigh show %s", text);
+}
+
+int fm_arp_watch_end(struct fm_arp_watch *w, struct fm_error *err)
+{
+	int rc = 0;
+
+	pthread_join(w->thread, NULL);
+	if (w->found < 0) {
+		if (err)
+			*err = w->error;
+		rc = fm_error_prefix(err, "check for a duplicate address on %s", w->device.name);
+	} else if (w->found > 0) {
+		rc = conflict(w, err);
+	}
+	free_watch(w);
+	return rc;
 }

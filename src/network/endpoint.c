@@ -64,6 +64,13 @@ static void forget_inside_end(struct fm_endpoint *e)
 	e->inside_index = 0;
 }
 
+static void forget_watch(struct fm_endpoint *e)
+{
+	if (e->watch)
+		(void)fm_arp_watch_end(e->watch, NULL);
+	e->watch = NULL;
+}
+
 int fm_endpoint_need_inside(struct fm_endpoint *e, struct fm_error *err)
 {
 	struct inside_args a = { .e = e, .fd = -1 };
@@ -140,7 +147,8 @@ static int address_cb(const struct nlmsghdr *h, void *userdata)
 	return MNL_CB_OK;
 }
 
-static int check_address_free(struct fm_endpoint *e, const struct fm_link *bridge, struct fm_error *err)
+/* What this host knows at once; whether somebody else has it is asked meanwhile. */
+static int check_address(struct fm_endpoint *e, const struct fm_link *bridge, struct fm_error *err)
 {
 	struct address_search s = { .address = e->cfg.address };
 	struct ifaddrmsg all = { .ifa_family = AF_INET };
@@ -153,7 +161,7 @@ static int check_address_free(struct fm_endpoint *e, const struct fm_link *bridg
 	if (s.found)
 		return fm_error_set(err, FM_E_ALREADY_EXISTS, "address %s is this host's own",
 		                    inet_ntop(AF_INET, &s.address, text, sizeof(text)));
-	return fm_arp_check_free(bridge, e->cfg.address, e->cfg.mac, err);
+	return fm_arp_watch_begin(bridge, e->cfg.address, e->cfg.mac, &e->watch, err);
 }
 
 /* 1 = our pair stands already, 0 = the name is free. */
@@ -209,10 +217,11 @@ static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error 
 	if (check_not_the_host(e, err) < 0 || fm_endpoint_need_host(e, err) < 0 || need_inside_session(e, err) < 0)
 		return -1;
 	forget_inside_end(e);
+	forget_watch(e);
 	if (find_bridge(e, &bridge, err) < 0)
 		return -1;
 	existing = find_existing(e, err);
-	if (existing < 0 || (check_duplicate && check_address_free(e, &bridge, err) < 0))
+	if (existing < 0 || (check_duplicate && check_address(e, &bridge, err) < 0))
 		return -1;
 	if (!existing && fm_veth_create(e, &bridge, err) < 0)
 		return -1;
@@ -222,6 +231,7 @@ static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error 
 		forget_inside_end(e);
 		return -1;
 	}
+	e->made = !existing;
 	return 0;
 }
 
@@ -282,6 +292,7 @@ void fm_endpoint_free(struct fm_endpoint *e)
 
 	if (!e)
 		return;
+	forget_watch(e);
 	forget_inside_end(e);
 	fm_nl_close(e->host);
 	fm_nl_close(e->inside);
@@ -295,6 +306,20 @@ int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_e
 	if (prepare(e, check_duplicate, err) < 0)
 		return fm_error_prefix(err, "prepare endpoint %s", e->cfg.host_ifname);
 	return 0;
+}
+
+int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err)
+{
+	struct fm_arp_watch *w = e->watch;
+
+	e->watch = NULL;
+	if (!w || fm_arp_watch_end(w, err) == 0)
+		return 0;
+	if (e->made)
+		(void)fm_nl_link_delete(e->host, e->cfg.host_ifname);
+	e->made = false;
+	forget_inside_end(e);
+	return fm_error_prefix(err, "prepare endpoint %s", e->cfg.host_ifname);
 }
 
 int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err)

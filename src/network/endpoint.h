@@ -66,16 +66,19 @@ extern const struct fm_redirect_ops fm_redirect_bridge;
 
 /* netns_path: "/run/…/netns/X" or "/proc/PID/ns/net". Opens it (must exist); creates nothing. */
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);
-void fm_endpoint_free(struct fm_endpoint *e); /* closes descriptors only */
+void fm_endpoint_free(struct fm_endpoint *e); /* closes descriptors only; may wait for a duplicate check under way */
 
 /* Create the veth pair with the container end (MAC, address, gateway route, up, lo up, neighbour retrans time 20 ms) inside the namespace,
  * host end up, sealed, without master; returns when both ends have carrier, so that open is immediate.
  * FAILED_PRECONDITION when the bridge is missing, down or delays new ports (spanning tree), or when the namespace is the host's own.
- * check_duplicate: ALREADY_EXISTS when the address answers ARP from another MAC than the endpoint's on the bridge, or is the host's own
- * (the container itself may still serve elsewhere); takes 200 ms.
+ * check_duplicate: ALREADY_EXISTS when the address is the host's own; whether somebody else has it is being asked when it returns: call
+ * fm_endpoint_await_free before the container runs.
  * ALREADY_EXISTS also when the host end's name is taken by another pair; the same pair is completed, FAILED_PRECONDITION when it is open.
  * Leaves nothing behind on failure. */
 int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err);
+/* After prepare with check_duplicate: waits (200 ms from there at most). ALREADY_EXISTS when the address answers ARP from another MAC than
+ * the endpoint's on the bridge (the container itself may still serve elsewhere); what prepare made is gone then. */
+int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err);
 /* Take over an endpoint that exists already (source side, recovery): opens the sockets that open/close/announce need. NOT_FOUND when it
  * does not exist, FAILED_PRECONDITION when the host end leads elsewhere. */
 int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err);

@@ -19,10 +19,12 @@ struct fm_endpoint {
 	struct fm_endpoint_config cfg;
 	const struct fm_redirect_ops *redirect;
 	int netns_fd;
-	struct fm_nl *host;   /* session in the host's namespace; NULL until prepare, attach or the first call that needs it */
-	struct fm_nl *inside; /* session in the container's namespace */
-	int arp_fd;           /* AF_PACKET socket bound to the container's end, -1 until needed */
-	int inside_index;     /* ifindex of the container's end */
+	struct fm_nl *host;         /* session in the host's namespace; NULL until prepare, attach or the first call that needs it */
+	struct fm_nl *inside;       /* session in the container's namespace */
+	int arp_fd;                 /* AF_PACKET socket bound to the container's end, -1 until needed */
+	int inside_index;           /* ifindex of the container's end */
+	struct fm_arp_watch *watch; /* who else has the address is being asked, else NULL */
+	bool made;                  /* the pair is prepare's: it goes when the address turns out to be taken */
 };
 
 bool fm_endpoint_ifname_is_ours(const char *host_ifname);
@@ -42,7 +44,11 @@ int fm_veth_seal_host_end(struct fm_endpoint *e, struct fm_error *err);
 /* announce.c. Both sockets are non-blocking. */
 int fm_arp_open(int ifindex, int *ret_fd, struct fm_error *err);
 int fm_arp_announce(int fd, int ifindex, const uint8_t mac[6], struct in_addr address, struct fm_error *err);
-/* ALREADY_EXISTS when somebody but `own` answers for the address behind `device`, a link of the calling thread's namespace. Takes 200 ms */
-int fm_arp_check_free(const struct fm_link *device, struct in_addr address, const uint8_t own[6], struct fm_error *err);
+/* Does somebody but `own` answer for the address behind `device`, a link of the calling thread's namespace? A thread asks, for 200 ms; the end waits for it, frees, and is
+ * ALREADY_EXISTS when somebody did. */
+struct fm_arp_watch;
+int fm_arp_watch_begin(const struct fm_link *device, struct in_addr address, const uint8_t own[6], struct fm_arp_watch **ret,
+                       struct fm_error *err);
+int fm_arp_watch_end(struct fm_arp_watch *w, struct fm_error *err);
 
 #endif

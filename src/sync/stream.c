@@ -355,7 +355,7 @@ void fm_stream_damage_next(struct fm_stream *s)
 void fm_stream_send_error(struct fm_stream *s, const struct fm_error *e)
 {
 	char text[ERROR_PAYLOAD_BYTES];
-	int n = snprintf(text, sizeof(text), "%s\n%s", e->message, e->hint);
+	int n = snprintf(text, sizeof(text), "%s\n%s\n%s", e->message, e->hint, e->phase);
 
 	if (n > 0)
 		(void)fm_stream_send(s, FM_FRAME_ERROR, e->code, 0, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1,
@@ -439,13 +439,17 @@ static int take_error(struct fm_stream *s, const struct fm_frame_header *h, uint
 		(void)fm_error_set(err, FM_E_DATA_LOSS, "the checksum of an ERROR frame is wrong");
 		return damaged(s);
 	}
-	char *hint = strchr(text, '\n');
+	char *hint = strchr(text, '\n'), *phase = hint ? strchr(hint + 1, '\n') : NULL;
 	if (hint)
 		*hint++ = 0;
+	if (phase)
+		*phase++ = 0;
 	enum fm_code code = h->a > FM_OK && h->a < _FM_CODE_MAX ? (enum fm_code)h->a : FM_E_UNKNOWN;
 	(void)fm_error_set(err, code, "%s", *text ? text : "the other side gave up without a reason");
 	if (hint && *hint)
 		(void)fm_error_hint(err, "%s", hint);
+	if (phase && *phase)
+		(void)fm_error_phase(err, phase);
 	*from_peer = true;
 	return -1;
 }

@@ -21,7 +21,7 @@
 enum fm_frame {
 	FM_FRAME_HELLO = 1, /* a: protocol version, b: role (enum fm_stream_role); payload: token + "\n" + migration id */
 	FM_FRAME_HELLO_OK = 2,
-	FM_FRAME_ERROR = 3, /* a: enum fm_code; payload: message "\n" hint. Either side, at any time; the sender gives up. */
+	FM_FRAME_ERROR = 3, /* a: enum fm_code; payload: message "\n" hint "\n" phase. Either side, at any time; the sender gives up. */
 	/* control stream */
 	FM_FRAME_FILE_ENTRY = 10, /* see filetree.h */
 	FM_FRAME_FILE_DATA = 11,

@@ -436,7 +436,7 @@ static int do_prepare(void *userdata, struct fm_error *err)
 {
 	struct end_call *c = userdata;
 
-	return fm_endpoint_prepare(c->e, c->check, err);
+	return fm_endpoint_prepare(c->e, c->check, err) < 0 || fm_endpoint_await_free(c->e, err) < 0 ? -1 : 0;
 }
 
 static int do_call(void *userdata, struct fm_error *err)
