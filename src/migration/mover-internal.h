@@ -158,6 +158,7 @@ int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct
 
 /* ---- rounds.c: the source's pages before the freeze, and the last set inside it. Each is nothing for other strategies. */
 int fm_mover_tasks(struct fm_mover *m, struct fm_page_source_task **ret, size_t *ret_n, struct fm_error *err);
+int fm_rounds_start(struct fm_mover *m, struct fm_error *err); /* with the first round, in the background */
 int fm_rounds_run(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_last(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err);

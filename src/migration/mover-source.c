@@ -63,7 +63,6 @@ static int start_criu(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->local.nested)
 		return 0;
-	m->hide = m->lazy && fm_criu_view_is_possible();
 	struct fm_criu_start_opts o = { .ns_pid = m->local.pid1,
 		                        .images_dirfd = m->images_fd,
 		                        .hide_memory = m->hide,
@@ -147,6 +146,7 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 {
 	uint64_t t = fm_now_us();
 	fm_mover_step(m, "prepare");
+	m->hide = m->lazy && fm_criu_view_is_possible();
 	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 ||
 	    connect_streams(m, err) < 0)
 		return -1;
@@ -157,6 +157,8 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 		(void)fm_error_prefix(err, "destination '%s'", m->peer);
 		return fm_error_phase(err, "files");
 	}
+	if (fm_rounds_start(m, err) < 0)
+		return fm_error_phase(err, "pages");
 	if (expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
 		return fm_error_prefix(err, "destination '%s'", m->peer);
 	fm_mover_phase(m, "files", fm_now_us() - t);
@@ -560,6 +562,7 @@ int fm_source_abort(struct fm_mover *m, bool after_commit, struct fm_error *err)
 		return -1;
 	stop_page_server(m);
 	int rc = fm_mover_undo(m, err);
+	fm_rounds_end(m); /* takes its time: the service comes first */
 	fm_volumes_revert(m);
 	fm_mover_drop_streams(m);
 	fm_mover_step(m, "aborted");

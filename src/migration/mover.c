@@ -76,6 +76,7 @@ void fm_mover_publish(struct fm_mover *m)
 /* Lets go of every resource of the process; what is outside stays as the journal says. */
 static void drop_resources(struct fm_mover *m)
 {
+	fm_rounds_end(m);
 	fm_mover_drop_streams(m);
 	fm_criu_free(m->criu);
 	m->criu = NULL;

@@ -2,6 +2,8 @@
 /*
  * rounds.c - the source's pages before the freeze: rounds of pre-copy while the container runs (strategies pre-copy and live), and the last set inside the freeze.
  *
+ * The first round begins while the destination prepares what it does not need for that: its parent container. A thread of its own sends it, and what goes wrong with it is found out by fm_rounds_run.
+ *
  * The last set is found and sent by a thread of its own, from the moment at which all tasks are frozen, while CRIU dumps and the destination restores: usually it is
  * over before they are. The commit waits for it, because the destination's store says nothing before it has been brought up to date.
  *
@@ -28,6 +30,8 @@
 #define RECONNECT_PAUSE_MS  100
 #define RECONNECT_TRY_MS    1000
 
+enum rounds_thread { NO_THREAD, FIRST_ROUND, LAST_SET };
+
 struct fm_rounds {
 	struct fm_stream *stream;
 	struct fm_push *push;
@@ -37,7 +41,7 @@ struct fm_rounds {
 
 	int frozen_fd; /* eventfd: the tree is frozen */
 	pthread_t thread;
-	bool started;
+	enum rounds_thread started;
 	bool ending; /* under the mover's lock, as is a change of the stream */
 	int rc;
 	struct fm_error error;
@@ -120,16 +124,25 @@ static int replace_stream(struct fm_mover *m, struct fm_stream *s, struct fm_err
 	return unwanted == s ? fm_error_set(err, FM_E_CANCELLED, "cancelled while connecting again") : 0;
 }
 
+static bool ending(struct fm_mover *m)
+{
+	pthread_mutex_lock(&m->lock);
+	bool yes = m->rounds->ending;
+	pthread_mutex_unlock(&m->lock);
+	return yes;
+}
+
 /* What has arrived stays there: a link that comes back costs the round that it broke. */
 static int reconnect(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err)
 {
 	struct fm_mover *m = userdata;
-	uint64_t deadline = fm_now_ms() + (m->rounds->started ? RECONNECT_FROZEN_MS : RECONNECT_MS);
+	uint64_t deadline = fm_now_ms() + (m->rounds->started == LAST_SET ? RECONNECT_FROZEN_MS : RECONNECT_MS);
 
 	fm_mover_note(m, "the stream of pages broke (%s): connecting again", why->message);
 	fm_stream_shutdown(m->rounds->stream);
 	while (connect_push(m, RECONNECT_TRY_MS, ret, err) < 0)
-		if (fm_deadline_left_ms(deadline) <= 0 || fm_wait_fd(fm_mover_cancel_fd(m), POLLIN, RECONNECT_PAUSE_MS, NULL) > 0)
+		if (ending(m) || fm_deadline_left_ms(deadline) <= 0 ||
+		    fm_wait_fd(fm_mover_cancel_fd(m), POLLIN, RECONNECT_PAUSE_MS, NULL) > 0)
 			return -1;
 	return replace_stream(m, *ret, err);
 }
@@ -144,10 +157,7 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 {
 	const char *tracking = fm_pb_label(m->local.container, "fleximigrate.tracking");
 	enum fm_tracker_backend backend = FM_TRACKER_AUTO;
-	struct fm_rounds *r = calloc(1, sizeof(*r));
-	if (!r)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	m->rounds = r;
+	struct fm_rounds *r = m->rounds;
 	r->frozen_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->frozen_fd < 0)
 		return fm_error_errno(err, errno, "eventfd");
@@ -206,25 +216,26 @@ static int throttle(struct fm_mover *m, const struct fm_converge_decision *d, st
 	return fm_mover_fault(m, "source-throttled", err);
 }
 
-static int run_rounds(struct fm_mover *m, struct fm_error *err)
+/* The first is over. */
+static int more_rounds(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_converge_limits l = { .max_downtime_ms = m->limits.max_downtime_ms,
 		                        .max_rounds_ms = m->limits.max_rounds_ms,
 		                        .max_throttle_percent = m->limits.max_throttle_percent };
-	struct fm_converge_decision d = { .verdict = FM_CONVERGE_ANOTHER };
-	uint64_t t = fm_now_us();
+	struct fm_rounds *r = m->rounds;
+	struct fm_converge_decision d;
 
-	while (d.verdict == FM_CONVERGE_ANOTHER) {
-		if (one_round(m, err) < 0)
-			return -1;
-		fm_converge(&l, m->rounds->round, m->rounds->n, m->strategy == FM_STRATEGY_LIVE, 0, &d);
+	for (;;) {
+		fm_converge(&l, r->round, r->n, m->strategy == FM_STRATEGY_LIVE, 0, &d);
 		if (throttle(m, &d, &l, err) < 0)
 			return -1;
+		if (d.verdict != FM_CONVERGE_ANOTHER)
+			break;
+		if (one_round(m, err) < 0)
+			return -1;
 	}
-	m->rounds->rate_bytes_per_s = d.rate_bytes_per_s;
-	fm_mover_phase(m, "rounds", fm_now_us() - t);
-	fm_mover_note(m, "%u rounds (changes are found by %s): %s", m->rounds->n,
-	              fm_tracker_backend_to_string(fm_push_tracker(m->rounds->push)), d.reason);
+	r->rate_bytes_per_s = d.rate_bytes_per_s;
+	fm_mover_note(m, "%u rounds (changes are found by %s): %s", r->n, fm_tracker_backend_to_string(fm_push_tracker(r->push)), d.reason);
 	if (d.verdict == FM_CONVERGE_HOPELESS) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "pre-copy does not converge: %s", d.reason);
 		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime or "
@@ -233,16 +244,65 @@ static int run_rounds(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
+static int start_thread(struct fm_mover *m, enum rounds_thread which, void *(*body)(void *), struct fm_error *err)
+{
+	struct fm_rounds *r = m->rounds;
+	r->started = which; /* which it wants to know itself */
+	int rc = pthread_create(&r->thread, NULL, body, m);
+	if (rc == 0)
+		return 0;
+	r->started = NO_THREAD;
+	return fm_error_errno(err, rc, "cannot start a thread that sends pages");
+}
+
+static void join(struct fm_rounds *r)
+{
+	if (r->started != NO_THREAD)
+		pthread_join(r->thread, NULL);
+	r->started = NO_THREAD;
+}
+
+static void *first_round(void *arg)
+{
+	struct fm_mover *m = arg;
+	fm_thread_haste(FM_HASTE_PATIENT);
+	m->rounds->rc = one_round(m, &m->rounds->error);
+	return NULL;
+}
+
+int fm_rounds_start(struct fm_mover *m, struct fm_error *err)
+{
+	if (!wanted(m))
+		return 0;
+	struct fm_rounds *r = m->rounds = calloc(1, sizeof(*r));
+	if (!r)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	r->frozen_fd = -1;
+	r->rc = begin(m, &r->error);
+	if (r->rc < 0)
+		return 0;
+	return start_thread(m, FIRST_ROUND, first_round, err);
+}
+
 int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_error e = FM_ERROR_INIT;
-	if (!wanted(m))
+	struct fm_rounds *r = m->rounds;
+	uint64_t t = fm_now_us();
+	if (!r)
 		return 0;
 	fm_mover_step(m, "rounds");
+	join(r);
+	e = r->error;
+	if (r->rc < 0)
+		return without(m, &e, err);
 	fm_thread_haste(FM_HASTE_PATIENT);
-	int rc = begin(m, &e) < 0 || run_rounds(m, &e) < 0 ? -1 : 0;
+	int rc = more_rounds(m, &e);
 	fm_thread_haste(FM_HASTE_USUAL);
-	return rc < 0 ? without(m, &e, err) : 0;
+	if (rc < 0)
+		return without(m, &e, err);
+	fm_mover_phase(m, "rounds", fm_now_us() - t);
+	return 0;
 }
 
 /* Just before the fence: what changed while the files were looked at is not to be the freeze's work. */
@@ -281,25 +341,14 @@ static void *final_round(void *arg)
 /* -1: nobody waits for it */
 int fm_rounds_frozen_fd(const struct fm_mover *m)
 {
-	return m->rounds && m->rounds->started ? m->rounds->frozen_fd : -1;
+	return m->rounds && m->rounds->started == LAST_SET ? m->rounds->frozen_fd : -1;
 }
 
 int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err)
 {
 	if (!m->rounds)
 		return 0;
-	int rc = pthread_create(&m->rounds->thread, NULL, final_round, m);
-	if (rc != 0)
-		return fm_error_errno(err, rc, "cannot start the thread of the last round");
-	m->rounds->started = true;
-	return 0;
-}
-
-static void join(struct fm_rounds *r)
-{
-	if (r->started)
-		pthread_join(r->thread, NULL);
-	r->started = false;
+	return start_thread(m, LAST_SET, final_round, err);
 }
 
 int fm_rounds_await_final(struct fm_mover *m, struct fm_error *err)
@@ -329,8 +378,8 @@ void fm_rounds_end(struct fm_mover *m)
 {
 	if (!m->rounds)
 		return;
-	if (m->rounds->started) {
-		(void)eventfd_write(m->rounds->frozen_fd, 1); /* if it still waits for that, it will find out */
+	if (m->rounds->started != NO_THREAD) {
+		(void)eventfd_write(m->rounds->frozen_fd, 1); /* the last set's, if it still waits for that, will find out */
 		pthread_mutex_lock(&m->lock);
 		m->rounds->ending = true;
 		fm_stream_shutdown(m->rounds->stream);
