@@ -273,6 +273,17 @@ class Inputs:
                 expect_error(done, 7, "No space left on device|[Dd]isk")
                 no_leftovers(self.cluster)
 
+    def taken_address(self):
+        """Somebody behind the destination's bridge has the container's address, with another MAC."""
+        with self.case("a destination where the address is taken") as wanted:
+            if not wanted:
+                return
+            with squatter(self.cluster.lab, "dst", self.redis.ip) as mac:
+                for strategy in ("live", "cold"):
+                    record = self.failed("1N 2N 3F 8N", f"address {re.escape(self.redis.ip)} is in use behind .* \\({mac}\\)", "redis", "dst", "--strategy", strategy, hint="ip neigh")
+                    expect(record["error_phase"] == "network", f"phase {record['error_phase']}")
+                    no_leftovers(self.cluster)
+
     def old_criu(self):
         with self.case("a destination whose CRIU is too old") as wanted:
             if not wanted:
@@ -334,13 +345,29 @@ class Inputs:
 
     def run(self):
         for case in (self.unknown_container, self.unknown_host, self.same_host, self.unknown_migration, self.no_manager, self.bad_words, self.strategies, self.bundles, self.run_options,
-                     self.running, self.stopped, self.unmovable, self.at_once, self.full_disk, self.old_criu, self.offline_host):
+                     self.running, self.stopped, self.unmovable, self.at_once, self.full_disk, self.taken_address, self.old_criu, self.offline_host):
             case()
         if not self.options.short:
             for case in (self.no_criu, self.interrupted, self.limit):
                 case()
         with self.tap.test("the resident: every acknowledged write is there, one connection"):
             self.redis.conclude("src")
+
+
+@contextlib.contextmanager
+def squatter(lab, host, ip):
+    """Yields its MAC."""
+    netns, device = f"{lab.netns(host)}-squat", "squat0"
+    subprocess.run(["ip", "netns", "add", netns], check=True)
+    try:
+        lab.run(host, ["ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", netns], check=True)
+        lab.run(host, ["ip", "link", "set", device, "master", "br0", "up"], check=True)
+        for words in (["address", "add", f"{ip}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
+            subprocess.run(["ip", "-n", netns, *words], check=True)
+        link = json.loads(subprocess.run(["ip", "-n", netns, "-j", "link", "show", "eth0"], check=True, capture_output=True, text=True).stdout)
+        yield link[0]["address"]
+    finally:
+        subprocess.run(["ip", "netns", "del", netns], check=True)
 
 
 def make_old_criu(prefix):
