@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 
 #include "sync/filetree.h"
+#include "sync/hash-secret.h"
 
 #define FM_TREE_ENTRIES_MAX      (4u << 20)
 #define FM_TREE_PATH_MAX         4095u
@@ -42,7 +43,7 @@
 #define FM_ENTRY_FLAGS      (FM_ENTRY_HARD_LINK | FM_ENTRY_FOLDER_END | FM_ENTRY_UPDATE)
 
 /*
- * Of a file without holes the sender remembers what it sent, block by block (XXH3-128): of a database's file only what was written since goes again, and of one that is only sent again because its stamps are too
+ * Of a file without holes the sender remembers what it sent, block by block (XXH3-128 with a secret, hash-secret.h): of a database's file only what was written since goes again, and of one that is only sent again because its stamps are too
  * young to be believed, nothing but the attributes.
  */
 #define FM_TREE_BLOCK_BYTES (64u << 10)
@@ -83,12 +84,14 @@ struct fm_manifest {
 	struct fm_block_hash {
 		uint64_t low, high;
 	} * blocks;
+	struct fm_hash_secret secret; /* of the blocks' hashes: the same in all passes */
 	uint32_t n_blocks, cap_blocks;
 	uint32_t *slots; /* hash table of entry indices by (parent, name) */
 	uint32_t n_slots;
 };
 
-int fm_manifest_new(struct fm_manifest **ret, struct fm_error *err);
+/* previous: of the pass before, or NULL */
+int fm_manifest_new(const struct fm_manifest *previous, struct fm_manifest **ret, struct fm_error *err);
 /* *ret_index: of the new entry. RESOURCE_EXHAUSTED past FM_TREE_ENTRIES_MAX. The root has parent NONE and name "". */
 int fm_manifest_add(struct fm_manifest *m, uint32_t parent, const char *name, size_t name_len, const struct stat *st, bool racy,
                     uint32_t *ret_index, struct fm_error *err);

@@ -400,7 +400,7 @@ static int send_blocks(struct walk *w, int fd, const struct stat *st, uint32_t p
 			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
 			continue;
 		}
-		XXH128_hash_t h = XXH3_128bits(to, want);
+		XXH128_hash_t h = XXH3_128bits_withSecret(to, want, w->manifest->secret.bytes, sizeof(w->manifest->secret.bytes));
 		struct fm_block_hash hash = { .low = h.low64, .high = h.high64 };
 		bool same = old && i < old->n_blocks && w->previous->blocks[old->blocks + i].low == hash.low &&
 		            w->previous->blocks[old->blocks + i].high == hash.high;
@@ -804,7 +804,7 @@ static int start_walk(struct walk *w, int root_fd, struct fm_error *err)
 {
 	struct statfs fs;
 
-	if (fm_manifest_new(&w->manifest, err) < 0)
+	if (fm_manifest_new(w->previous, &w->manifest, err) < 0)
 		return -1;
 	if (w->previous) {
 		w->now_at = malloc((w->previous->n + 1) * sizeof(*w->now_at));

@@ -17,11 +17,15 @@
 #define FIRST_SLOTS      2048u
 #define FIRST_NAME_BYTES 16384u
 
-int fm_manifest_new(struct fm_manifest **ret, struct fm_error *err)
+int fm_manifest_new(const struct fm_manifest *previous, struct fm_manifest **ret, struct fm_error *err)
 {
 	struct fm_manifest *m = calloc(1, sizeof(*m));
 	if (!m)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for the list of files");
+	if (previous)
+		m->secret = previous->secret;
+	else
+		fm_hash_secret_draw(&m->secret);
 	*ret = m;
 	return 0;
 }
@@ -222,7 +226,7 @@ struct fact {
 	uint32_t mtime_ns, ctime_ns, mode, uid, gid, path_len;
 };
 
-/* A sum, because folders may be read in another order next time. */
+/* A sum, because folders may be read in another order next time. Without a secret, since it is compared by later migrations: among what it is of are facts that no container can choose (inode numbers, ctime). */
 void fm_manifest_digest(const struct fm_manifest *m, char ret[FM_MANIFEST_DIGEST_LEN + 1])
 {
 	uint64_t low = 0, high = 0;

@@ -12,7 +12,7 @@
  *       body, maybe compressed: for each entry in order what its kind needs:
  *         FM_PAGE_KIND_ZERO    nothing
  *         FM_PAGE_KIND_FULL    4096 bytes
- *         FM_PAGE_KIND_KNOWN   u64 lo, u64 hi: XXH3-128 of a page that the destination has
+ *         FM_PAGE_KIND_KNOWN   u64 lo, u64 hi: XXH3-128, with the secret, of a page that the destination has
  *         FM_PAGE_KIND_DELTA   u16 length (<= FM_DELTA_BYTES_MAX), then runs {u16 skip, u16 copy, bytes} of that length: over the page's last version that was sent; u64 XXH3-64 of the result
  *         FM_PAGE_KIND_DROP    nothing: not to be kept
  * The whole payload is covered by the frame's checksum; every field is checked before it is used, and the memory a decoder needs is bounded by the constants below.
@@ -20,8 +20,8 @@
  * Encoder: remembers for each page the hash of what was sent last (an unchanged page is not sent again: it is left out) and which contents the destination has (KNOWN), and keeps
  * the newest versions of pages that change again and again in a cache of fixed size (DELTA). Memory: about 40 bytes a page and the cache. The compression follows the link: plain while
  * compressing costs more than it saves, lz4, then zstd level 1; fm_page_encoder_link tells it how fast the link was.
- * A content is KNOWN only if the very same bytes were sent before in this migration, or the destination says that it has them: the encoder keeps no bytes to compare, and relies on XXH3-128 (accidental collision 2^-128; the seed is
- * fixed, so an application that makes two pages of its own collide harms only itself: it gets its own other page).
+ * A content is KNOWN only if the very same bytes were sent before in this migration, or the destination says that it has them: the encoder keeps no bytes to compare, and relies on XXH3-128 with a secret
+ * that nobody knows but the two agents (accidental collision 2^-128; on purpose: hash-secret.h). The result of a DELTA is checked without one: that finds mistakes, and decides nothing.
  *
  * One thread each.
  */
@@ -47,8 +47,9 @@ enum fm_page_kind { FM_PAGE_KIND_ZERO = 1, FM_PAGE_KIND_FULL = 2, FM_PAGE_KIND_K
 
 struct fm_page_encoder;
 struct fm_page_encoder_opts {
-	uint64_t delta_cache_bytes; /* 0: 32 MiB; UINT64_MAX: none */
-	int compress;               /* -1 adapt, else an enum fm_chunk_method */
+	uint64_t delta_cache_bytes;          /* 0: 32 MiB; UINT64_MAX: none */
+	int compress;                        /* -1 adapt, else an enum fm_chunk_method */
+	const struct fm_hash_secret *secret; /* the same as the store's at the other end; copied */
 };
 int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_encoder **ret, struct fm_error *err);
 void fm_page_encoder_free(struct fm_page_encoder *e);

@@ -142,3 +142,16 @@ void fm_contents_change(struct fm_contents *c, uint32_t i, struct fm_page_hash h
 	c->v[i].hash = h;
 	link_in(c, i);
 }
+
+void fm_contents_rehash(struct fm_contents *c, struct fm_page_hash (*of)(const void *ctx, uint32_t i), const void *ctx)
+{
+	if (!c->heads)
+		return;
+	memset(c->heads, 0xff, ((size_t)c->heads_mask + 1) * sizeof(*c->heads)); /* FM_CONTENT_NONE */
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (atomic_load_explicit(&c->v[i].refs, memory_order_relaxed) == 0)
+			continue; /* its next is in the list of free ones */
+		c->v[i].hash = of(ctx, i);
+		link_in(c, i);
+	}
+}

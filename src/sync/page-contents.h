@@ -41,6 +41,8 @@ uint32_t fm_contents_add(struct fm_contents *c, struct fm_page_hash h); /* reser
 bool fm_contents_unref(struct fm_contents *c, uint32_t i);              /* true: it was the last, the number is free */
 /* The only holder has other bytes now */
 void fm_contents_change(struct fm_contents *c, uint32_t i, struct fm_page_hash h);
+/* All of them have other hashes now. */
+void fm_contents_rehash(struct fm_contents *c, struct fm_page_hash (*of)(const void *ctx, uint32_t i), const void *ctx);
 
 /* Its bucket is going to be looked at. */
 static inline void fm_contents_prefetch(const struct fm_contents *c, struct fm_page_hash h)

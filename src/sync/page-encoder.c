@@ -27,6 +27,7 @@ struct fm_page_encoder {
 	struct fm_contents contents;
 	struct fm_delta_cache cache;
 	struct fm_packer packer;
+	struct fm_hash_secret secret;
 	bool broken; /* an error in the middle of a chunk: what the destination has is not known any more */
 	struct fm_page_encoder_stats stats;
 };
@@ -46,11 +47,12 @@ int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_enc
 {
 	uint64_t cache = o->delta_cache_bytes == 0 ? DELTA_CACHE_DEFAULT : o->delta_cache_bytes == UINT64_MAX ? 0 : o->delta_cache_bytes;
 
-	if (o->compress < -1 || o->compress > FM_CHUNK_ZSTD)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no compression number %d", o->compress);
+	if (o->compress < -1 || o->compress > FM_CHUNK_ZSTD || !o->secret)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no compression number %d, or no secret", o->compress);
 	_fm_cleanup_(fm_page_encoder_freep) struct fm_page_encoder *e = calloc(1, sizeof(*e));
 	if (!e)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for an encoder of pages");
+	e->secret = *o->secret;
 	fm_names_init(&e->sent, PAGES_MAX);
 	fm_contents_init(&e->contents, PAGES_MAX);
 	if (fm_delta_cache_init(&e->cache, cache, err) < 0 || fm_packer_init(&e->packer, o->compress, err) < 0)
@@ -140,7 +142,7 @@ static int add_page(struct fm_page_encoder *e, struct chunk *c, uint64_t page, c
 			add_zero(e, c, ref, page);
 		return 0;
 	}
-	struct fm_page_hash h = fm_page_hash(bytes);
+	struct fm_page_hash h = fm_page_hash(&e->secret, bytes);
 	if (old >= SENT_CONTENT && e->contents.v[old - SENT_CONTENT].hash.lo == h.lo && e->contents.v[old - SENT_CONTENT].hash.hi == h.hi) {
 		e->stats.unchanged++;
 		return 0;

@@ -22,6 +22,7 @@ struct fm_page_store {
 	uint64_t backed;    /* of it have memory, or had: those of all chunks that were ever used */
 	uint64_t max_names;
 	bool sealed;
+	struct fm_hash_secret secret;
 	struct fm_names names;
 	struct fm_contents contents;
 	_Atomic uint16_t *live; /* by chunk of FM_STORE_CHUNK slots: how many are in use */

@@ -20,9 +20,9 @@
 
 static const uint64_t zero_page[FM_STORE_PAGE / 8];
 
-struct fm_page_hash fm_page_hash(const void *page)
+struct fm_page_hash fm_page_hash(const struct fm_hash_secret *secret, const void *page)
 {
-	XXH128_hash_t h = XXH3_128bits(page, FM_STORE_PAGE);
+	XXH128_hash_t h = XXH3_128bits_withSecret(page, FM_STORE_PAGE, secret->bytes, sizeof(secret->bytes));
 	return (struct fm_page_hash){ .lo = h.low64, .hi = h.high64 };
 }
 
@@ -49,6 +49,7 @@ int fm_page_store_new(uint64_t max_bytes, struct fm_page_store **ret, struct fm_
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a page store");
 	s->max_bytes = max_bytes;
 	s->max_names = max_bytes / FM_STORE_PAGE * 4;
+	fm_hash_secret_draw(&s->secret);
 	fm_names_init(&s->names, s->max_names);
 	fm_contents_init(&s->contents, (uint32_t)(max_bytes / FM_STORE_PAGE));
 	/* One chunk more than is used, to begin at a multiple of one. */
@@ -75,6 +76,24 @@ void fm_page_store_free(struct fm_page_store *s)
 	fm_names_done(&s->names);
 	fm_contents_done(&s->contents);
 	free(s);
+}
+
+static struct fm_page_hash hash_of_slot(const void *ctx, uint32_t slot)
+{
+	const struct fm_page_store *s = ctx;
+
+	return fm_page_hash(&s->secret, fm_store_slot(s, slot));
+}
+
+int fm_page_store_set_secret(struct fm_page_store *s, const struct fm_hash_secret *secret, struct fm_error *err)
+{
+	if (memcmp(&s->secret, secret, sizeof(*secret)) == 0)
+		return 0;
+	if (s->sealed)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the page store is sealed: its hashes stay as they are");
+	s->secret = *secret;
+	fm_contents_rehash(&s->contents, hash_of_slot, s);
+	return 0;
 }
 
 /* Memory behind this slot. Kernels before 5.14 have no MADV_POPULATE_WRITE: then it comes with the first touch. */
@@ -193,7 +212,7 @@ int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, con
 {
 	if (fm_page_is_zero(page))
 		return fm_page_store_put_zero(s, ns_pid, vaddr, err);
-	return fm_store_put_hashed(s, ns_pid, vaddr, page, fm_page_hash(page), err);
+	return fm_store_put_hashed(s, ns_pid, vaddr, page, fm_page_hash(&s->secret, page), err);
 }
 
 int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err)

@@ -2,7 +2,7 @@
 /*
  * page-store.h - the destination's copy of a tree's pages while it still runs at the source: the only full copy outside of the tree.
  *
- * Contents are kept once (found by XXH3-128 and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
+ * Contents are kept once (found by XXH3-128 with a secret, and compared byte for byte: two pages with the same hash are two pages), zero pages not at all. A page is known
  * by (process id in the tree's namespace, address). All of it is memory of this process: nothing is left after a crash, and nothing has to be, because the frozen source still has everything
  * until the destination says that it does.
  *
@@ -20,18 +20,25 @@
 #include <sys/types.h>
 
 #include "basic/error.h"
+#include "sync/hash-secret.h"
 
 #define FM_PAGE_ADDRESS_END (1ull << 47) /* of what a task can have mapped */
 
 struct fm_page_hash {
-	uint64_t lo, hi; /* XXH3-128, seed 0 */
+	uint64_t lo, hi; /* XXH3-128 with a secret */
 };
-struct fm_page_hash fm_page_hash(const void *page);
+struct fm_page_hash fm_page_hash(const struct fm_hash_secret *secret, const void *page);
 bool fm_page_is_zero(const void *page);
 
 struct fm_page_store;
 int fm_page_store_new(uint64_t max_bytes, struct fm_page_store **ret, struct fm_error *err);
 void fm_page_store_free(struct fm_page_store *s); /* NULL-safe */
+
+/*
+ * A new store hashes with a secret of its own, so that hashes mean nothing elsewhere. From here on it is this one, with which the source says KNOWN: what is there already is hashed again, some 0.1 s
+ * for 1 GiB; nothing to do when it is the same. FAILED_PRECONDITION: another one when it is sealed.
+ */
+int fm_page_store_set_secret(struct fm_page_store *s, const struct fm_hash_secret *secret, struct fm_error *err);
 
 /* vaddr: multiple of 4096. An older content of the page is given up. */
 int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err);

@@ -25,6 +25,7 @@
 #define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
 #define SLICE_US    100000u
 #define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one */
+#define SECRET_MS   30000
 #define HAVE_MS     30000
 #define BREAKS_MAX  8u /* in one round: a link that breaks more often than that is none */
 
@@ -32,6 +33,7 @@ struct fm_push {
 	struct fm_push_opts o;
 	struct fm_tracker *tracker;
 	struct fm_page_encoder *encoder;
+	struct fm_hash_secret secret; /* of all streams */
 	uint64_t round;
 	uint64_t *addresses; /* of the batch */
 	uint8_t *pages;
@@ -51,6 +53,12 @@ struct fm_push {
 FM_DEFINE_CLEANUP(struct fm_push *, fm_push_free);
 FM_DEFINE_CLEANUP(struct fm_page_decoder *, fm_page_decoder_free);
 
+/* The first frame of each stream, so that the destination gets ready while the first scan runs. A failure shows when its answer is waited for (learn). */
+static void open_stream(struct fm_push *p)
+{
+	(void)fm_stream_send(p->o.stream, FM_FRAME_PAGES_SECRET, 0, 0, p->secret.bytes, sizeof(p->secret.bytes), SEND_MS, NULL);
+}
+
 int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err)
 {
 	struct fm_tracker_opts t = { .backend = o->backend, .kinds = FM_TRACK_ANONYMOUS };
@@ -66,8 +74,11 @@ int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_er
 	if (!p || !p->addresses || !p->pages || !p->chunk)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for pushing pages");
 	memset(p->pages, 0, FM_CHUNK_BODY_MAX); /* reading into memory that has to be made first is slow */
+	fm_hash_secret_draw(&p->secret);
+	e.secret = &p->secret;
 	if (fm_tracker_new(&t, &p->tracker, err) < 0 || fm_page_encoder_new(&e, &p->encoder, err) < 0)
 		return -1;
+	open_stream(p);
 	*ret = FM_TAKE_PTR(p);
 	return 0;
 }
@@ -246,6 +257,7 @@ static int start_again(struct fm_push *p, const struct fm_error *why, struct fm_
 	if (p->o.reconnect(p->o.userdata, why, &s, err) < 0)
 		return -1;
 	p->o.stream = s;
+	open_stream(p);
 	p->n = 0;
 	p->knows = false;
 	p->result.pages_changed = p->result.pages_left = 0;
@@ -387,6 +399,18 @@ static int tell(struct fm_stream *s, const struct fm_page_store *store, struct f
 	return fm_stream_send(s, FM_FRAME_PAGES_HAVE_END, t.n, 0, NULL, 0, SEND_MS, err);
 }
 
+/* What is there from an earlier visit has hashes of another secret. */
+static int take_secret(struct fm_stream *s, struct fm_page_store *store, uint8_t *buf, int cancel_fd, struct fm_error *err)
+{
+	struct fm_hash_secret secret;
+	struct fm_frame_header h;
+
+	if (fm_stream_expect(s, FM_FRAME_PAGES_SECRET, &h, buf, FM_MAX_FRAME_BYTES, SECRET_MS, cancel_fd, err) < 0 ||
+	    fm_hash_secret_take(buf, h.length, &secret, err) < 0)
+		return -1;
+	return fm_page_store_set_secret(store, &secret, err);
+}
+
 static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_page_decoder *d, uint8_t *buf, int cancel_fd,
                    struct fm_error *err)
 {
@@ -429,7 +453,7 @@ int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving pages");
 	if (fm_page_decoder_new(store, &d, err) < 0)
 		return -1;
-	if (tell(s, store, &e) == 0 && receive(s, store, d, buf, cancel_fd, &e) == 0)
+	if (take_secret(s, store, buf, cancel_fd, &e) == 0 && tell(s, store, &e) == 0 && receive(s, store, d, buf, cancel_fd, &e) == 0)
 		return 0;
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED)
 		fm_stream_send_error(s, &e);

@@ -3,7 +3,8 @@
  * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over a push stream (FM_STREAM_PUSH, docs/PROTOCOL.md).
  *
  * Source: fm_push_round as often as the caller likes while the tree runs, then fm_push_final once, when it is frozen. Each waits until the destination has
- * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. Each stream begins with the destination telling what is in its store: pages of an earlier
+ * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. Each stream begins with the source telling the secret of all hashes, which it has drawn with
+ * fm_push_new, and the destination telling what is in its store: pages of an earlier
  * visit, or, when the stream broke and a new one was asked for (reconnect), what had arrived; then the round is sent once more, as far as the destination does not have it. After a failure the
  * push is over: its store at the destination is worth nothing; the source still has every page, so a post-copy can go on without it.
  *

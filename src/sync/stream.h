@@ -54,10 +54,11 @@ enum fm_frame {
 	        44, /* source: a: pid in the tree's namespace, b: round, bit 63: the last one, the tree is frozen; payload: a chunk (page-codec.h) */
 	FM_FRAME_ROUND_END = 45, /* source: a: round, b: 1 = the last one, the tree is frozen */
 	FM_FRAME_ROUND_OK = 46,  /* destination: a: round; all of it is in the store */
-	/* At the beginning of each push stream: what the destination's store has. */
+	/* At the beginning of each push stream: with what secret pages are hashed, and what the destination's store has. */
 	FM_FRAME_PAGES_HAVE =
 	        47, /* destination: a: pid in the tree's namespace, b: address; payload: XXH3-128 of each page from there on (u64 lo, u64 hi; 0, 0: zeros) */
 	FM_FRAME_PAGES_HAVE_END = 48, /* destination: a: how many pages that were */
+	FM_FRAME_PAGES_SECRET = 49,   /* source, first of all; payload: hash-secret.h */
 	_FM_FRAME_MAX
 };
 #define FM_PAGE_BYTES            4096u /* a page of the protocol, whatever the host's */

@@ -62,11 +62,16 @@ static int add_entry(struct pages *p, uint64_t vaddr, const struct entry *same, 
 	return 0;
 }
 
-static bool is_same(const struct entry *old, const uint8_t *page, uint64_t seed)
+static XXH128_hash_t hash_of(const struct fm_tracker *t, const uint8_t *page)
+{
+	return XXH3_128bits_withSecret(page, FM_TRACKER_PAGE, t->secret.bytes, sizeof(t->secret.bytes));
+}
+
+static bool is_same(const struct fm_tracker *t, const struct entry *old, const uint8_t *page)
 {
 	if (!old || !(old->vaddr_known & KNOWN))
 		return false;
-	XXH128_hash_t h = XXH3_128bits_withSeed(page, FM_TRACKER_PAGE, seed);
+	XXH128_hash_t h = hash_of(t, page);
 	return h.low64 == old->low && h.high64 == old->high;
 }
 
@@ -97,7 +102,7 @@ static int compare_run(struct comparison *c, uint64_t vaddr, uint64_t n_pages, s
 		size_t got = read_pages(c->task, vaddr, c->tracker->buffer, want);
 		for (size_t i = 0; i < (got ? got : 1); i++, vaddr += FM_TRACKER_PAGE, n_pages--) {
 			const struct entry *old = old_entry(c, vaddr);
-			bool same = got && is_same(old, c->tracker->buffer + i * FM_TRACKER_PAGE, c->tracker->seed);
+			bool same = got && is_same(c->tracker, old, c->tracker->buffer + i * FM_TRACKER_PAGE);
 			if (add_entry(c->now, vaddr, same ? old : NULL, err) < 0)
 				return -1;
 			if (!same && fm_run_list_add(&c->scan->dirty, index, vaddr, vaddr + FM_TRACKER_PAGE, err) < 0)
@@ -193,7 +198,7 @@ static void note_read(struct fm_tracker *t, struct fm_tracked *task, uint64_t va
 	}
 	for (; p && low < p->n && address_of(&p->v[low]) < vaddr + n * FM_TRACKER_PAGE; low++) {
 		struct entry *e = &p->v[low];
-		XXH128_hash_t h = XXH3_128bits_withSeed(pages + (address_of(e) - vaddr), FM_TRACKER_PAGE, t->seed);
+		XXH128_hash_t h = hash_of(t, pages + (address_of(e) - vaddr));
 		*e = (struct entry){ .vaddr_known = address_of(e) | KNOWN, .low = h.low64, .high = h.high64 };
 	}
 }

@@ -10,6 +10,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/pagemap-abi.h"
+#include "sync/hash-secret.h"
 #include "sync/tracker.h"
 
 #define FM_TRACKER_PAGE     4096u
@@ -75,7 +76,7 @@ struct fm_tracker {
 	uint64_t never; /* categories of pages that are never reported: the zero page, guard regions */
 	struct fm_page_region *regions;
 	uint8_t *buffer; /* hash backend */
-	uint64_t seed;
+	struct fm_hash_secret secret;
 };
 
 struct fm_scan {

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 
 #include "basic/limits.h"
@@ -68,8 +67,7 @@ int fm_tracker_new_with(const struct fm_tracker_ops *ops, unsigned kinds, struct
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a tracker");
 	/* touched now, not inside the freeze */
 	memset(t->regions, 0xff, FM_TRACKER_REGIONS * sizeof(*t->regions));
-	if (getrandom(&t->seed, sizeof(t->seed), 0) != sizeof(t->seed))
-		return fm_error_errno(err, errno, "no random number");
+	fm_hash_secret_draw(&t->secret);
 	t->ops = ops;
 	t->kinds = kinds;
 	fm_tracker_find_abilities(t);

@@ -7,7 +7,7 @@
  *   soft-dirty     /proc/PID/clear_refs and bit 55 of /proc/PID/pagemap (kernels with CONFIG_MEM_SOFT_DIRTY);
  *   hash           reads every page and compares its XXH3-128 with the last one: works everywhere, costs a core. An equal hash of
  *                  different pages (2^-128 for accidental content) would be missed: an application that can choose its memory's
- *                  content and knows the seed could make one, so the seed is random for each tracker.
+ *                  content could make one, so each tracker has a random secret (hash-secret.h).
  *
  * Unknown is dirty: whatever a backend cannot vouch for (new or moved mappings, a new process, a page that is swapped out, a marker)
  * is reported. A page is to be read after the scan that reported it; then, if it changes while it is read, the next scan reports it.

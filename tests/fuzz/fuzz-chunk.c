@@ -4,22 +4,12 @@
  *
  * The input is a row of chunks, each with a length of two bytes in front. Some pages of other processes are there before, and have to be as they were afterwards.
  */
-#include <assert.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "basic/io.h"
+#include "fuzz.h"
 #include "sync/page-codec.h"
-#include "sync/stream-internal.h"
 
 #define PAGE      4096u
 #define OTHER_PID 77
 #define BASE      0x10000ull
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Page 0 of each process is the same: a content that a KNOWN may name, and a base of a DELTA. */
 static void prepare(struct fm_page_store *store, uint8_t pages[3][PAGE])
@@ -38,8 +28,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static uint8_t pages[3][PAGE];
 	struct fm_page_store *store = NULL;
 	struct fm_page_decoder *decoder = NULL;
+	struct fm_hash_secret secret = fuzz_secret();
 
-	if (fm_page_store_new(64 * PAGE, &store, NULL) < 0 || fm_page_decoder_new(store, &decoder, NULL) < 0)
+	if (fm_page_store_new(64 * PAGE, &store, NULL) < 0 || fm_page_store_set_secret(store, &secret, NULL) < 0 ||
+	    fm_page_decoder_new(store, &decoder, NULL) < 0)
 		abort();
 	prepare(store, pages);
 	while (size >= 2) {

@@ -2,7 +2,7 @@
 /*
  * fuzz-push.c - libFuzzer entry for the dialogue of a push stream: rounds, the last one, a stream that breaks and another that goes on with the same store. (What is in a chunk: fuzz-chunk.)
  *
- * The first byte says how many of the commands (fuzz.h) belong to the first stream. A store counts as complete only if a stream said so and was answered; once it is, nothing changes it.
+ * The first byte says how many of the commands (fuzz.h) belong to the first stream. Each begins with a proper secret, unless its first command says that it does not (0x40). A store counts as complete only if a stream said so and was answered; once it is, nothing changes it.
  */
 #include "fuzz.h"
 #include "sync/push.h"
@@ -11,7 +11,7 @@
 #define PAGES 64u
 
 static const enum fm_frame types[] = { FM_FRAME_PAGES_PUSH, FM_FRAME_PAGES_PUSH, FM_FRAME_PAGES_PUSH, FM_FRAME_PAGES_PUSH,
-	                               FM_FRAME_ROUND_END,  FM_FRAME_ROUND_END,  FM_FRAME_ROUND_OK,   FM_FRAME_PAGES };
+	                               FM_FRAME_ROUND_END,  FM_FRAME_ROUND_END,  FM_FRAME_ROUND_OK,   FM_FRAME_PAGES_SECRET };
 
 /* Half of the chunks are well-formed: zeros, a drop or a page of one byte, of a few addresses. */
 static size_t make_chunk(const uint8_t *in, size_t n, uint8_t *out)
@@ -32,7 +32,11 @@ static size_t make_chunk(const uint8_t *in, size_t n, uint8_t *out)
 static size_t make_frames(const uint8_t *in, size_t n, uint8_t *wire)
 {
 	static uint8_t chunk[20 + PAGE];
+	struct fm_hash_secret secret = fuzz_secret();
 	size_t len = 0;
+
+	if (n == 0 || !(in[0] & 0x40))
+		len = fuzz_frame(wire, len, FM_FRAME_PAGES_SECRET, 0, 0, secret.bytes, sizeof(secret.bytes));
 
 	while (n >= 4) {
 		size_t take = in[3] < n - 4 ? in[3] : n - 4;
@@ -49,12 +53,13 @@ static size_t make_frames(const uint8_t *in, size_t n, uint8_t *wire)
 
 static uint64_t sum_of(const struct fm_page_store *store)
 {
+	struct fm_hash_secret secret = fuzz_secret();
 	uint64_t sum = 0;
 
 	for (uint64_t i = 0; i < PAGES + 1; i++) {
 		const void *page = NULL;
 		enum fm_page_have have = fm_page_store_get(store, 1, i * PAGE, &page);
-		struct fm_page_hash h = have == FM_PAGE_DATA ? fm_page_hash(page) : (struct fm_page_hash){ .lo = have };
+		struct fm_page_hash h = have == FM_PAGE_DATA ? fm_page_hash(&secret, page) : (struct fm_page_hash){ .lo = have };
 		sum = sum * 31 + h.lo;
 	}
 	return sum;

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "collision.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
@@ -980,6 +981,29 @@ static void test_large_file(void **state)
 	fm_manifest_free(m);
 }
 
+static void overwrite(int dirfd, const char *path, const uint8_t *bytes, size_t n)
+{
+	_fm_close_ int fd = openat(dirfd, path, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, bytes, n, 0), n);
+}
+
+/* A block that was made to look like the one before, for who knows how we hash */
+static void test_block_made_to_collide(void **state)
+{
+	static uint8_t a[FM_TREE_BLOCK_BYTES], b[FM_TREE_BLOCK_BYTES];
+	struct fixture *f = *state;
+	uint64_t bytes;
+
+	make_collision(a, b, sizeof(a));
+	put_bytes(f->from_fd, "db", 1 << 20, 1);
+	overwrite(f->from_fd, "db", a, sizeof(a));
+	struct fm_manifest *m = pass_of(f, NULL, 1, &bytes);
+	overwrite(f->from_fd, "db", b, sizeof(b));
+	m = pass_of(f, m, 2, &bytes);
+	assert_in_range(bytes, FM_TREE_BLOCK_BYTES, FM_TREE_BLOCK_BYTES + 1000);
+	fm_manifest_free(m);
+}
+
 /* Everything that makes a large file another one */
 static void test_large_file_replaced(void **state)
 {
@@ -1187,6 +1211,7 @@ int main(void)
 		T(test_too_deep),
 		T(test_send_failures),
 		T(test_large_file),
+		T(test_block_made_to_collide),
 		T(test_digest),
 		T(test_large_file_replaced),
 		T(test_single_file),

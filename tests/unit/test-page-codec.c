@@ -14,6 +14,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/io.h"
+#include "collision.h"
 #include "sync/page-codec.h"
 #include "sync/page-delta.h"
 #include "sync/page-encoder-internal.h"
@@ -38,11 +39,13 @@ struct world {
 static struct world *world_new(uint64_t cache, int compress)
 {
 	struct world *w = calloc(1, sizeof(*w));
-	struct fm_page_encoder_opts o = { .delta_cache_bytes = cache, .compress = compress };
+	struct fm_hash_secret secret;
+	struct fm_page_encoder_opts o = { .delta_cache_bytes = cache, .compress = compress, .secret = &secret };
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_page_store_new(8 * MIB, &w->store, &e) < 0 || fm_page_encoder_new(&o, &w->enc, &e) < 0 ||
-	    fm_page_decoder_new(w->store, &w->dec, &e) < 0)
+	fm_hash_secret_draw(&secret);
+	if (fm_page_store_new(8 * MIB, &w->store, &e) < 0 || fm_page_store_set_secret(w->store, &secret, &e) < 0 ||
+	    fm_page_encoder_new(&o, &w->enc, &e) < 0 || fm_page_decoder_new(w->store, &w->dec, &e) < 0)
 		fail_msg("%s", e.message);
 	for (int i = 0; i < PROCESSES; i++)
 		w->memory[i] = calloc(PAGES, PAGE);
@@ -233,6 +236,20 @@ static void test_kinds(void **state)
 	world_free(w);
 }
 
+/* One after the other at one place, and beside each other. */
+static void test_pages_made_to_collide(void **state)
+{
+	struct world *w = world_new(UINT64_MAX, FM_CHUNK_PLAIN);
+
+	make_collision(page_of(w, 0, 0), page_of(w, 0, 1), PAGE);
+	send_pages(w, 0, 0, 2);
+	compare(w);
+	memcpy(page_of(w, 0, 0), page_of(w, 0, 1), PAGE);
+	send_pages(w, 0, 0, 1);
+	compare(w);
+	world_free(w);
+}
+
 static void test_compression(void **state)
 {
 	for (int m = FM_CHUNK_LZ4; m <= FM_CHUNK_ZSTD; m++) {
@@ -308,7 +325,8 @@ static void test_delta(void **state)
 static void test_wrong_arguments(void **state)
 {
 	struct world *w = world_new(0, -1);
-	struct fm_page_encoder_opts o = { .compress = 3 };
+	struct fm_hash_secret secret = { { 0 } };
+	struct fm_page_encoder_opts o = { .compress = 3, .secret = &secret };
 	struct fm_page_encoder *enc = NULL;
 	struct fm_error e = FM_ERROR_INIT;
 	const struct {
@@ -323,6 +341,8 @@ static void test_wrong_arguments(void **state)
 		    { 1, FM_PAGE_ADDRESS_END - PAGE, 2 },
 		    { 1, UINT64_MAX - PAGE + 1, 1 } };
 
+	assert_int_equal(fm_page_encoder_new(&o, &enc, &e), -1);
+	o = (struct fm_page_encoder_opts){ .compress = -1 };
 	assert_int_equal(fm_page_encoder_new(&o, &enc, &e), -1);
 	for (size_t i = 0; i < FM_ARRAY_SIZE(bad); i++) {
 		assert_int_equal(fm_page_encoder_chunk(w->enc, bad[i].pid, bad[i].vaddr, w->memory[0], bad[i].n, w->out, &w->len, &e), -1);
@@ -469,6 +489,7 @@ int main(void)
 		cmocka_unit_test(test_delta),
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_evolution),
+		cmocka_unit_test(test_pages_made_to_collide),
 		cmocka_unit_test(test_compression),
 		cmocka_unit_test(test_compression_follows_the_link),
 		cmocka_unit_test(test_wrong_arguments),

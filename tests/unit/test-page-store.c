@@ -25,6 +25,7 @@
 
 struct fixture {
 	struct fm_page_store *s;
+	size_t told;
 };
 
 static int setup(void **state)
@@ -125,7 +126,7 @@ static void test_contents_are_kept_once(void **state)
 	put(f, 1, 1, 7);
 	put(f, 2, 0, 7);
 	put(f, 1, 2, 0);
-	assert_int_equal(fm_page_store_put_known(f->s, 3, BASE, fm_page_hash(content(7)), &e), 0);
+	assert_int_equal(fm_page_store_put_known(f->s, 3, BASE, fm_page_hash(&f->s->secret, content(7)), &e), 0);
 	fm_page_store_stats(f->s, &st);
 	assert_int_equal(st.pages, 5);
 	assert_int_equal(st.zero_pages, 1);
@@ -140,12 +141,12 @@ static void test_contents_are_kept_once(void **state)
 	assert_int_equal(fm_page_store_put_zero(f->s, 2, BASE, &e), 0);
 	assert_int_equal(fm_page_store_drop(f->s, 3, BASE, 1, &e), 0);
 	assert_int_equal(bytes_of(f), 2 * PAGE);
-	assert_int_equal(fm_page_store_put_known(f->s, 3, BASE, fm_page_hash(content(7)), &e), -1);
+	assert_int_equal(fm_page_store_put_known(f->s, 3, BASE, fm_page_hash(&f->s->secret, content(7)), &e), -1);
 	assert_int_equal(e.code, FM_E_NOT_FOUND);
 	expect_none(f, 3, 0);
 	/* A page of its own content, again, and known to itself */
 	put(f, 1, 0, 8);
-	assert_int_equal(fm_page_store_put_known(f->s, 1, BASE, fm_page_hash(content(8)), &e), 0);
+	assert_int_equal(fm_page_store_put_known(f->s, 1, BASE, fm_page_hash(&f->s->secret, content(8)), &e), 0);
 	expect(f, 1, 0, 8);
 	assert_int_equal(bytes_of(f), 2 * PAGE);
 }
@@ -166,6 +167,66 @@ static void test_same_hash_is_not_same_page(void **state)
 	assert_int_equal(bytes_of(f), 0);
 	put(f, 1, 0, 5);
 	expect(f, 1, 0, 5);
+}
+
+static int count_hashes(void *userdata, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n, struct fm_error *err)
+{
+	struct fixture *f = userdata;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t page = (vaddr - BASE) / PAGE + i;
+		struct fm_page_hash h = fm_page_hash(&f->s->secret, content(1 + page / 2));
+		assert_int_equal(hashes[i].lo, h.lo);
+		assert_int_equal(hashes[i].hi, h.hi);
+	}
+	f->told += n;
+	return 0;
+}
+
+/* 0 .. n - 1, without every third of them, each content twice */
+static void fill_with_holes(struct fixture *f, uint64_t n)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	for (uint64_t i = 0; i < n; i++)
+		put(f, 1, i, 1 + i / 2);
+	for (uint64_t i = 0; i < n; i += 3)
+		assert_int_equal(fm_page_store_drop(f->s, 1, BASE + i * PAGE, 1, &e), 0);
+}
+
+/* Two stores have nothing in common; with another secret all that is there is found by that, and by nothing else. */
+static void test_another_secret(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_hash_secret old, secret;
+	struct fm_error e = FM_ERROR_INIT;
+
+	create(f, 16 * MIB);
+	assert_int_equal(fm_page_store_set_secret(f->s, &f->s->secret, &e), 0);
+	fill_with_holes(f, 3000);
+	uint64_t bytes = bytes_of(f);
+	old = f->s->secret;
+	fm_hash_secret_draw(&secret);
+	assert_memory_not_equal(&old, &secret, sizeof(old));
+	assert_int_equal(fm_page_store_set_secret(f->s, &secret, &e), 0);
+	assert_int_equal(fm_page_store_each(f->s, count_hashes, f, &e), 0);
+	assert_int_equal(f->told, 2000);
+	assert_int_equal(fm_page_store_put_known(f->s, 2, BASE, fm_page_hash(&old, content(7)), &e), -1);
+	assert_int_equal(e.code, FM_E_NOT_FOUND);
+	for (uint64_t i = 0; i < 3000; i++) /* every content is still there once */
+		assert_int_equal(fm_page_store_put_known(f->s, 2, BASE + i * PAGE, fm_page_hash(&secret, content(1 + i / 2)), &e), 0);
+	for (uint64_t i = 0; i < 3000; i++) {
+		put(f, 1, i, 1 + i / 2);
+		expect(f, 1, i, 1 + i / 2);
+		expect(f, 2, i, 1 + i / 2);
+	}
+	assert_int_equal(bytes_of(f), bytes);
+	put(f, 1, 3000, 5000); /* and what was free is used again */
+	assert_int_equal(bytes_of(f), bytes + PAGE);
+	seal(f);
+	assert_int_equal(fm_page_store_set_secret(f->s, &secret, &e), 0);
+	assert_int_equal(fm_page_store_set_secret(f->s, &old, &e), -1);
+	assert_int_equal(e.code, FM_E_FAILED_PRECONDITION);
 }
 
 #define MODEL_PAGES 700
@@ -210,11 +271,16 @@ static void test_against_model(void **state)
 		} else if (random() % 3 || !n) {
 			put(f, pid, page, n);
 			model[i] = n;
-		} else if (fm_page_store_put_known(f->s, pid, vaddr, fm_page_hash(content(n)), &e) == 0) {
+		} else if (fm_page_store_put_known(f->s, pid, vaddr, fm_page_hash(&f->s->secret, content(n)), &e) == 0) {
 			model[i] = n;
 		}
 		if (round % 2000 == 0)
 			compare_with_model(f, model);
+		if (round % 3000 == 0) {
+			struct fm_hash_secret secret;
+			fm_hash_secret_draw(&secret);
+			assert_int_equal(fm_page_store_set_secret(f->s, &secret, &e), 0);
+		}
 	}
 	compare_with_model(f, model);
 	seal(f);
@@ -282,9 +348,9 @@ static void test_sealed(void **state)
 {
 	struct fixture *f = *state;
 	struct fm_error e = FM_ERROR_INIT;
-	struct fm_page_hash h = fm_page_hash(content(1));
 
 	create(f, MIB);
+	struct fm_page_hash h = fm_page_hash(&f->s->secret, content(1));
 	put(f, 1, 0, 1);
 	fm_page_store_taken(f->s, 1, BASE, 1); /* not yet: nothing happens */
 	expect(f, 1, 0, 1);
@@ -446,6 +512,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_contents_are_kept_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_same_hash_is_not_same_page, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_another_secret, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_against_model, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wide_drop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),

@@ -277,6 +277,98 @@ static void test_an_earlier_visit(void **state)
 	end_world(&w);
 }
 
+/* What a source says first, as the destination hears it */
+static void hear_secret(struct fm_stream *destination, struct fm_hash_secret *ret)
+{
+	uint8_t payload[512];
+	struct fm_frame_header h;
+
+	assert_ok(fm_stream_expect(destination, FM_FRAME_PAGES_SECRET, &h, payload, sizeof(payload), 1000, -1, &err));
+	assert_ok(fm_hash_secret_take(payload, h.length, ret, &err));
+}
+
+static int take_this(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *e)
+{
+	struct fm_stream **next = userdata;
+
+	assert_true(why->code != FM_OK);
+	if (!*next)
+		return fm_error_set(e, FM_E_UNAVAILABLE, "there is no other stream");
+	*ret = *next;
+	*next = NULL;
+	return 0;
+}
+
+/* The same on each stream of a push, another one for the next push. */
+static void test_the_secret_of_a_push(void **state)
+{
+	struct fm_stream *source[3], *destination[3], *next;
+	struct fm_hash_secret heard[3];
+	struct fm_push *p[2];
+	struct fm_push_result r;
+
+	for (unsigned i = 0; i < 3; i++)
+		pair(&source[i], &destination[i]);
+	next = source[1];
+	struct fm_push_opts o = {
+		.stream = source[0], .reconnect = take_this, .userdata = &next, .backend = FM_TRACKER_HASH, .compress = -1
+	};
+	assert_ok(fm_push_new(&o, &p[0], &err));
+	hear_secret(destination[0], &heard[0]);
+	fm_stream_shutdown(destination[0]);
+	assert_ok(fm_stream_send(destination[1], FM_FRAME_PAGES_HAVE_END, 0, 0, NULL, 0, 1000, &err));
+	assert_ok(fm_stream_send(destination[1], FM_FRAME_ROUND_OK, 0, 0, NULL, 0, 1000, &err));
+	assert_ok(fm_push_round(p[0], NULL, 0, -1, &r, &err));
+	assert_null(next);
+	hear_secret(destination[1], &heard[1]);
+	assert_memory_equal(&heard[0], &heard[1], sizeof(heard[0]));
+	o.stream = source[2];
+	assert_ok(fm_push_new(&o, &p[1], &err));
+	hear_secret(destination[2], &heard[2]);
+	assert_memory_not_equal(&heard[0], &heard[2], sizeof(heard[0]));
+	for (unsigned i = 0; i < 2; i++)
+		fm_push_free(p[i]);
+	for (unsigned i = 0; i < 3; i++) {
+		fm_stream_free(source[i]);
+		fm_stream_free(destination[i]);
+	}
+}
+
+/* Neither what is no secret, nor pages without one */
+static void test_a_secret_that_is_none(void **state)
+{
+	static uint8_t few[FM_HASH_SECRET_BYTES];
+	struct fm_hash_secret good;
+	const struct {
+		enum fm_frame type;
+		const void *payload;
+		size_t length;
+	} cases[] = {
+		{ FM_FRAME_PAGES_SECRET, NULL, 0 },           { FM_FRAME_PAGES_SECRET, &good, sizeof(good) - 1 },
+		{ FM_FRAME_PAGES_SECRET, &few, sizeof(few) }, { FM_FRAME_ROUND_END, NULL, 0 },
+		{ FM_FRAME_PAGES_PUSH, &good, sizeof(good) },
+	};
+
+	fm_hash_secret_draw(&good);
+	for (unsigned i = 0; i < sizeof(few); i++)
+		few[i] = (uint8_t)(i % 63);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(cases); i++) {
+		struct fm_stream *source, *destination;
+		struct fm_page_store *store;
+		pair(&source, &destination);
+		assert_ok(fm_page_store_new(MIB, &store, &err));
+		assert_ok(fm_stream_send(source, cases[i].type, 0, 0, cases[i].payload, cases[i].length, 1000, &err));
+		err = FM_ERROR_INIT;
+		assert_int_equal(fm_push_receive(destination, store, -1, &err), -1);
+		assert_int_equal(err.code, FM_E_DATA_LOSS);
+		err = FM_ERROR_INIT;
+		assert_false(fm_page_store_is_sealed(store));
+		fm_page_store_free(store);
+		fm_stream_free(source);
+		fm_stream_free(destination);
+	}
+}
+
 static void tell_nonsense(struct world *w, uint64_t a, uint64_t b, size_t length, uint64_t end)
 {
 	uint8_t payload[4096] = { 1 };
@@ -373,6 +465,8 @@ int main(void)
 		cmocka_unit_test(test_the_rest_is_left),
 		cmocka_unit_test(test_a_link_that_breaks),
 		cmocka_unit_test(test_an_earlier_visit),
+		cmocka_unit_test(test_the_secret_of_a_push),
+		cmocka_unit_test(test_a_secret_that_is_none),
 		cmocka_unit_test(test_nonsense_about_an_earlier_visit),
 		cmocka_unit_test(test_damaged_chunks),
 		cmocka_unit_test(test_without_another_link),
