@@ -110,7 +110,7 @@ pid_t fm_local_app_pid(const struct fm_local *l)
 	return fm_nest_host_pid(l->pid1, st.app_ns_pid, &pid, NULL) < 0 ? 0 : pid;
 }
 
-static void measure(struct fm_local *l)
+void fm_local_measure(struct fm_local *l)
 {
 	pid_t app = fm_local_app_pid(l);
 	FM_PB(Container) *c = l->container;
@@ -224,7 +224,7 @@ int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n
 	for (size_t i = 0; i < n; i++) {
 		struct fm_local l = FM_LOCAL_INIT;
 		if (local_from_runtime(h, &v[i], &l, NULL) == 0) {
-			measure(&l);
+			fm_local_measure(&l);
 			list[out++] = FM_TAKE_PTR(l.container);
 		}
 		fm_local_done(&l);
@@ -455,7 +455,7 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 		return fm_error_prefix(err, "cannot run container '%s' on '%s'", req->name, h->name);
 	if (fm_instances_open(h, req->name, &l, err) < 0)
 		return -1;
-	measure(&l);
+	fm_local_measure(&l);
 	*ret = FM_TAKE_PTR(l.container);
 	fm_local_done(&l);
 	(void)fm_revisit_files_remove(h, req->name, NULL); /* another one of that name was here */
@@ -585,7 +585,7 @@ int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectRespo
 	if (fm_instances_find(h, name, NULL, &l, err) < 0)
 		return -1;
 	FM_PB(InspectResponse) *r = FM_PB_NEW(InspectResponse, inspect_response);
-	measure(&l);
+	fm_local_measure(&l);
 	if (!fm_streq(l.container->status, "running"))
 		fm_pb_add_string(&r->blockers, &r->n_blockers, "the container is not running");
 	else if (l.container->pid <= 0)

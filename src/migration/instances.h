@@ -62,6 +62,8 @@ int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_erro
 int fm_instances_release(struct fm_host *h, const char *instance, const char *container, struct fm_error *err);
 /* host pid of the application's first process: 0 when there is none */
 pid_t fm_local_app_pid(const struct fm_local *l);
+/* Fills in container->pid, processes and memory_bytes as they are now: what is on record of a container that was started here says nothing of them. */
+void fm_local_measure(struct fm_local *l);
 
 /* Rewrite container.pb (after an adoption: it is an ordinary resident now). */
 int fm_instances_save(struct fm_host *h, const char *instance, const FM_PB(Container) * c, const char *config, struct fm_error *err);

@@ -36,6 +36,7 @@ static int find_container(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	(void)snprintf(m->instance, sizeof(m->instance), "%s", m->local.container->instance);
 	m->root = fm_local_app_pid(&m->local);
+	fm_local_measure(&m->local);
 	if (!fm_streq(m->local.container->status, "running") || m->root <= 0)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is not running on '%s' (status %s)", m->container,
 		                    m->h->name, m->local.container->status);
