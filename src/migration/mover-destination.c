@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
@@ -241,6 +242,7 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	if (fm_volumes_receive(m, buf, true, FILES_TIMEOUT_MS, err) < 0 || fm_mover_fault(m, "destination-after-files", err) < 0 ||
 	    fm_volumes_place(m, err) < 0)
 		return fm_error_phase(err, "files");
+	(void)eventfd_write(m->files_here_fd, 1);
 	if (fm_bringup_address(m->endpoint, err) < 0 || stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
@@ -385,6 +387,9 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 		return -1;
 	if (fm_bringup_network(m->h, m->journal, &b, &m->local, &m->endpoint, &m->notes, err) < 0)
 		return -1;
+	m->files_here_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->files_here_fd < 0)
+		return fm_error_errno(err, errno, "eventfd");
 	_fm_free_ char *any = fm_xasprintf("%s:0", m->h->stream_host);
 	if (listen_for_source(m, any, err) < 0)
 		return -1;

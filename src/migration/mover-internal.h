@@ -114,6 +114,8 @@ struct fm_mover {
 	struct fm_stream *push;
 	pthread_t push_thread;
 	bool push_started;
+	int files_here_fd;        /* eventfd: the first pass is complete, and everything in its place */
+	bool files_looked_at;     /* for their pages, by the thread that takes pushed ones */
 	atomic_bool store_ready;  /* sealed: it says what the frozen tree had */
 	atomic_bool resumed;      /* the tree runs here */
 	pthread_t control_thread; /* follows the source */

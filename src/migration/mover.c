@@ -38,7 +38,7 @@ int fm_mover_alloc(struct fm_host *h, const char *id, bool destination, struct f
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	m->h = h;
 	m->destination = destination;
-	m->images_fd = m->listen_fd = -1;
+	m->images_fd = m->listen_fd = m->files_here_fd = -1;
 	m->error = FM_ERROR_INIT;
 	(void)snprintf(m->id, sizeof(m->id), "%s", id);
 	(void)snprintf(m->images_path, sizeof(m->images_path), "%s/%s.%s", h->images_dir, id, destination ? "destination" : "source");
@@ -109,7 +109,8 @@ static void drop_resources(struct fm_mover *m)
 		(void)close(m->images_fd);
 	if (m->listen_fd >= 0)
 		(void)close(m->listen_fd);
-	m->images_fd = m->listen_fd = -1;
+	fm_closep(&m->files_here_fd);
+	m->images_fd = m->listen_fd = m->files_here_fd = -1;
 }
 
 void fm_mover_destroy(struct fm_mover *m)

@@ -8,10 +8,13 @@
 
 #include "basic/cleanup.h"
 #include "migration/mover-internal.h"
+#include "sync/file-pages.h"
 
-#define PROGRESS_MS 100
-#define CALM_MS     20 /* without a new fault */
-#define CALM_MAX_US 500000
+#define PROGRESS_MS   100
+#define CALM_MS       20 /* without a new fault */
+#define CALM_MAX_US   500000
+#define FILE_PAGES_MS 200
+#define FILES_HERE_MS 1000
 
 static int load_ranges(void *userdata, struct fm_pager_range **ret, size_t *ret_n, struct fm_error *err)
 {
@@ -68,12 +71,46 @@ static struct fm_pager_opts pager_opts(struct fm_mover *m)
 
 /* ---------------------------------------------------------------- what comes before the freeze */
 
+/*
+ * What the application has read from its files need not come twice. The source waits for this (fm_push_receive_with), so it is short; it waits once, before the first round. It comes when it has
+ * sent the files, while they are put in their places here; one that comes before that is told nothing after a while: at a volume's place something else may be still.
+ */
+static bool files_are_here(struct fm_mover *m)
+{
+	struct pollfd fds[] = { { .fd = m->files_here_fd, .events = POLLIN }, { .fd = m->stop.fd, .events = POLLIN } };
+	return poll(fds, 2, FILES_HERE_MS) > 0 && (fds[0].revents & POLLIN) && !fm_stop_requested(&m->stop);
+}
+
+static void look_at_files(void *userdata)
+{
+	struct fm_mover *m = userdata;
+	struct fm_file_pages_opts o = { .max_bytes = fm_revisit_pages_spare(m->h->revisit_pages),
+		                        .max_ms = FILE_PAGES_MS,
+		                        .cancel_fd = m->stop.fd };
+	struct fm_file_pages_result got = { 0 };
+	const char *roots[FM_MAX_VOLUMES + 1];
+	uint64_t t = fm_now_us();
+	size_t n = 0;
+
+	if (m->files_looked_at || o.max_bytes == 0 || !files_are_here(m))
+		return;
+	m->files_looked_at = true;
+	for (size_t i = 0; i < m->volumes.n && n < FM_MAX_VOLUMES; i++)
+		roots[n++] = m->volumes.v[i].where;
+	roots[n++] = m->rootfs;
+	/* What has gone wrong, if anything, is that there is no more memory for it. */
+	fm_thread_haste(FM_HASTE_USUAL);
+	(void)fm_file_pages_put(m->store, roots, n, &o, &got, NULL);
+	fm_thread_haste(FM_HASTE_PATIENT);
+	fm_mover_phase(m, "file-pages", fm_now_us() - t);
+}
+
 static void *receive_push(void *arg)
 {
 	struct fm_mover *m = arg;
 	struct fm_error e = FM_ERROR_INIT;
 	fm_thread_haste(FM_HASTE_PATIENT);
-	if (fm_push_receive(m->push, m->store, m->stop.fd, &e) == 0)
+	if (fm_push_receive_with(m->push, m->store, look_at_files, m, m->stop.fd, &e) == 0)
 		atomic_store(&m->store_ready, true);
 	else if (
 	        e.code !=
@@ -201,6 +238,13 @@ static bool is_calm(struct fm_mover *m, struct calm *c)
 	return quiet || fm_now_us() > c->resumed_us + CALM_MAX_US;
 }
 
+/* Everything that is a page of a process has its own name by now. */
+static void forget_files(struct fm_mover *m)
+{
+	if (atomic_load(&m->store_ready))
+		fm_page_store_taken(m->store, FM_FILE_PAGES_PID, 0, UINT64_MAX);
+}
+
 static void *follow_pager(void *arg)
 {
 	struct fm_mover *m = arg;
@@ -216,6 +260,7 @@ static void *follow_pager(void *arg)
 		fm_pages_refresh(m);
 		if (!background && is_calm(m, &calm)) {
 			fm_pager_start_background(m->pager);
+			forget_files(m);
 			background = true;
 		}
 		if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED && fm_mover_fault(m, "destination-pages", &err) < 0) {

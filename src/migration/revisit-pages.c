@@ -108,6 +108,20 @@ static uint64_t room(const struct fm_revisit_pages *v)
 	return spare < v->max_bytes ? spare : v->max_bytes;
 }
 
+uint64_t fm_revisit_pages_spare(struct fm_revisit_pages *v)
+{
+	uint64_t spare = v ? room(v) : 0, used;
+
+	if (!spare)
+		return 0;
+	(void)pthread_mutex_lock(&v->lock);
+	used = sum(v);
+	(void)pthread_mutex_unlock(&v->lock);
+	/* What is kept is not available memory any more, but counts in the budget. */
+	uint64_t left = used < v->max_bytes ? v->max_bytes - used : 0;
+	return spare < left ? spare : left;
+}
+
 /* Takes the store. */
 static void keep(struct fm_revisit_pages *v, const char *container, struct fm_page_store *store)
 {

@@ -24,6 +24,8 @@ int fm_revisit_pages_copy(struct fm_revisit_pages *v, const char *container, con
                           unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err);
 /* The container comes back, or will not: the copy is the caller's. NULL: there is none. */
 struct fm_page_store *fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container);
+/* How much more may be held in memory for a moment, of the same budget; v may be NULL: nothing. */
+uint64_t fm_revisit_pages_spare(struct fm_revisit_pages *v);
 /* Gives up what is too old, or too much for the host. To be called every now and then. */
 void fm_revisit_pages_expire(struct fm_revisit_pages *v);
 

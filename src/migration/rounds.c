@@ -20,15 +20,16 @@
 #include "decision/converge.h"
 #include "migration/mover-internal.h"
 
-#define CONNECT_TIMEOUT_MS  10000
-#define ROUNDS_MAX          64u
-#define FINAL_MS            30u /* live: sending more than this would take inside the freeze is left to be fetched */
-#define FINAL_PAGES_MIN     1024u
-#define FROZEN_WAIT_MS      60000
-#define RECONNECT_MS        20000 /* while the container runs */
-#define RECONNECT_FROZEN_MS 3000  /* its clients wait: without the last set everything can still be fetched on demand */
-#define RECONNECT_PAUSE_MS  100
-#define RECONNECT_TRY_MS    1000
+#define CONNECT_TIMEOUT_MS    10000
+#define ROUNDS_MAX            64u
+#define FINAL_MS              30u /* live: sending more than this would take inside the freeze is left to be fetched */
+#define FINAL_PAGES_MIN       1024u
+#define FROZEN_WAIT_MS        60000
+#define RECONNECT_MS          20000 /* while the container runs */
+#define RECONNECT_FROZEN_MS   3000  /* its clients wait: without the last set everything can still be fetched on demand */
+#define RECONNECT_PAUSE_MS    100
+#define RECONNECT_TRY_MS      1000
+#define FILE_PAGES_MEMORY_MIN (64ull << 20)
 
 enum rounds_thread { NO_THREAD, FIRST_ROUND, LAST_SET };
 
@@ -153,6 +154,13 @@ static bool damage(void *userdata)
 	return fm_mover_fault(userdata, "stream-corrupt", &e) < 0;
 }
 
+/* To look through its files takes the destination longer than sending so little. */
+static bool files_may_help(const struct fm_mover *m)
+{
+	return m->local.container->memory_bytes >= FILE_PAGES_MEMORY_MIN &&
+	       !fm_streq(fm_pb_label(m->local.container, "fleximigrate.file-pages"), "no");
+}
+
 static int begin(struct fm_mover *m, struct fm_error *err)
 {
 	const char *tracking = fm_pb_label(m->local.container, "fleximigrate.tracking");
@@ -169,6 +177,7 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	if (connect_push(m, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
 		return -1;
 	struct fm_push_opts o = { .stream = r->stream,
+		                  .look = files_may_help(m),
 		                  .reconnect = reconnect,
 		                  .damage = damage,
 		                  .userdata = m,
@@ -194,6 +203,9 @@ static int one_round(struct fm_mover *m, struct fm_error *err)
 		                                       .us = got.total_us,
 		                                       .throttle_percent = fm_throttle_percent(m) };
 	fm_throttle_round_ended(m);
+	if (got.pages_of_files > 0)
+		fm_mover_note(m, "'%s' has %llu pages of files of '%s' at hand: what is the same in memory is not sent", m->peer,
+		              (unsigned long long)got.pages_of_files, m->container);
 	pthread_mutex_lock(&m->lock);
 	m->pages_total = r->round[0].changed_bytes / FM_PAGE_BYTES;
 	m->pages_done = m->pages_total - (got.pages_changed < m->pages_total && r->n > 1 ? got.pages_changed : 0);

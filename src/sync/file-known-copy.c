@@ -8,44 +8,21 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
 #include "basic/id.h"
 #include "sync/file-known-internal.h"
 #include "sync/filetree-internal.h"
+#include "sync/open-beneath.h"
 #include "sync/stream-internal.h"
 
 #define SCAN_DEPTH_MAX 64u /* descriptors open at once */
 #define COPY_BYTES     (1u << 20)
 
 FM_DEFINE_CLEANUP(struct fm_known *, fm_known_free);
-
-static int open_beneath(int dirfd, const char *path, uint64_t flags)
-{
-	struct open_how how = {
-		.flags = flags | O_CLOEXEC | O_NOFOLLOW,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
-	};
-	return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
-}
-
-/* A device put in a file's place is never opened. */
-static int open_regular(int dirfd, const char *path, struct stat *st)
-{
-	char proc[48];
-	_fm_close_ int path_fd = open_beneath(dirfd, path, O_PATH);
-	if (path_fd < 0 || fstat(path_fd, st) < 0 || !S_ISREG(st->st_mode))
-		return -1;
-	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", path_fd);
-	int fd = open(proc, O_RDONLY | O_NOATIME | O_CLOEXEC);
-	return fd < 0 && errno == EPERM ? open(proc, O_RDONLY | O_CLOEXEC) : fd;
-}
 
 /* ---------------------------------------------------------------- looking through it */
 
@@ -67,7 +44,7 @@ static int scan_file(struct scan *s, int dirfd, const char *name, struct fm_erro
 {
 	struct stat st;
 	uint64_t hash[2];
-	_fm_close_ int fd = open_regular(dirfd, name, &st);
+	_fm_close_ int fd = fm_open_regular_beneath(dirfd, name, &st);
 	if (fd < 0 || st.st_size < (off_t)FM_KNOWN_FILE_BYTES_MIN || is_later(&st.st_ctim, &s->until) ||
 	    (uint64_t)st.st_size > FM_KNOWN_BYTES_MAX - s->bytes || s->files == FM_KNOWN_FILES_MAX)
 		return 0;
@@ -90,7 +67,7 @@ static int scan_name(struct scan *s, int dirfd, const char *name, size_t path_le
 		return scan_file(s, dirfd, name, err);
 	if (!S_ISDIR(st.st_mode) || depth == SCAN_DEPTH_MAX)
 		return 0;
-	int fd = open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY);
+	int fd = fm_open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY);
 	return fd < 0 ? 0 : scan_folder(s, fd, path_len, depth + 1, err);
 }
 
@@ -220,7 +197,7 @@ int fm_known_fill(struct fm_known *k, const uint8_t name[FM_KNOWN_HASH_BYTES], u
 	if (!f || k->root_fd < 0)
 		return fm_error_set(err, FM_E_DATA_LOSS, "a content is said to be known that is not");
 	const char *path = k->paths + f->path;
-	_fm_close_ int from = open_regular(k->root_fd, path, &st);
+	_fm_close_ int from = fm_open_regular_beneath(k->root_fd, path, &st);
 	if (from < 0 || (uint64_t)st.st_size != size)
 		return spoiled(k, path, err);
 	switch (copy_content(from, fd, size, err)) {

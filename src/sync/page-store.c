@@ -215,6 +215,20 @@ int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, con
 	return fm_store_put_hashed(s, ns_pid, vaddr, page, fm_page_hash(&s->secret, page), err);
 }
 
+int fm_page_store_put_new(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, bool *ret_new, struct fm_error *err)
+{
+	*ret_new = false;
+	if (fm_page_is_zero(page))
+		return 0;
+	struct fm_page_hash h = fm_page_hash(&s->secret, page);
+	if (find_same(s, h, page) != FM_CONTENT_NONE)
+		return 0;
+	if (fm_store_put_hashed(s, ns_pid, vaddr, page, h, err) < 0)
+		return -1;
+	*ret_new = true;
+	return 0;
+}
+
 int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err)
 {
 	struct fm_names_ref ref;

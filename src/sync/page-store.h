@@ -45,6 +45,8 @@ int fm_page_store_put(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, con
 int fm_page_store_put_zero(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_error *err);
 /* The same content as a page that is here already (of several with this hash any); NOT_FOUND when there is none with this hash. Zero pages have none. */
 int fm_page_store_put_known(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, struct fm_page_hash h, struct fm_error *err);
+/* Only a content that is not here yet, and not zeros: a page that has not been there before. */
+int fm_page_store_put_new(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, const void *page, bool *ret_new, struct fm_error *err);
 /* Forget: it has changed at the source (and will be asked for there), or is gone. Unknown ones are no error. */
 int fm_page_store_drop(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages, struct fm_error *err);
 /* Content for applying a difference while filling; NULL: not here. Valid until the next put. A zero page is a page of zeros. */

@@ -18,6 +18,7 @@
 #include "basic/io.h"
 #include "basic/limits.h"
 #include "basic/proc.h"
+#include "sync/file-pages.h"
 #include "sync/page-codec.h"
 #include "sync/stream-internal.h"
 
@@ -56,7 +57,7 @@ FM_DEFINE_CLEANUP(struct fm_page_decoder *, fm_page_decoder_free);
 /* The first frame of each stream, so that the destination gets ready while the first scan runs. A failure shows when its answer is waited for (learn). */
 static void open_stream(struct fm_push *p)
 {
-	(void)fm_stream_send(p->o.stream, FM_FRAME_PAGES_SECRET, 0, 0, p->secret.bytes, sizeof(p->secret.bytes), SEND_MS, NULL);
+	(void)fm_stream_send(p->o.stream, FM_FRAME_PAGES_SECRET, p->o.look, 0, p->secret.bytes, sizeof(p->secret.bytes), SEND_MS, NULL);
 }
 
 int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err)
@@ -274,6 +275,8 @@ static int take_have(struct fm_push *p, const struct fm_frame_header *h, const u
 		return fm_error_set(err, FM_E_DATA_LOSS, "the destination says in a malformed way which pages it has");
 	for (size_t i = 0; i < n; i++)
 		hashes[i] = (struct fm_page_hash){ .lo = fm_get_le64(payload + i * 16), .hi = fm_get_le64(payload + i * 16 + 8) };
+	p->result.pages_known += n;
+	p->result.pages_of_files += h->a == FM_FILE_PAGES_PID ? n : 0;
 	return fm_page_encoder_preload(p->encoder, (pid_t)h->a, h->b, hashes, n, err);
 }
 
@@ -281,11 +284,11 @@ static int take_have(struct fm_push *p, const struct fm_frame_header *h, const u
 static int learn(struct fm_push *p, struct fm_error *err)
 {
 	struct fm_frame_header h;
-	uint64_t n = 0;
 
 	if (p->knows)
 		return 0;
 	fm_page_encoder_restart(p->encoder);
+	p->result.pages_known = p->result.pages_of_files = 0;
 	for (;;) {
 		if (fm_stream_recv(p->o.stream, &h, p->chunk, FM_CHUNK_BYTES_MAX, HAVE_MS, p->cancel_fd, err) < 0)
 			return -1;
@@ -295,12 +298,10 @@ static int learn(struct fm_push *p, struct fm_error *err)
 			return fm_stream_unexpected(p->o.stream, &h, "hearing which pages the destination has", err);
 		if (take_have(p, &h, p->chunk, err) < 0)
 			return -1;
-		n += h.length / 16;
 	}
-	if (h.a != n)
+	if (h.a != p->result.pages_known)
 		return fm_error_set(err, FM_E_DATA_LOSS, "the destination has %llu pages, but told of %llu", (unsigned long long)h.a,
-		                    (unsigned long long)n);
-	p->result.pages_known = n;
+		                    (unsigned long long)p->result.pages_known);
 	p->knows = true;
 	return 0;
 }
@@ -400,7 +401,7 @@ static int tell(struct fm_stream *s, const struct fm_page_store *store, struct f
 }
 
 /* What is there from an earlier visit has hashes of another secret. */
-static int take_secret(struct fm_stream *s, struct fm_page_store *store, uint8_t *buf, int cancel_fd, struct fm_error *err)
+static int take_secret(struct fm_stream *s, struct fm_page_store *store, uint8_t *buf, int cancel_fd, bool *ret_look, struct fm_error *err)
 {
 	struct fm_hash_secret secret;
 	struct fm_frame_header h;
@@ -408,6 +409,7 @@ static int take_secret(struct fm_stream *s, struct fm_page_store *store, uint8_t
 	if (fm_stream_expect(s, FM_FRAME_PAGES_SECRET, &h, buf, FM_MAX_FRAME_BYTES, SECRET_MS, cancel_fd, err) < 0 ||
 	    fm_hash_secret_take(buf, h.length, &secret, err) < 0)
 		return -1;
+	*ret_look = h.a != 0;
 	return fm_page_store_set_secret(store, &secret, err);
 }
 
@@ -443,7 +445,25 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 	}
 }
 
+static int begin_to_receive(struct fm_stream *s, struct fm_page_store *store, uint8_t *buf, void (*look)(void *userdata), void *userdata,
+                            int cancel_fd, struct fm_error *err)
+{
+	bool wanted = false;
+
+	if (take_secret(s, store, buf, cancel_fd, &wanted, err) < 0)
+		return -1;
+	if (look && wanted && !fm_page_store_is_sealed(store))
+		look(userdata);
+	return tell(s, store, err);
+}
+
 int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err)
+{
+	return fm_push_receive_with(s, store, NULL, NULL, cancel_fd, err);
+}
+
+int fm_push_receive_with(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
+                         struct fm_error *err)
 {
 	_fm_cleanup_(fm_page_decoder_freep) struct fm_page_decoder *d = NULL;
 	_fm_free_ uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);
@@ -453,7 +473,7 @@ int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for receiving pages");
 	if (fm_page_decoder_new(store, &d, err) < 0)
 		return -1;
-	if (take_secret(s, store, buf, cancel_fd, &e) == 0 && tell(s, store, &e) == 0 && receive(s, store, d, buf, cancel_fd, &e) == 0)
+	if (begin_to_receive(s, store, buf, look, userdata, cancel_fd, &e) == 0 && receive(s, store, d, buf, cancel_fd, &e) == 0)
 		return 0;
 	if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_CANCELLED)
 		fm_stream_send_error(s, &e);

@@ -24,6 +24,7 @@
 
 struct fm_push_opts {
 	struct fm_stream *stream; /* borrowed */
+	bool look;                /* it is worth that the destination looks for pages elsewhere (fm_push_receive_with) */
 	/* The stream has broken (why): another one, borrowed as well, or -1. NULL: never. */
 	int (*reconnect)(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err);
 	bool (*damage)(void *userdata); /* tests: shall the next chunk arrive damaged? May be NULL */
@@ -34,10 +35,11 @@ struct fm_push_opts {
 };
 
 struct fm_push_result {
-	uint64_t pages_changed; /* as the tracker says */
-	uint64_t pages_sent;    /* with content, a difference or a reference: the rest was the same as before */
-	uint64_t pages_known;   /* that the destination had when the stream began: 0 but in the round that began it */
-	uint64_t pages_left;    /* final: changed, not sent, to be asked for */
+	uint64_t pages_changed;  /* as the tracker says */
+	uint64_t pages_sent;     /* with content, a difference or a reference: the rest was the same as before */
+	uint64_t pages_known;    /* that the destination had when the stream began: 0 but in the round that began it */
+	uint64_t pages_of_files; /* some of them: in files of the container (file-pages.h) */
+	uint64_t pages_left;     /* final: changed, not sent, to be asked for */
 	uint64_t payload_bytes;
 	uint64_t scan_us, total_us;
 };
@@ -58,5 +60,8 @@ int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, si
 
 /* Until the final round (0, the store is sealed) or a failure. */
 int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err);
+/* look is called when the store has the secret and before the source is told what is in it, which waits for it: it may put more there. Only when the source says that it is worth it. */
+int fm_push_receive_with(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
+                         struct fm_error *err);
 
 #endif

@@ -58,7 +58,8 @@ enum fm_frame {
 	FM_FRAME_PAGES_HAVE =
 	        47, /* destination: a: pid in the tree's namespace, b: address; payload: XXH3-128 of each page from there on (u64 lo, u64 hi; 0, 0: zeros) */
 	FM_FRAME_PAGES_HAVE_END = 48, /* destination: a: how many pages that were */
-	FM_FRAME_PAGES_SECRET = 49,   /* source, first of all; payload: hash-secret.h */
+	FM_FRAME_PAGES_SECRET =
+	        49, /* source, first of all; a: 1: the destination may look for pages in files, 0: it is not worth it; payload: hash-secret.h */
 	_FM_FRAME_MAX
 };
 #define FM_PAGE_BYTES            4096u /* a page of the protocol, whatever the host's */

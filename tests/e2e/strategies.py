@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -23,6 +24,7 @@ ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/deci
 LINK_MB = 20              # a second
 DIRTIER_S_MAX = 60
 ROOTFS_BYTES_MAX = 8 << 20
+HELD_MB = 80
 COUNTER = ["python3", "/counter.py"]
 QUOTA_US = 190000  # of 100000: nearly two processors
 TICKER = """
@@ -103,6 +105,43 @@ class Strategies:
                 kept = self.pages_of("dst") - before
                 expect(kept == (0 if options else 1), f"dst keeps the pages of {kept} containers more than before")
                 redis.conclude("src")
+
+    def pages_of_files(self):
+        """What a program has read from its files is in its memory, too; the destination has the files, and need not get it twice."""
+        for options, twice in (((), False), (("--label", "fleximigrate.file-pages=no"), True)):
+            with self.case(f"live, {HELD_MB} MB of memory as in a file: {'sent twice, as was asked for' if twice else 'sent once'}") as wanted:
+                if wanted:
+                    name = "twice" if twice else "once"
+                    holder = Resident(self.cluster, name, command=COUNTER, python=True, options=options)
+                    self.hold_a_file(holder, self.cluster.rootfs_of(name), "/", twice)
+
+    def pages_of_volumes(self):
+        with self.case(f"live, {HELD_MB} MB of memory as in a file of a volume: sent once") as wanted:
+            if not wanted:
+                return
+            folders = [os.path.join(self.cluster.private_path(host, "/srv"), "holder") for host in ("src", "dst")]
+            os.makedirs(folders[0])
+            self.hold_a_file(Resident(self.cluster, "holder", command=COUNTER, python=True, binds=[("/srv/holder", "/volume", "rw")]), folders[0], "/volume/", False)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def hold_a_file(self, holder, folder, inside, twice):
+        content = os.urandom(HELD_MB << 20)
+        with open(os.path.join(folder, "model"), "wb") as file:
+            file.write(content)
+        holder.ask("HOLD", f"{inside}model")
+        record, lines = self.cluster.wait_over(self.cluster.start_migration(holder.name, "dst", "--strategy", "live"))
+        expect(record["path"] == "1N 2N 3N 4N 5N 6N", lambda: f"path {record['path']}: {record['error_message']}")
+        holder.check("dst")
+        expect(holder.ask("HELD") == hashlib.sha256(content).hexdigest(), "its memory is another")
+        files, memory = record["files_bytes"], record["wire_bytes"] - record["files_bytes"]
+        phases = {phase["name"]: int(phase["duration_us"]) for phase in record["phases"]}
+        self.tap.say(f"{holder.name}: {files / 1e6:.1f} MB of files, {memory / 1e6:.1f} MB of memory; files looked at for {phases.get('file-pages', 0) / 1000:.0f} ms, rounds {phases['rounds'] / 1000:.0f} ms, "
+                     f"frozen for {int(record['frozen_us']) / 1000:.1f} ms")
+        expect(files > HELD_MB << 20, f"only {files} bytes of files travelled")
+        expect(memory > HELD_MB << 20 if twice else memory < (HELD_MB << 20) * 0.4, f"{memory} bytes of memory travelled, of which {HELD_MB} MB are in a file: {lines}")
+        expect(any("pages of files of" in line for line in lines) != twice, f"the log says {lines}")
+        holder.conclude("dst")
 
     def pages_of(self, host):
         """Of how many containers that left it the host keeps pages, as doctor says."""
@@ -452,6 +491,7 @@ class Strategies:
         self.whole_digest()
         self.second_visit()
         self.pages_kept()
+        self.pages_of_files()
         self.processes_and_files()
         self.shell()
         self.dirtier()
@@ -470,6 +510,7 @@ def main():
         Strategies(cluster, tap, options).run()
     # Hosts that do not share their files, as real ones: agents in mount namespaces of their own.
     with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
+        Strategies(cluster, tap, options).pages_of_volumes()
         Volumes(cluster, tap, options).run()
     tap.say(f"took {time.monotonic() - started:.0f} s")
     return conclude(tap, name)

@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 
 #include "basic/proc.h"
+#include "sync/file-pages.h"
+#include "sync/page-codec.h"
 #include "sync/push.h"
 
 #define PAGE  4096u
@@ -75,17 +77,37 @@ struct world {
 	struct link link;
 	pthread_t receiver;
 	bool receives;
+	bool has_files; /* the destination finds the process's first pages in files */
+	unsigned looked;
 	_Atomic bool complete;
 	unsigned breaks, seed;
 	int64_t good_max;
 };
+
+#define FILE_PAGES 400u
+
+static void look(void *userdata)
+{
+	struct world *w = userdata;
+	uint8_t page[PAGE];
+
+	w->looked++;
+	for (unsigned i = 0; w->looked == 1 && i < FILE_PAGES; i++) {
+		void *at = (void *)(uintptr_t)(w->target.memory + (uint64_t)i * PAGE);
+		struct iovec local = { .iov_base = page, .iov_len = PAGE }, remote = { .iov_base = at, .iov_len = PAGE };
+		struct fm_error e = FM_ERROR_INIT;
+		if (process_vm_readv(w->target.pid, &local, 1, &remote, 1, 0) != PAGE ||
+		    fm_page_store_put(w->store, FM_FILE_PAGES_PID, (uint64_t)i * PAGE, page, &e) < 0)
+			print_error("no page %u of a file: %s\n", i, e.message);
+	}
+}
 
 static void *receive(void *arg)
 {
 	struct world *w = arg;
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_push_receive(w->destination, w->store, -1, &e) == 0)
+	if (fm_push_receive_with(w->destination, w->store, w->has_files ? look : NULL, w, -1, &e) == 0)
 		w->complete = true;
 	else if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DATA_LOSS)
 		print_error("the receiver ended: %s\n", e.message);
@@ -369,6 +391,52 @@ static void test_a_secret_that_is_none(void **state)
 	}
 }
 
+/* No two pages alike */
+static void mark_pages(struct world *w)
+{
+	for (uint32_t i = 0; i < FILE_PAGES; i++)
+		for (uint32_t k = 0; k <= i / 255; k++)
+			order(&w->target, 'w', i, 1);
+}
+
+/* Pages that files have, too, are named; the store has them under their own names then, and needs no file any more. */
+static void files_help(bool worth_it, bool breaks)
+{
+	struct fm_push_result first, last;
+	struct world w;
+
+	setup_world(&w, 11, 0, false);
+	mark_pages(&w);
+	disconnect(&w);
+	fm_push_free(w.push);
+	w.has_files = true;
+	w.good_max = breaks ? 6000 : 0;
+	connect_again(&w);
+	struct fm_push_opts o = {
+		.stream = w.source, .look = worth_it, .reconnect = reconnect, .userdata = &w, .compress = FM_CHUNK_PLAIN
+	};
+	assert_ok(fm_push_new(&o, &w.push, &err));
+	struct fm_page_source_task t = task_of(&w);
+	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
+	assert_true(breaks ? w.looked >= 1 : w.looked == worth_it);
+	assert_int_equal(first.pages_of_files, worth_it ? FILE_PAGES : 0);
+	if (!breaks)
+		assert_true(worth_it ? first.payload_bytes < (PAGES - FILE_PAGES + 100) * PAGE : first.payload_bytes > FILE_PAGES * PAGE);
+	change_some(&w);
+	freeze(&w);
+	assert_ok(fm_push_final(w.push, &t, 1, UINT64_MAX, -1, &last, &err));
+	fm_page_store_taken(w.store, FM_FILE_PAGES_PID, 0, UINT64_MAX);
+	assert_int_equal(compare(&w), 0);
+	end_world(&w);
+}
+
+static void test_pages_of_files(void **state)
+{
+	files_help(true, false);
+	files_help(false, false);
+	files_help(true, true);
+}
+
 static void tell_nonsense(struct world *w, uint64_t a, uint64_t b, size_t length, uint64_t end)
 {
 	uint8_t payload[4096] = { 1 };
@@ -465,6 +533,7 @@ int main(void)
 		cmocka_unit_test(test_the_rest_is_left),
 		cmocka_unit_test(test_a_link_that_breaks),
 		cmocka_unit_test(test_an_earlier_visit),
+		cmocka_unit_test(test_pages_of_files),
 		cmocka_unit_test(test_the_secret_of_a_push),
 		cmocka_unit_test(test_a_secret_that_is_none),
 		cmocka_unit_test(test_nonsense_about_an_earlier_visit),

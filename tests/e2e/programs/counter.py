@@ -2,7 +2,7 @@
 """A service for the end-to-end tests, to be run in a container. What it knows is in its memory only, and every request can change it.
 
 Speaks as much of Redis' protocol as tools/lab/incr-client and redis-cli need: INCR and GET of one counter, STATE (what it is made of, as JSON),
-FILE name text, UNLINK name, SAY text (to stdout), EXIT status.
+FILE name text, UNLINK name, SAY text (to stdout), EXIT status, HOLD name (reads a file into memory of its own, page by page), HELD (SHA-256 of that).
 
   --journal FILE   every increment is written there as well before it is acknowledged: one number a line
   --rotate DIR     every tenth increment makes a file there and removes the one before the last
@@ -14,6 +14,7 @@ FILE name text, UNLINK name, SAY text (to stdout), EXIT status.
 """
 
 import argparse
+import hashlib
 import http.server
 import json
 import mmap
@@ -54,6 +55,7 @@ class Service:
         self.threads = []
         self.children = []
         self.dirtied = 0
+        self.held = None
 
     def slot(self, index, add=0):
         value = struct.unpack_from("<Q", self.memory, index * 8)[0] + add
@@ -78,6 +80,13 @@ class Service:
         except FileNotFoundError:
             pass
 
+    def hold(self, path):
+        with open(path, "rb", buffering=0) as file:
+            self.held = mmap.mmap(-1, os.fstat(file.fileno()).st_size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            done = 0
+            while done < len(self.held):
+                done += file.readinto(memoryview(self.held)[done:])
+
     def state(self):
         return {"pid": os.getpid(), "counter": self.slot(0), "threads": [self.slot(1 + index) for index in range(self.options.threads)], "children": len(self.children), "dirtied": self.dirtied}
 
@@ -98,6 +107,11 @@ class Service:
         if verb == "UNLINK":
             os.unlink(words[1])
             return b"+OK\r\n"
+        if verb == "HOLD":
+            self.hold(words[1])
+            return b"+OK\r\n"
+        if verb == "HELD":
+            return bulk(hashlib.sha256(self.held).hexdigest())
         if verb == "SAY":
             print(words[1], flush=True)
             return b"+OK\r\n"
