@@ -25,6 +25,7 @@ LINK_MB = 20              # a second
 DIRTIER_S_MAX = 60
 ROOTFS_BYTES_MAX = 8 << 20
 HELD_MB = 80
+OWN_MB_MAX = 24  # what such a program has besides
 COUNTER = ["python3", "/counter.py"]
 QUOTA_US = 190000  # of 100000: nearly two processors
 TICKER = """
@@ -139,8 +140,11 @@ class Strategies:
         self.tap.say(f"{holder.name}: {files / 1e6:.1f} MB of files, {memory / 1e6:.1f} MB of memory; files looked at for {phases.get('file-pages', 0) / 1000:.0f} ms, rounds {phases['rounds'] / 1000:.0f} ms, "
                      f"frozen for {int(record['frozen_us']) / 1000:.1f} ms")
         expect(files > HELD_MB << 20, f"only {files} bytes of files travelled")
-        expect(memory > HELD_MB << 20 if twice else memory < (HELD_MB << 20) * 0.4, f"{memory} bytes of memory travelled, of which {HELD_MB} MB are in a file: {lines}")
-        expect(any("pages of files of" in line for line in lines) != twice, f"the log says {lines}")
+        # How much is looked at in the time that there is for it depends on the machine: the largest file comes first, and all that was found of it must not travel.
+        found = sum(int(match[1]) * 4096 for line in lines if (match := re.search(r"has (\d+) pages of files of", line)))
+        expect(found == 0 if twice else found >= 8 << 20, f"{found} bytes of files were at hand: {lines}")
+        most = OWN_MB_MAX + HELD_MB - 0.9 * min(found / (1 << 20), HELD_MB)
+        expect(memory > HELD_MB << 20 if twice else memory < most * (1 << 20), f"{memory} bytes of memory travelled, {found} bytes of the file were at hand")
         holder.conclude("dst")
 
     def pages_of(self, host):
