@@ -2,12 +2,14 @@
 /*
  * criu-view.c - see criu-view.h.
  *
- * The filter looks at numbers only: "ioctl" and the request PAGEMAP_SCAN, and, for trees with much memory, "openat" below a folder for reading, which is how CRIU opens smaps (and a
- * hundred other files, 20 us each: that is why only there). Every other system call of CRIU is as fast as ever. A notification carries CRIU's descriptor and a pointer into CRIU. The descriptor is
+ * The filter looks at numbers only: "ioctl" and the request PAGEMAP_SCAN; "pread64", which a dumping CRIU uses for pagemap and for nothing else, on kernels without that request (before
+ * Linux 6.7); and, for trees with much memory, "openat" below a folder for reading, which is how CRIU opens smaps (and a hundred other files, 20 us each: that is why only there). Every
+ * other system call of CRIU is as fast as ever. A notification carries CRIU's descriptor and a pointer into CRIU. The descriptor is
  * duplicated (pidfd_getfd): it tells whose pagemap it is (its name), and for mappings that are not hidden the question is put to the kernel through it, with CRIU's own masks.
  * The addresses are CRIU's: it is trusted, and stopped in the call while we look.
  *
- * Only the question "which pages have content" is answered by us. CRIU asks others too (guard regions, and what the kernel can do at all): they go on to the kernel.
+ * Only the question "which pages have content" is answered by us. CRIU asks others too (guard regions, and what the kernel can do at all): they go on to the kernel. So do reads of
+ * pagemap with no hidden mapping in them; of others CRIU gets what the kernel says, with zeros, "nothing here", in place of the entries of hidden pages.
  */
 #include "container/criu-view.h"
 
@@ -49,6 +51,11 @@
 #define RANGES_MAX  (16u << 20)
 #define HAS_CONTENT (FM_PAGE_IS_PRESENT | FM_PAGE_IS_SWAPPED)
 
+/* A page's entry in pagemap: present, swapped. Our buffer has room for as many as CRIU asks about in 400 MB; it asks again for the rest. */
+#define ENTRY_BYTES       sizeof(uint64_t)
+#define ENTRY_HAS_CONTENT (UINT64_C(3) << 62)
+#define ENTRIES_MAX       (REGIONS_MAX * sizeof(struct fm_page_region) / ENTRY_BYTES)
+
 struct mapping {
 	uint64_t start, end;
 	bool hidden;
@@ -68,7 +75,7 @@ struct fm_criu_view {
 	struct seccomp_notif *request; /* as large as this kernel's */
 	struct seccomp_notif_resp *response;
 	size_t request_bytes, response_bytes;
-	struct fm_page_region *regions;
+	struct fm_page_region *regions; /* or entries of pagemap */
 
 	pthread_mutex_t lock; /* the rest */
 	pid_t root;           /* 0: nothing is hidden */
@@ -86,8 +93,9 @@ int fm_criu_view_install(bool maps)
 	const uint32_t open_call = maps ? (uint32_t)__NR_openat : UINT32_MAX;
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 10),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 11),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_pread64, 8, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_ioctl, 0, 2),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)FM_PAGEMAP_SCAN, 5, 6),
@@ -104,13 +112,19 @@ int fm_criu_view_install(bool maps)
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
 }
 
-bool fm_criu_view_is_possible(void)
+static bool kernel_has_scan(int pagemap)
 {
 	struct fm_pm_scan_arg a = { .size = sizeof(a), .return_mask = FM_PAGE_IS_PRESENT };
+
+	return ioctl(pagemap, FM_PAGEMAP_SCAN, &a) == 0;
+}
+
+bool fm_criu_view_is_possible(void)
+{
 	uint32_t action = SECCOMP_RET_USER_NOTIF;
 	_fm_close_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	return NATIVE_ARCH != 0 && fd >= 0 && ioctl(fd, FM_PAGEMAP_SCAN, &a) == 0 &&
+	return NATIVE_ARCH != 0 && fd >= 0 && (syscall(SYS_pidfd_getfd, -1, 0, 0) == 0 || errno != ENOSYS) &&
 	       syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
@@ -195,15 +209,15 @@ static int find_process(struct fm_criu_view *v, pid_t ns_pid, const struct proce
 			*ret = &v->processes[i];
 			return 0;
 		}
-	if (v->frozen_fd > 0)
-		(void)eventfd_write(v->frozen_fd, 1);
-	v->frozen_fd = 0;
 	if (fm_proc_tree(v->root, &tree, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct process p = { .host_pid = tree[i] };
 		if (fm_proc_ns_pid(tree[i], &p.ns_pid, NULL) < 0 || p.ns_pid != ns_pid)
 			continue;
+		if (v->frozen_fd > 0)
+			(void)eventfd_write(v->frozen_fd, 1);
+		v->frozen_fd = 0;
 		struct process *more = reallocarray(v->processes, v->n_processes + 1, sizeof(*more));
 		if (!more)
 			return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
@@ -310,6 +324,56 @@ static pid_t whose(int fd, const char *end)
 	return slash ? (pid_t)strtol(slash + 1, NULL, 10) : 0;
 }
 
+/* Entries of n pages from start on, of which hidden ones have nothing. 0, or -1 and errno. */
+static int read_visible(const struct process *p, int pagemap, uint64_t start, uint64_t n, uint64_t *entries)
+{
+	uint64_t end = start + n * PAGE_BYTES;
+
+	for (uint64_t pos = start, until; pos < end; pos = until) {
+		uint64_t *at = entries + (pos - start) / PAGE_BYTES;
+		if (hidden_at(p, pos, end, &until)) {
+			memset(at, 0, (until - pos) / PAGE_BYTES * ENTRY_BYTES);
+			continue;
+		}
+		ssize_t got = pread(pagemap, at, (until - pos) / PAGE_BYTES * ENTRY_BYTES, (off_t)(pos / PAGE_BYTES * ENTRY_BYTES));
+		if (got < (ssize_t)ENTRY_BYTES) {
+			errno = got < 0 ? errno : ESRCH; /* its address space is gone */
+			return -1;
+		}
+		until = pos + (uint64_t)got / ENTRY_BYTES * PAGE_BYTES;
+	}
+	return 0;
+}
+
+/* As answer(), for CRIU's reading of pagemap. It takes fewer bytes than it asked for, and asks for the rest. */
+static bool answer_read(struct fm_criu_view *v, const struct seccomp_data *call, long *ret, struct fm_error *err)
+{
+	uint64_t n = call->args[2] / ENTRY_BYTES, first = call->args[3] / ENTRY_BYTES, until;
+	uint64_t *entries = (uint64_t *)(void *)v->regions;
+	const struct process *p;
+
+	if (v->root == 0 || n == 0 || call->args[2] % ENTRY_BYTES || call->args[3] % ENTRY_BYTES)
+		return false;
+	n = n < ENTRIES_MAX ? n : ENTRIES_MAX;
+	_fm_close_ int pagemap = (int)syscall(SYS_pidfd_getfd, v->criu_pidfd, (int)call->args[0], 0);
+	pid_t ns_pid = pagemap >= 0 ? whose(pagemap, "/pagemap") : 0;
+	if (ns_pid <= 0 || first > UINT64_MAX / PAGE_BYTES - n)
+		return false;
+	*ret = -EIO;
+	if (find_process(v, ns_pid, &p, err) < 0)
+		return true;
+	uint64_t start = first * PAGE_BYTES, end = start + n * PAGE_BYTES;
+	if (!p || (!hidden_at(p, start, end, &until) && until == end))
+		return false;
+	if (read_visible(p, pagemap, start, n, entries) < 0)
+		*ret = -errno;
+	else if (copy(v->criu_pid, true, call->args[1], entries, n * ENTRY_BYTES) < 0)
+		(void)fm_error_set(err, FM_E_INTERNAL, "CRIU's memory cannot be written to");
+	else
+		*ret = (long)(n * ENTRY_BYTES);
+	return true;
+}
+
 /* true: answered, *ret is what the call returns (negative: -errno). false: the kernel is to answer. */
 static bool answer(struct fm_criu_view *v, const struct seccomp_data *call, long *ret, struct fm_error *err)
 {
@@ -384,7 +448,10 @@ static void serve_one(struct fm_criu_view *v)
 		pthread_mutex_unlock(&v->lock);
 		return;
 	}
-	if (v->request->data.nr != __NR_ioctl || !answer(v, &v->request->data, &result, &err))
+	const struct seccomp_data *call = &v->request->data;
+	bool answered = (call->nr == __NR_ioctl && answer(v, call, &result, &err)) ||
+	                (call->nr == __NR_pread64 && answer_read(v, call, &result, &err));
+	if (!answered)
 		v->response->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 	else if (result < 0)
 		v->response->error = (int)result;
@@ -548,6 +615,25 @@ static int scan(struct fm_criu_view *v, const struct process *p, int pagemap, co
 	return 0;
 }
 
+/* The same where there is only pagemap to read. */
+static int scan_by_reading(struct fm_criu_view *v, const struct process *p, int pagemap, const struct mapping *m, struct ranges *r,
+                           struct fm_error *err)
+{
+	const uint64_t *entries = (const uint64_t *)(const void *)v->regions;
+
+	for (uint64_t pos = m->start; pos < m->end;) {
+		uint64_t left = (m->end - pos) / PAGE_BYTES, n = left < ENTRIES_MAX ? left : ENTRIES_MAX;
+		ssize_t got = pread(pagemap, v->regions, n * ENTRY_BYTES, (off_t)(pos / PAGE_BYTES * ENTRY_BYTES));
+		if (got < (ssize_t)ENTRY_BYTES)
+			return fm_error_errno(err, got < 0 ? errno : ESRCH, "cannot list the pages of process %d", (int)p->host_pid);
+		n = (uint64_t)got / ENTRY_BYTES;
+		for (uint64_t i = 0; i < n; i++, pos += PAGE_BYTES)
+			if ((entries[i] & ENTRY_HAS_CONTENT) && add_range(r, p->ns_pid, pos, pos + PAGE_BYTES, err) < 0)
+				return -1;
+	}
+	return 0;
+}
+
 static int compare_processes(const void *a, const void *b)
 {
 	pid_t x = ((const struct process *)a)->ns_pid, y = ((const struct process *)b)->ns_pid;
@@ -562,8 +648,10 @@ static int list_process(struct fm_criu_view *v, const struct process *p, struct 
 	_fm_close_ int pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
 		return fm_error_errno(err, errno, "cannot list the pages of process %d", (int)p->host_pid);
+	int (*list)(struct fm_criu_view *, const struct process *, int, const struct mapping *, struct ranges *, struct fm_error *) =
+	        kernel_has_scan(pagemap) ? scan : scan_by_reading;
 	for (size_t i = 0; i < p->n; i++)
-		if (p->mappings[i].hidden && scan(v, p, pagemap, &p->mappings[i], r, err) < 0)
+		if (p->mappings[i].hidden && list(v, p, pagemap, &p->mappings[i], r, err) < 0)
 			return -1;
 	return 0;
 }

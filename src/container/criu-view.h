@@ -4,13 +4,13 @@
  *
  * A dump of CRIU walks and pins every page of the tree, 0.1 ms a MB and more, even when it is "lazy" and writes none of them. Pages of private anonymous
  * memory are not its business here: they are on their way, or already there, or will be asked for by the fault server. So CRIU runs under a seccomp filter
- * that hands its PAGEMAP_SCAN ioctls to us, and we answer that those mappings hold no pages; all else it learns from the kernel as ever. The tree itself is not touched: giving up
+ * that hands its PAGEMAP_SCAN ioctls (before Linux 6.7: its reads of pagemap) to us, and we answer that those mappings hold no pages; all else it learns from the kernel as ever. The tree itself is not touched: giving up
  * costs nothing. A restore with lazy pages registers every such mapping with the fault server, whatever the images hold (criu/pie/restorer.c, vma_remap), so
  * what was hidden is asked for there; pager.h registers them once more, so that a mapping that is not covered is an error before the commit, never a page of zeros.
  *
  * Hidden: exactly what CRIU calls lazy (criu/include/vma.h, vma_entry_can_be_lazy): private, anonymous, not locked, not huge pages of hugetlbfs.
  *
- * If this process dies, the kernel answers CRIU's ioctl with ENOSYS: the dump fails and is undone.
+ * If this process dies, the kernel answers these calls with ENOSYS: the dump fails and is undone.
  *
  * Threads: a thread of its own answers; the functions may be called from any one other.
  */
@@ -25,7 +25,7 @@
 #include "container/criu-smaps.h"
 #include "container/images.h"
 
-/* Can it be done on this kernel (seccomp user notification, PAGEMAP_SCAN)? */
+/* Can it be done on this kernel (seccomp user notification, pidfd_getfd)? */
 bool fm_criu_view_is_possible(void);
 /* In the child, before exec; async-signal-safe. maps: the opening of smaps as well (criu-smaps.h). The descriptor to hand to fm_criu_view_new, or -1 and errno. Needs CAP_SYS_ADMIN. */
 int fm_criu_view_install(bool maps);
