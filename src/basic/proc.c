@@ -278,9 +278,18 @@ int fm_proc_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err)
 	return 0;
 }
 
+int fm_pidfd_open(pid_t pid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd < 0 && (errno == EINVAL || errno == ENOENT) && pid > 0)
+		errno = ESRCH;
+	return fd;
+}
+
 int fm_proc_wait_gone(const struct fm_proc_id *id, int timeout_ms, struct fm_error *err)
 {
-	_fm_close_ int pidfd = (int)syscall(SYS_pidfd_open, id->pid, 0);
+	_fm_close_ int pidfd = fm_pidfd_open(id->pid);
 	int ready;
 
 	if (pidfd < 0 && errno == ESRCH)

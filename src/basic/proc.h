@@ -36,6 +36,8 @@ int fm_proc_rss_bytes(pid_t pid, uint64_t *ret, struct fm_error *err);
 int fm_proc_children(pid_t pid, pid_t **ret, size_t *ret_n, struct fm_error *err);
 /* pid and all descendants, pid first, breadth first, at most FM_MAX_TREE_PROCESSES */
 int fm_proc_tree(pid_t root, pid_t **ret, size_t *ret_n, struct fm_error *err);
+/* A pidfd, or -1 and errno. ESRCH: there is no such process; of one that is just being reaped, and of a thread's number, kernels say EINVAL (6.1) or ENOENT (6.18): never from here. */
+int fm_pidfd_open(pid_t pid);
 /*
  * wait until the process is gone or a zombie (pidfd poll); DEADLINE_EXCEEDED otherwise; timeout_ms < 0 waits for ever. Not only for
  * children.

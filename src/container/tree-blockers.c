@@ -93,7 +93,7 @@ static bool open_subject(pid_t pid, struct subject *ret)
 			*c = '?';
 	snprintf(ret->comm, sizeof(ret->comm), "%s", comm);
 	(void)fm_proc_ns_pid(pid, &ret->ns_pid, NULL);
-	ret->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	ret->pidfd = fm_pidfd_open(pid);
 	return true;
 }
 

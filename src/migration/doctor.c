@@ -76,7 +76,7 @@ static void check_trackers(struct exam *x)
 	}
 	if (!fm_criu_view_is_possible())
 		find(x, "note", "hidden memory", "CRIU cannot be kept from dumping pages itself: downtime grows with memory",
-		     "Linux 6.7 or later");
+		     "a kernel with CONFIG_SECCOMP_FILTER, Linux 5.6 or later");
 }
 
 static void check_network(struct exam *x)

@@ -16,11 +16,11 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "basic/cleanup.h"
 #include "basic/limits.h"
+#include "basic/proc.h"
 #include "sync/stream-internal.h"
 
 #define SEND_MS     30000 /* a megabyte; a stream slower than that is no use */
@@ -61,7 +61,7 @@ static int open_task(struct task *t, struct fm_error *err)
 {
 	char path[48];
 
-	t->pidfd = (int)syscall(SYS_pidfd_open, t->host_pid, 0);
+	t->pidfd = fm_pidfd_open(t->host_pid);
 	if (t->pidfd < 0)
 		return fm_error_errno(err, errno, "cannot get hold of process %d", (int)t->host_pid);
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->host_pid);

@@ -10,9 +10,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 #include "basic/limits.h"
+#include "basic/proc.h"
 #include "basic/str.h"
 #include "sync/remote-call.h"
 #include "sync/tracker-internal.h"
@@ -161,7 +161,7 @@ static int take_task(struct fm_tracker *t, const struct fm_page_source_task *giv
 		*known = (struct fm_tracked){ .host_pid = given->host_pid, .pidfd = -1, .pagemap_fd = -1, .mem_fd = -1 };
 	} else {
 		*ret = (struct fm_tracked){ .host_pid = given->host_pid, .pagemap_fd = -1, .mem_fd = -1, .fresh = true };
-		ret->pidfd = (int)syscall(SYS_pidfd_open, given->host_pid, 0);
+		ret->pidfd = fm_pidfd_open(given->host_pid);
 		if (ret->pidfd < 0 && errno == ESRCH)
 			return 1;
 		if (ret->pidfd < 0)

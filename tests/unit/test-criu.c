@@ -414,7 +414,7 @@ static void test_move_lazily_there_and_back(void **state)
 static void test_move_hidden_there_and_back(void **state)
 {
 	if (!fm_criu_view_is_possible()) {
-		print_message("    not run: this kernel has no PAGEMAP_SCAN or no seccomp notifications\n");
+		print_message("    not run: this kernel has no seccomp notifications\n");
 		skip();
 	}
 	there_and_back(*state, true, true, true);

@@ -304,6 +304,35 @@ static void test_wait_gone(void **state)
 	assert_int_equal(fm_proc_wait_gone(&id, -1, &err), 0);
 }
 
+static void *pidfd_of_this_thread(void *result)
+{
+	int *saved = result;
+	_fm_close_ int fd = fm_pidfd_open(gettid());
+
+	*saved = fd < 0 ? errno : 0;
+	return NULL;
+}
+
+/* Kernels differ in what they say of a number that is not a process's own; ours is always the same. */
+static void test_pidfd(void **state)
+{
+	_fm_close_ int fd = fm_pidfd_open(getpid());
+	pthread_t thread;
+	int saved = 0;
+	pid_t pid = start_child();
+
+	assert_true(fd >= 0);
+	assert_int_equal(pthread_create(&thread, NULL, pidfd_of_this_thread, &saved), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(saved, ESRCH);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(fm_pidfd_open(pid), -1);
+	assert_int_equal(errno, ESRCH);
+	assert_int_equal(fm_pidfd_open(-1), -1);
+	assert_int_equal(errno, EINVAL);
+}
+
 /* a process that is nobody's child of ours */
 static void test_wait_gone_of_stranger(void **state)
 {
@@ -325,6 +354,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_identify),
+		cmocka_unit_test(test_pidfd),
 		cmocka_unit_test(test_hostile_name),
 		cmocka_unit_test(test_states),
 		cmocka_unit_test(test_rss),

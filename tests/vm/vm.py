@@ -55,6 +55,9 @@ STRETCH = 15             # emulation is so much slower, about
 SHORT_UNITS = ("test-tracker", "test-cgroup")
 UNITS = SHORT_UNITS + ("test-procmaps", "test-proc", "test-criu", "test-criu-smaps", "test-nest", "test-tree", "test-sockets", "test-pager", "test-pager-criu", "test-page-source", "test-push", "test-child", "test-runtime-runc")
 
+# Of tests/e2e/strategies.py, by a part of their names.
+MIGRATIONS = {"strategies": "MB there and back: live, post-copy, pre-copy, cold, auto", "throttle": "throttle"}
+
 
 class VmError(Exception):
     """What is missing or went wrong, in words."""
@@ -164,6 +167,9 @@ def files_of(packages):
         if path.endswith(".py"):
             folder, name = os.path.split(path)
             paths.update(glob.glob(os.path.join(folder, "__pycache__", name[:-3] + ".cpython-*.pyc")))
+    real = {os.path.realpath(path) for path in paths}
+    for folder in ("/usr/bin", "/usr/sbin"):  # names that packages share: awk, iptables
+        paths.update(entry.path for entry in os.scandir(folder) if entry.is_symlink() and os.readlink(entry.path).startswith("/etc/alternatives/") and os.path.realpath(entry.path) in real)
     for path in libraries():
         paths.update((path, os.path.realpath(path)))
     for name in ETC:
@@ -197,7 +203,7 @@ def make_root(kernel, release, image):
 
 
 def get_root(kernel, release):
-    key = hashlib.sha256(json.dumps([closure(), libraries(), release, LEFT_OUT.pattern, ETC, ROOT_IMAGE_MB]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([closure(), libraries(), release]).encode() + read(os.path.abspath(__file__))).hexdigest()[:12]
     image = os.path.join(PLACE, f"root-{key}.ext4")
     if not os.path.exists(image):
         for old in glob.glob(os.path.join(PLACE, "root-*.ext4*")):
@@ -269,6 +275,10 @@ def step(name, argv, seconds_max, **env):
 
 def make_plan(options):
     steps = [step(name, [f"{INSIDE}/build/tests/unit/{name}"], 900) for name in (SHORT_UNITS if options.short else UNITS)]
+    if not options.short:
+        strategies = ["python3", f"{INSIDE}/tests/e2e/strategies.py", "--short", "--tap", "--only"]
+        steps += [step(f"e2e {name}", [*strategies, only], 900) for name, only in MIGRATIONS.items()]
+        steps.append(step("e2e freeze", ["python3", f"{INSIDE}/tests/vm/freeze.py", "--tap"], 900))
     return [each for each in steps if options.only in each["name"]]
 
 
@@ -329,20 +339,26 @@ class Results:
     def program(self, name, lines, end):
         """The TAP of one program. cmocka gives a skip's reason in a line of its own before it; a program that dies does not say which test it was."""
         count = failed = 0
-        reason = ""
+        before = ""
         for line in lines:
-            match = re.match(r"(not )?ok \d+\s*(?:- )?(.*?)(?:\s*#\s*skip\b\s*(.*))?$", line, re.I)
+            match = re.match(r"(not )?ok \d+\s*(?:- )?(.*?)(?:\s*#\s*(skip)\b\s*(.*))?$", line, re.I)
             if not match:
-                reason = line.split("skipped:", 1)[1].strip() if "skipped:" in line else reason
+                before = line if line.strip() and not line.startswith("1..") else before
                 continue
+            bad, title, skip, rest = match.groups()
             count += 1
-            word = "skip" if re.search(r"#\s*skip", line, re.I) else "FAIL" if match.group(1) else "ok"
-            failed += word == "FAIL"
-            self.add(word, f"{name} {match.group(2)}", (match.group(3) or reason or "no reason given") if word == "skip" else "")
-            reason = ""
+            failed += bool(bad and not skip)
+            if skip:  # cmocka: "not ok N # SKIP name"; tap.py: "ok N - name # SKIP reason"
+                self.add("skip", f"{name} {title or rest}", rest if title else re.sub(r"^\W*((skipped|not run): )?", "", before) or "no reason given")
+            else:
+                self.add("FAIL" if bad else "ok", f"{name} {title}")
+            before = ""
         if not count or (end["code"] != 0 and not failed):
             self.add("FAIL", f"{name} (exit code {end['code']})")
             failed += 1
+        for line in lines:
+            if line.startswith("# ") and not failed and not self.verbose:
+                self.say(line[2:])
         if failed or self.verbose:
             self.say("\n".join(lines[-400:]))
         self.say(f"{name}: {end['seconds']} s")

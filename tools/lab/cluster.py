@@ -23,7 +23,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
-from lab import Lab, LabError  # noqa: E402
+from lab import STRETCH, Lab, LabError  # noqa: E402
 
 CONTAINER_IP = "10.77.0.100"
 FORGETFUL = ("--revisit-memory", "0", "--revisit-disk", "0")  # options of agents for which every arrival is the first
@@ -79,7 +79,7 @@ class Daemon:
             return
         self.process.terminate()
         try:
-            self.process.wait(timeout_s)
+            self.process.wait(timeout_s * STRETCH)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -213,7 +213,7 @@ class Cluster:
     # ------------------------------------------------------------------ commands
 
     def _run(self, *argv, timeout=60, check=True):
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout * STRETCH, check=False)
         if check and done.returncode != 0:
             raise ClusterError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
         return done
@@ -238,7 +238,7 @@ class Cluster:
         return json.loads(done.stdout)["findings"]
 
     def wait(self, what, condition, seconds_max=START_S_MAX, explain=None):
-        deadline = time.monotonic() + seconds_max
+        deadline = time.monotonic() + seconds_max * STRETCH
         while True:
             if condition():
                 return
@@ -333,8 +333,8 @@ class Cluster:
         self.wait("Redis answers", lambda: self.redis(ip, "PING", check=False).stdout.strip() == "PONG")
 
     def redis(self, ip, *command, check=True, stdin=None):
-        return self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, stdin=stdin, timeout=120) if stdin is None else \
-            self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, input=stdin, timeout=300, text=False)
+        return self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, stdin=stdin, timeout=120 * STRETCH) if stdin is None else \
+            self.lab.run(MANAGER_HOST, ["redis-cli", "-h", ip, *command], check=check, input=stdin, timeout=300 * STRETCH, text=False)
 
     def load_redis(self, ip, megabytes):
         """Random values of 1 KiB: nothing to compress or share."""
@@ -395,7 +395,7 @@ class Client:
     def report(self, timeout_s=90):
         """The figures so far, while it goes on; None when it did not answer (it waits for a reply, or its connection is gone)."""
         self.process.send_signal(signal.SIGUSR2)
-        ready, _, _ = select.select([self.process.stdout], [], [], timeout_s)
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout_s * STRETCH)
         line = self.process.stdout.readline() if ready else ""
         return json.loads(line) if line else None
 
@@ -403,7 +403,7 @@ class Client:
         """Stop and report."""
         if self.alive():
             self.process.terminate()
-        out, _ = self.process.communicate(timeout=timeout_s)
+        out, _ = self.process.communicate(timeout=timeout_s * STRETCH)
         return json.loads(out) if out else {"error": "no report", "acknowledged": 0, "last": 0, "longest_gap_ms": 0}
 
     def end(self):
