@@ -13,7 +13,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tools", "lab"))
-from cluster import Cluster, ClusterError, build_dir, system_leftovers  # noqa: E402
+from cluster import STRETCH, Cluster, ClusterError, build_dir, system_leftovers  # noqa: E402
 from tap import Failure, Skip, Tap, expect, fail  # noqa: E402
 
 MORE_WRITES = 30
@@ -256,5 +256,5 @@ def conclude(tap, name):
     return tap.end()
 
 
-__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "Skip", "Tap", "agent_with", "arguments", "check_pages", "clean_case", "conclude", "cpu_quota", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
+__all__ = ["Cluster", "ClusterError", "Failure", "HERE", "REDIS", "Resident", "STRETCH", "Skip", "Tap", "agent_with", "arguments", "check_pages", "clean_case", "conclude", "cpu_quota", "expect", "expect_error", "expect_lines", "fail", "lab_name", "mend",
            "no_leftovers", "pages_resident", "small_disk", "system_leftovers", "unwind_on_signal"]

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from common import Cluster, Resident, Tap, agent_with, arguments, check_pages, clean_case, conclude, cpu_quota, expect, lab_name, no_leftovers, pages_resident, path_without, unwind_on_signal
+from common import STRETCH, Cluster, Resident, Tap, agent_with, arguments, check_pages, clean_case, conclude, cpu_quota, expect, lab_name, no_leftovers, pages_resident, path_without, unwind_on_signal
 from volumes import Volumes
 
 ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
@@ -28,6 +28,8 @@ HELD_MB = 80
 OWN_MB_MAX = 24  # what such a program has besides
 COUNTER = ["python3", "/counter.py"]
 QUOTA_US = 190000  # of 100000: nearly two processors
+# What a busy container changes all the time, and a downtime that this is too much for unless it is throttled. On a slow machine a round alone takes longer.
+BUSY_MB, BUSY_DOWNTIME = (8, "100ms") if STRETCH == 1 else (32, "300ms")
 TICKER = """
 i=0
 count() { while :; do i=$((i+1)); echo $i >>/data/$1; /bin/true; sleep 0.02; done; }
@@ -414,7 +416,7 @@ class Strategies:
         """Writes to its memory three times as fast as the bandwidth, which is returned; with a quota of its own that does not hinder it, and a label that allows throttling."""
         def quota(config):
             config["linux"].setdefault("resources", {})["cpu"] = {"quota": QUOTA_US, "period": 100000}
-        service = Resident(self.cluster, "busy", command=[*COUNTER, "--dirty", "8"], python=True, options=["--label", "fleximigrate.throttle=90"], config=quota)
+        service = Resident(self.cluster, "busy", command=[*COUNTER, "--dirty", str(BUSY_MB)], python=True, options=["--label", "fleximigrate.throttle=90"], config=quota)
         before, started = json.loads(service.ask("STATE"))["dirtied"], time.monotonic()
         time.sleep(0.5)  # a measurement, not a wait
         rate = (json.loads(service.ask("STATE"))["dirtied"] - before) / (time.monotonic() - started)
@@ -431,7 +433,7 @@ class Strategies:
             if not wanted:
                 return
             service, bandwidth = self.busy()
-            pre_copy = ("--strategy", "pre-copy", "--bandwidth", bandwidth, "--max-downtime", "100ms")
+            pre_copy = ("--strategy", "pre-copy", "--bandwidth", bandwidth, "--max-downtime", BUSY_DOWNTIME)
             plan = self.cluster.cli("migrate", service.name, "--to", "dst", "--strategy", "pre-copy", "--dry-run").stdout
             expect("up to 90 % of its processor time" in plan, plan)
             self.expect_no_convergence(service, "dst", [*pre_copy, "--max-throttle", "0"], 0)

@@ -625,6 +625,7 @@ static void check_copies(struct fixture *f, enum fm_tracker_backend b, unsigned 
 
 	if (!works(b))
 		skip();
+	times = number("FM_TEST_TRACKER_TIMES", times);
 	for (unsigned i = 0; i < times; i++)
 		check_copy(f, b, seed ? seed : 1 + i, number("FM_TEST_TRACKER_ROUNDS", 10), &sum);
 	/* The copies were made while the program ran, not in the end. (One may be, when nothing could be vouched for.) */
@@ -709,5 +710,6 @@ int main(void)
 		TEST(test_times),
 	};
 
+	cmocka_set_test_filter(getenv("FM_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
