@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps criu demo check e2e-scenarios soak chaos bench bench-quick bench-phases format install clean help
+.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos vm-check bench bench-quick bench-phases format install clean help
 
 all: build
 
@@ -22,6 +22,9 @@ test-deps:
 
 bench-deps:
 	@tools/setup/install-packages.sh --group build --group run --group test --group bench
+
+vm-deps:
+	@tools/setup/install-packages.sh --group build --group run --group test --group vm
 
 criu: ## provide a CRIU that works on this kernel (root)
 	@tools/setup/install-criu.sh
@@ -46,6 +49,9 @@ soak: test-deps criu build ## N migrations back and forth (N=50)
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
+
+vm-check: vm-deps criu build ## the tests for which the kernel matters on Debian's own kernel with cgroup v2, in an emulated machine (half an hour); VM="--only throttling" picks
+	@BUILD=$(BUILD) tests/vm/vm.py $(VM)
 
 bench: bench-deps criu build ## our strategies next to stock tools: all workloads, sizes, loads, links (days); BENCH="--mb 512 ..." picks
 	@BUILD=$(BUILD) bench/compare.py $(BENCH)

@@ -7,6 +7,7 @@ Groups, in this order; `tests/run.py GROUP…` runs some of them only:
     sanitizers   the same under AddressSanitizer and UndefinedBehaviorSanitizer
     integration  tests/integration/*.py
     e2e          tests/e2e/*.py in their short form: real hosts (namespaces), real containers, real migrations
+    vm           tests/vm/vm.py in its short form: dirty tracking and cgroups on Debian's own kernel, in an emulated machine; skipped where there is no QEMU
     fuzz         every fuzzer for a few seconds
 
 Unit tests are cmocka programs (their TAP output is counted); the others print TAP themselves: "ok N - name", "not ok N - name",
@@ -119,6 +120,10 @@ def group_e2e(tally):
         run_program(tally, f"e2e {script}", [sys.executable, os.path.join(ROOT, "tests", "e2e", script), "--short", "--tap"])
 
 
+def group_vm(tally):
+    run_program(tally, "vm vm.py", [sys.executable, os.path.join(ROOT, "tests", "vm", "vm.py"), "--short", "--tap"])
+
+
 def group_fuzz(tally):
     build(FUZZ_BUILD, "-Dfuzz=true", "-Dtests=false", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debug", "-Doptimization=1", env={"CC": "clang"})
     for program in sorted(glob.glob(os.path.join(FUZZ_BUILD, "tests", "fuzz", "fuzz-*"))):
@@ -135,7 +140,7 @@ def group_fuzz(tally):
         print(f"{'ok  ' if ok else 'FAIL'} fuzz {name}: {units.group(1) if units else 0} inputs in {FUZZ_SECONDS} s", flush=True)
 
 
-GROUPS = {"lint": group_lint, "unit": group_unit, "sanitizers": group_sanitizers, "integration": group_integration, "e2e": group_e2e, "fuzz": group_fuzz}
+GROUPS = {"lint": group_lint, "unit": group_unit, "sanitizers": group_sanitizers, "integration": group_integration, "e2e": group_e2e, "vm": group_vm, "fuzz": group_fuzz}
 
 
 def excerpt(output):

@@ -171,7 +171,8 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 		return fm_error_errno(err, errno, "eventfd");
 	if (!m->hide)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                    "host '%s' cannot keep CRIU from dumping pages itself (its kernel has no seccomp notifications)", m->h->name);
+		                    "host '%s' cannot keep CRIU from dumping pages itself (its kernel has no seccomp notifications)",
+		                    m->h->name);
 	if (tracking && fm_tracker_backend_from_string(tracking, &backend, err) < 0)
 		return fm_error_prefix(err, "label fleximigrate.tracking");
 	if (connect_push(m, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)

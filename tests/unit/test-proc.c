@@ -353,16 +353,11 @@ static void test_wait_gone_of_stranger(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_identify),
-		cmocka_unit_test(test_pidfd),
-		cmocka_unit_test(test_hostile_name),
-		cmocka_unit_test(test_states),
-		cmocka_unit_test(test_rss),
-		cmocka_unit_test(test_ns_pid),
-		cmocka_unit_test(test_tree),
-		cmocka_unit_test(test_children_of_threads),
-		cmocka_unit_test(test_wait_gone),
-		cmocka_unit_test(test_wait_gone_of_stranger),
+		cmocka_unit_test(test_identify),     cmocka_unit_test(test_pidfd),
+		cmocka_unit_test(test_hostile_name), cmocka_unit_test(test_states),
+		cmocka_unit_test(test_rss),          cmocka_unit_test(test_ns_pid),
+		cmocka_unit_test(test_tree),         cmocka_unit_test(test_children_of_threads),
+		cmocka_unit_test(test_wait_gone),    cmocka_unit_test(test_wait_gone_of_stranger),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

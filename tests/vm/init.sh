@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # SPDX-License-Identifier: MIT
 # First program of the guest, in the initramfs that vm.py makes: disks, then guest.sh as process 1 of the guest's root.
 set -e

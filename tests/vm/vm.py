@@ -38,10 +38,10 @@ CRIU = "/opt/fleximigrate/criu"
 INSIDE = "/fleximigrate"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64"
-TOOLS = (QEMU, "mke2fs", "busybox", "depmod", "dpkg-deb", "dpkg-query", "apt-get", "tar")
+TOOLS = (QEMU, "mke2fs", "depmod", "dpkg-deb", "dpkg-query", "apt-get", "tar")
 
 # What the guest has besides the essential packages, and what these depend on.
-PACKAGES = ("busybox-static", "ca-certificates", "iproute2", "iptables", "kmod", "mount", "nftables", "procps", "python3", "redis-server", "redis-tools", "runc", "util-linux")
+PACKAGES = ("ca-certificates", "iproute2", "iptables", "kmod", "mount", "nftables", "procps", "python3", "redis-server", "redis-tools", "runc", "util-linux")
 LEFT_OUT = re.compile(r"/usr/share/(doc|man|locale|info|lintian|bug|i18n|zoneinfo|perl|perl5|vim|fonts|X11|bash-completion)/|/usr/lib/x86_64-linux-gnu/perl|/usr/lib/(apt|systemd|udev)/|/boot/")
 # Files that packages make when they are installed, so that no package has them.
 ETC = ("alternatives", "group", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "passwd", "protocols", "services")
@@ -56,12 +56,17 @@ SHORT_UNITS = {"test-tracker": {"FM_TEST_FILTER": "test_*soft_dirty", "FM_TEST_T
 UNITS = ("test-tracker", "test-cgroup", "test-procmaps", "test-proc", "test-criu", "test-criu-smaps", "test-nest", "test-tree", "test-sockets", "test-pager", "test-pager-criu", "test-page-source", "test-push", "test-child", "test-runtime-runc")
 
 # Of tests/e2e/strategies.py, by a part of their names.
-MIGRATIONS = {"strategies": "MB there and back: live, post-copy, pre-copy, cold, auto", "throttling": "writes faster than the link: moved with throttling"}
+MIGRATIONS = {"strategies": "MB there and back: live, post-copy, pre-copy, cold, auto", "processes": "several processes and threads", "tracking": "labels say how changes are found",
+              "ordinary": "an ordinary container", "discovered": "somebody else started", "throttling": "writes faster than the link: moved with throttling"}
 LEAST = {"e2e": 2}  # tests that a program has: besides "nothing is left" there is another
 
 
 class VmError(Exception):
-    """What is missing or went wrong, in words."""
+    """What went wrong, in words."""
+
+
+class NotHere(VmError):
+    """What is missing, and how to get it."""
 
 
 def call(*argv, **options):
@@ -71,41 +76,48 @@ def call(*argv, **options):
     return done.stdout
 
 
-# ---------------------------------------------------------------- the kernel
+# ---------------------------------------------------------------- packages that are not installed here
 
-def kernel_package(wanted):
-    """The package that has the kernel, and its version. linux-image-cloud-amd64 only depends on it."""
-    name = wanted
-    for line in call("apt-cache", "depends", wanted).splitlines():
-        match = re.match(r"\s*Depends: (linux-image-\S+)", line)
-        if match:
-            name = match.group(1)
-    found = re.search(r"^\s*Candidate: (\S+)", call("apt-cache", "policy", name), re.M)
+def real_package(wanted):
+    """The package that has the files, and its version: linux-image-cloud-amd64 only depends on it."""
+    names = re.findall(r"^\s*Depends: (linux-image-\S+)", call("apt-cache", "depends", wanted), re.M) or [wanted]
+    found = re.search(r"^\s*Candidate: (\S+)", call("apt-cache", "policy", names[0]), re.M)
     if not found or found.group(1) == "(none)":
-        raise VmError(f"apt knows no package {name}; run apt-get update")
-    return name, found.group(1)
+        raise NotHere(f"apt knows no package {names[0]}; run apt-get update")
+    return names[0], found.group(1)
 
 
-def cached_kernel():
-    return next((path for path in sorted(glob.glob(os.path.join(PLACE, "kernel", "*"))) if os.path.isdir(path) and not path.endswith(".part")), None)
+def get_package(wanted):
+    """Its files, unpacked below the build folder; once, until "make clean"."""
+    folder = os.path.join(PLACE, "packages", wanted)
+    if os.path.isdir(folder):
+        return folder
+    name, version = real_package(wanted)
+    part = folder + ".part"
+    shutil.rmtree(part, ignore_errors=True)
+    os.makedirs(part)
+    try:
+        call("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", f"{name}={version}", cwd=part)
+    except VmError as error:
+        raise NotHere(f"the package {name} cannot be had: {error}") from error
+    [archive] = glob.glob(os.path.join(part, "*.deb"))
+    call("dpkg-deb", "-x", archive, part)
+    os.unlink(archive)
+    for release in os.listdir(os.path.join(part, "lib", "modules")) if os.path.isdir(os.path.join(part, "lib", "modules")) else ():
+        call("depmod", "-b", part, release)
+    os.rename(part, folder)
+    return folder
 
 
 def get_kernel(wanted):
-    """Unpacked, not installed: below the build folder. Returns (folder, release)."""
-    folder = cached_kernel() if wanted == KERNEL_PACKAGE else None
-    if not folder:
-        name, version = kernel_package(wanted)
-        folder = os.path.join(PLACE, "kernel", f"{name}_{version.replace(':', '.')}")
-        part = folder + ".part"
-        if not os.path.isdir(folder):
-            shutil.rmtree(part, ignore_errors=True)
-            os.makedirs(part)
-            call("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name, cwd=part)
-            call("dpkg-deb", "-x", glob.glob(os.path.join(part, "*.deb"))[0], part)
-            release = os.listdir(os.path.join(part, "lib", "modules"))[0]
-            call("depmod", "-b", part, release)
-            os.rename(part, folder)
+    """(folder, release)"""
+    folder = get_package(wanted)
     return folder, os.listdir(os.path.join(folder, "lib", "modules"))[0]
+
+
+def busybox():
+    """Static; as a package it would drive out another that a machine may have."""
+    return glob.glob(os.path.join(get_package("busybox-static"), "**", "bin", "busybox"), recursive=True)[0]
 
 
 # ---------------------------------------------------------------- the guest's root
@@ -129,7 +141,7 @@ def closure():
     packages, provided = installed()
     missing = [name for name in PACKAGES if name not in packages]
     if missing:
-        raise VmError(f"not installed: {' '.join(missing)}; run tools/setup/install-packages.sh --group run --group test --group vm")
+        raise NotHere(f"not installed: {' '.join(missing)}; run tools/setup/install-packages.sh --group run --group test --group vm")
     todo, found = [*PACKAGES, *(name for name, (_, _, essential) in packages.items() if essential)], set()
     while todo:
         name = todo.pop()
@@ -196,6 +208,7 @@ def make_root(kernel, release, image):
             with subprocess.Popen(["tar", "-c", "-C", "/", "--no-recursion", "--null", "-T", "-"], stdin=names, stdout=subprocess.PIPE) as pack:
                 call("tar", "-x", "-C", folder, "--keep-directory-symlink", stdin=pack.stdout)
         shutil.copytree(os.path.join(kernel, "lib", "modules", release), os.path.join(folder, "usr", "lib", "modules", release), symlinks=True)
+        shutil.copy(busybox(), os.path.join(folder, "usr", "bin", "busybox"))
         part = image + ".part"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
@@ -244,7 +257,7 @@ def make_initramfs(kernel, release, path):
         for name in ("bin", "dev", "proc", "root", "modules"):
             archive.add(name, stat.S_IFDIR | 0o755)
         archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-        archive.add("bin/busybox", stat.S_IFREG | 0o755, read(shutil.which("busybox")))
+        archive.add("bin/busybox", stat.S_IFREG | 0o755, read(busybox()))
         archive.add("init", stat.S_IFREG | 0o755, read(os.path.join(HERE, "init.sh")))
         archive.add("modules/order", stat.S_IFREG | 0o644, "".join(f"{os.path.basename(module)}\n" for module in wanted).encode())
         for module in wanted:
@@ -435,6 +448,8 @@ def main():
                 make_payload(plan, files[0])
                 make_initramfs(found, release, files[1])
                 kernel = run_guest((found, release, image, *files), plan, results)
+            except NotHere as error:
+                results.add("skip" if options.short else "FAIL", "tests in a virtual machine", " ".join(str(error).split()))
             except VmError as error:
                 results.add("FAIL", "the guest")
                 results.say(str(error))

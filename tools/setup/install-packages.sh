@@ -9,11 +9,11 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 readonly list=$here/packages.txt
 readonly policy=/usr/sbin/policy-rc.d
-readonly known_groups="build run test bench develop"
+readonly known_groups="build run test bench vm develop"
 
 usage() {
     cat <<EOF
-usage: install-packages.sh [--group build|run|test|bench|develop]…
+usage: install-packages.sh [--group build|run|test|bench|vm|develop]…
 
 Installs what is missing of $list, all groups without --group.
 EOF
