@@ -7,7 +7,7 @@ Groups, in this order; `tests/run.py GROUP…` runs some of them only:
     sanitizers   the same under AddressSanitizer and UndefinedBehaviorSanitizer
     integration  tests/integration/*.py
     e2e          tests/e2e/*.py in their short form: real hosts (namespaces), real containers, real migrations
-    vm           tests/vm/vm.py in its short form: dirty tracking and cgroups on Debian's own kernel, in an emulated machine; skipped where there is no QEMU
+    vm           tests/vm/vm.py in its short form: dirty tracking, cgroups and a dump on Debian's own kernel, in an emulated machine; skipped where there is no QEMU
     fuzz         every fuzzer for a few seconds
 
 Unit tests are cmocka programs (their TAP output is counted); the others print TAP themselves: "ok N - name", "not ok N - name",

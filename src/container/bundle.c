@@ -168,6 +168,7 @@ static int read_linux(json_t *config, struct fm_bundle_info *i, struct fm_error 
 	        err, FM_E_INVALID_ARGUMENT, "config.json: linux.namespaces[%zu] has no type", k);
 	if (limit && json_integer_value(limit) > 0) /* -1: unlimited */
 		i->memory_limit_bytes = (uint64_t)json_integer_value(limit);
+	i->cgroup_namespace = find_namespace(linux_, "cgroup") != NULL;
 	ns = find_namespace(linux_, "network");
 	if (!ns)
 		return 0;

@@ -34,6 +34,7 @@ struct fm_bundle_info {
 	uid_t uid;
 	gid_t gid; /* process.user */
 	bool terminal;
+	bool cgroup_namespace; /* one of its own */
 	char **args;
 	char **volumes;        /* host paths bind-mounted read-write … */
 	char **volume_targets; /* … and where in the container, in the same order */

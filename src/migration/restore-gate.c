@@ -4,17 +4,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "container/bundle.h"
 
 struct fm_restore_gate {
 	struct fm_host *h;
@@ -60,12 +63,32 @@ static int open_fifo(const char *dir, const char *name, int *ret, struct fm_erro
 	return *ret < 0 ? fm_error_errno(err, errno, "cannot open %s", path) : 0;
 }
 
+/*
+ * With unified cgroups runc puts CRIU, and so what it restores, into the container's cgroup, and CRIU is to leave it at that: by itself it would make the source's cgroup here, with the values that it had
+ * there, "frozen" among them, and wait for ever for what it restored in it (CRIU 4.2). A cgroup namespace, however, it makes only when cgroups are its business.
+ */
+static int leaves_cgroups(const struct fm_restore_gate *g, bool *ret, struct fm_error *err)
+{
+	struct fm_bundle_info info __attribute__((cleanup(fm_bundle_info_done))) = { 0 };
+	_fm_free_ char *bundle = fm_xasprintf("%s/bundle", g->dir);
+	_fm_free_ char *config = NULL;
+	struct statfs fs;
+
+	if (fm_bundle_read(bundle, &config, &info, err) < 0)
+		return -1;
+	*ret = statfs("/sys/fs/cgroup", &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC && !info.cgroup_namespace;
+	return 0;
+}
+
 static int write_script(struct fm_restore_gate *g, struct fm_error *err)
 {
 	/* The images folder is noexec on purpose; the instance's folder is not. */
 	_fm_free_ char *script = fm_xasprintf("%s/restore-gate.sh", g->dir);
 	_fm_free_ char *text = fm_xasprintf(script_text, g->dir, g->dir);
-	_fm_free_ char *config = fm_xasprintf("action-script %s\n", script);
+	bool leave_cgroups;
+	if (leaves_cgroups(g, &leave_cgroups, err) < 0)
+		return -1;
+	_fm_free_ char *config = fm_xasprintf("action-script %s\n%s", script, leave_cgroups ? "manage-cgroups=ignore\n" : "");
 	g->script_config = fm_xasprintf("%s/restore-gate.conf", g->dir);
 	if (fm_write_file_atomic(script, text, strlen(text), 0700, err) < 0)
 		return -1;

@@ -64,6 +64,7 @@ static void test_parse(void **state)
 	assert_int_equal(i.uid, 1000);
 	assert_int_equal(i.gid, 100);
 	assert_false(i.terminal);
+	assert_false(i.cgroup_namespace);
 	assert_int_equal(fm_strv_len(i.args), 3);
 	assert_string_equal(i.args[0], "redis-server");
 	assert_string_equal(i.args[2], "");
@@ -89,10 +90,12 @@ static void test_parse(void **state)
 	fm_bundle_info_done(&i);
 	fm_bundle_info_done(&i); /* twice is fine */
 
-	netns = config("{\"cwd\":\"/\",\"args\":[\"a\"]}",
-	               ",\"linux\":{\"namespaces\":[{\"type\":\"network\"}],\"resources\":{\"memory\":{\"limit\":-1}}}");
+	netns = config(
+	        "{\"cwd\":\"/\",\"args\":[\"a\"]}",
+	        ",\"linux\":{\"namespaces\":[{\"type\":\"network\"},{\"type\":\"cgroup\"}],\"resources\":{\"memory\":{\"limit\":-1}}}");
 	assert_int_equal(fm_bundle_parse(netns, NULL, &i, NULL), 0);
 	assert_string_equal(i.netns_path, "");
+	assert_true(i.cgroup_namespace);
 	assert_int_equal(i.memory_limit_bytes, 0);
 	fm_bundle_info_done(&i);
 }

@@ -49,10 +49,10 @@ BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console")  # the disks and t
 ROOT_IMAGE_MB = 3072
 MEMORY_MB = 3072
 QUIET_SECONDS_MAX = 900  # the guest says nothing for so long: it hangs
-STRETCH = 15             # emulation is so much slower, about
+STRETCH = os.environ.get("FLEXIMIGRATE_TEST_STRETCH") or 15  # emulation is so much slower, about
 
 # Programs of tests/unit: where the kernel matters.
-SHORT_UNITS = {"test-tracker": {"FM_TEST_FILTER": "test_*soft_dirty", "FM_TEST_TRACKER_TIMES": "2"}, "test-cgroup": {}}
+SHORT_UNITS = {"test-tracker": {"FM_TEST_FILTER": "test_*soft_dirty", "FM_TEST_TRACKER_TIMES": "1"}, "test-cgroup": {}, "test-criu": {"FM_TEST_FILTER": "test_hidden*"}}
 UNITS = ("test-tracker", "test-cgroup", "test-procmaps", "test-proc", "test-criu", "test-criu-smaps", "test-nest", "test-tree", "test-sockets", "test-pager", "test-pager-criu", "test-page-source", "test-push", "test-child", "test-runtime-runc")
 
 # Of tests/e2e/strategies.py, by a part of their names.
@@ -305,7 +305,7 @@ def die_with_parent():
 def guest(kernel, release, image, payload, initramfs, console):
     argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", str(os.cpu_count() or 1), "-m", str(MEMORY_MB),
             "-kernel", os.path.join(kernel, "boot", f"vmlinuz-{release}"), "-initrd", initramfs,
-            "-append", "console=ttyS0 panic=-1 quiet loglevel=4 nokaslr mitigations=off systemd.unified_cgroup_hierarchy=1",
+            "-append", "console=ttyS0 panic=-1 quiet loglevel=4 nokaslr mitigations=off",
             "-drive", f"file={image},format=raw,if=none,id=root,snapshot=on,cache=unsafe", "-device", "virtio-blk-pci,drive=root",
             "-drive", f"file={payload},format=raw,if=none,id=payload,readonly=on", "-device", "virtio-blk-pci,drive=payload",
             "-serial", f"file:{console}", "-device", "virtio-serial-pci", "-chardev", "stdio,id=out,signal=off", "-device", "virtconsole,chardev=out"]
@@ -369,18 +369,25 @@ class Results:
         if count < LEAST.get(name.split()[0], 1) or (end["code"] != 0 and not failed):
             self.add("FAIL", f"{name} (exit code {end['code']})")
             failed += 1
-        for line in lines:
-            if line.startswith("# ") and not failed and not self.verbose:
-                self.say(line[2:])
         if failed or self.verbose:
             self.say("\n".join(lines[-400:]))
+        else:  # figures
+            self.say("\n".join(line.lstrip("# ") for line in lines if re.match(r" {4}\d+ MB: |# (?!ok|not ok)", line)))
         self.say(f"{name}: {end['seconds']} s")
+
+
+@contextlib.contextmanager
+def told_when_interrupted(lines):
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise VmError("interrupted; the guest said last:\n" + "\n".join(lines()[-60:])) from interrupt
 
 
 def run_guest(arguments, plan, results):
     """Returns the guest's kernel."""
     kernel, name, lines, release = "", None, [], ""
-    with guest(*arguments) as process:
+    with guest(*arguments) as process, told_when_interrupted(lambda: lines):
         for line in lines_of(process, sum(each["seconds_max"] for each in plan) + 300):
             match = re.match(r"@vm (\w+) (.*)", line)
             if not match:
@@ -427,7 +434,7 @@ def missing():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="boot, dirty tracking and cgroups only")
+    parser.add_argument("--short", action="store_true", help="boot, dirty tracking, cgroups and one dump only")
     parser.add_argument("--tap", action="store_true", help="print TAP, for the test runner")
     parser.add_argument("--only", metavar="TEXT", default="", help="only the programs with this in their name")
     parser.add_argument("--kernel", metavar="PACKAGE", default=KERNEL_PACKAGE, help=f"default: {KERNEL_PACKAGE}")
