@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Tests on a kernel other than this machine's: the distribution's own, in an emulated machine, with unified cgroups (v2).
 
-    tests/vm/vm.py [--short] [--tap] [--only TEXT] [--kernel PACKAGE]
+    tests/vm/vm.py [--short] [--tap] [--only TEXT] [--kernel PACKAGE] [--verbose]
 
 What the running kernel has decides what the other tests can try. Here everybody gets the same: Debian's cloud kernel, which has soft-dirty bits (and, in Debian 12, no PAGEMAP_SCAN).
 The machine is emulated by QEMU in software: slow, but no KVM is needed. Its root filesystem consists of the files of packages that are installed here, copied once into an image below the build folder;
 our programs and tests come on a second disk. Nothing is installed or changed on this machine, and nothing listens.
 
-One line for each test, "ok", "FAIL" or "skip" (with its reason); the last one is
+The short form, for make check, is skipped where something is not there. One line for each test, "ok", "FAIL" or "skip" (with its reason); the last one is
     vm: passed=N failed=N skipped=N kernel=VERSION
 """
 
@@ -56,8 +56,8 @@ SHORT_UNITS = {"test-tracker": {"FM_TEST_FILTER": "test_*soft_dirty", "FM_TEST_T
 UNITS = ("test-tracker", "test-cgroup", "test-procmaps", "test-proc", "test-criu", "test-criu-smaps", "test-nest", "test-tree", "test-sockets", "test-pager", "test-pager-criu", "test-page-source", "test-push", "test-child", "test-runtime-runc")
 
 # Of tests/e2e/strategies.py, by a part of their names.
-MIGRATIONS = {"strategies": "MB there and back: live, post-copy, pre-copy, cold, auto", "processes": "several processes and threads", "tracking": "labels say how changes are found",
-              "ordinary": "an ordinary container", "discovered": "somebody else started", "throttling": "writes faster than the link: moved with throttling"}
+MIGRATIONS = {"strategies": "MB there and back: live, post-copy, pre-copy, cold, auto", "tracking": "labels say how changes are found", "discovered": "somebody else started",
+              "ordinary": "an ordinary container", "throttling": "writes faster than the link: moved with throttling"}
 LEAST = {"e2e": 2}  # tests that a program has: besides "nothing is left" there is another
 
 
@@ -420,6 +420,17 @@ def prepare(options):
     return kernel, release, image, plan
 
 
+@contextlib.contextmanager
+def alone():
+    """One at a time below a build folder; what one that was killed has left is removed."""
+    with open(os.path.join(PLACE, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for kind in ("run-*", "plan-*", "root-????????"):
+            for left in glob.glob(os.path.join(PLACE, kind)):
+                shutil.rmtree(left)
+        yield
+
+
 def missing():
     """Why it cannot be done here at all, or None."""
     lacking = [name for name in TOOLS if not shutil.which(name)]
@@ -444,11 +455,10 @@ def main():
     results, kernel = Results(options.tap, options.verbose), "none"
     why = missing()
     if why:
-        results.add("skip", "tests in a virtual machine", why)
+        results.add("skip" if options.short else "FAIL", "tests in a virtual machine", why)
     else:
         os.makedirs(PLACE, exist_ok=True)
-        with open(os.path.join(PLACE, "lock"), "w", encoding="ascii") as lock, tempfile.TemporaryDirectory(prefix="run-", dir=PLACE) as folder:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(), tempfile.TemporaryDirectory(prefix="run-", dir=PLACE) as folder:
             try:
                 found, release, image, plan = prepare(options)
                 files = [os.path.join(folder, name) for name in ("payload.tar", "initramfs", "console")]
