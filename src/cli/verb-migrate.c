@@ -13,7 +13,7 @@ struct migrate_options {
 	struct fm_client_options client;
 	const char *to, *strategy;
 	bool dry_run, detach;
-	uint64_t max_total_ms, max_downtime_ms, bandwidth, max_throttle;
+	uint64_t max_total_ms, max_downtime_ms, bandwidth, max_throttle, streams;
 };
 
 #define NOT_GIVEN UINT64_MAX /* 0 is a wish, too: it wins over the container's label */
@@ -26,6 +26,8 @@ static void print_plan(const FM_PB(Migration) * m)
 	printf("  strategy   %s. %s\n", fm_strategy_to_string((enum fm_strategy)p->strategy), p->explanation);
 	if (p->max_throttle_percent)
 		printf("  throttle   up to %u %% of its processor time may be taken away\n", p->max_throttle_percent);
+	if (p->streams)
+		printf("  streams    pages are sent over %u\n", p->streams);
 	printf("  memory     %s\n", fm_format_bytes(p->memory_bytes, memory, sizeof(memory)));
 	printf("  predicted  downtime %llu ms, total %llu ms, %s over the wire\n", (unsigned long long)p->predicted_downtime_ms,
 	       (unsigned long long)p->predicted_total_ms, fm_format_bytes(p->predicted_wire_bytes, wire, sizeof(wire)));
@@ -48,6 +50,9 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		  NULL },
 		{ "max-throttle", FM_OPT_UINT, &o->max_throttle, "PERCENT",
 		  "processor time that may be taken away when rounds do not shrink (default 0, or its label fleximigrate.throttle)", NULL },
+		{ "streams", FM_OPT_UINT, &o->streams, "N",
+		  "that pages are sent over before the switch-over (default 0: its label fleximigrate.streams, or what suits the source)",
+		  NULL },
 		FM_CLIENT_OPTIONS(o->client),
 		{ 0 },
 	};
@@ -70,6 +75,9 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 	if (o->max_throttle != NOT_GIVEN && o->max_throttle > FM_MAX_THROTTLE_PERCENT)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--max-throttle %llu is more than the highest one, %d %%",
 		                    (unsigned long long)o->max_throttle, FM_MAX_THROTTLE_PERCENT);
+	if (o->streams > FM_MAX_PUSH_STREAMS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--streams %llu is more than there may be, %d",
+		                    (unsigned long long)o->streams, FM_MAX_PUSH_STREAMS);
 	if (o->strategy && fm_strategy_from_string(o->strategy, &strategy, err) < 0)
 		return -1;
 	req->container = args.v[0];
@@ -79,6 +87,7 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 	req->max_total_ms = o->max_total_ms;
 	req->max_downtime_ms = o->max_downtime_ms;
 	req->bandwidth_bytes_per_s = o->bandwidth;
+	req->streams = (uint32_t)o->streams;
 	req->no_throttle = o->max_throttle == 0;
 	req->max_throttle_percent = o->max_throttle != NOT_GIVEN ? (uint32_t)o->max_throttle : 0;
 	return 0;

@@ -21,6 +21,7 @@
 #define SMALL_BYTES            (2u << 20) /* a set this small is not worth another round */
 #define TELLING_BYTES          (1u << 20) /* smaller rounds say nothing about the rate */
 #define DEFAULT_RATE           (200u << 20)
+#define STREAMS_MAX            4u
 #define IN_VAIN_BYTES          (8u << 20)
 #define PROGRESS_PERCENT       80u /* a round that leaves more than this of the one before does not shrink */
 
@@ -185,6 +186,21 @@ bool fm_converge_last_round(const struct fm_converge_round *r, unsigned n, bool 
 {
 	uint64_t last = r[n - 1].changed_bytes;
 	return !on_demand || n == 1 || last <= IN_VAIN_BYTES || last <= r[0].changed_bytes / 2;
+}
+
+unsigned fm_converge_streams(uint32_t processors)
+{
+	unsigned half = processors / 2;
+	return half < 1 ? 1 : half > STREAMS_MAX ? STREAMS_MAX : half;
+}
+
+int fm_streams_from_string(const char *text, uint32_t *ret, struct fm_error *err)
+{
+	int n = 0;
+	if (fm_parse_int(text, 0, FM_MAX_PUSH_STREAMS, &n, NULL) < 0)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%.32s' is no number of streams, 0 to %d", text, FM_MAX_PUSH_STREAMS);
+	*ret = (uint32_t)n;
+	return 0;
 }
 
 int fm_throttle_from_string(const char *text, uint32_t *ret, struct fm_error *err)

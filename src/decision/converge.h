@@ -52,6 +52,11 @@ void fm_converge(const struct fm_converge_limits *l, const struct fm_converge_ro
  */
 bool fm_converge_last_round(const struct fm_converge_round *rounds, unsigned n, bool on_demand);
 
+/* Over how many streams a host with so many processors sends the rounds when nobody says: half of them for the application, and no more than a fast link needs. */
+unsigned fm_converge_streams(uint32_t processors);
+/* "4" of the label fleximigrate.streams: 0 (as many as that) to FM_MAX_PUSH_STREAMS */
+int fm_streams_from_string(const char *text, uint32_t *ret, struct fm_error *err);
+
 /* "60" of the label fleximigrate.throttle: 0 to FM_MAX_THROTTLE_PERCENT */
 int fm_throttle_from_string(const char *text, uint32_t *ret, struct fm_error *err);
 

@@ -36,6 +36,7 @@ struct fm_migration {
 	uint64_t max_downtime_ms, bandwidth_bytes_per_s; /* as asked for; 0 = none */
 	uint32_t max_throttle_percent;                   /* as asked for, else, once it is planned, as the label says; 0 = none */
 	bool no_throttle;
+	uint32_t streams; /* as asked for, else, once it is planned, as the label says; 0 = as many as suit the source */
 
 	FM_PB(InspectResponse) * facts; /* from the source */
 	FM_PB(PrepareDestinationResponse) * prepared;

@@ -299,6 +299,9 @@ static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err
 	if (req->max_throttle_percent > FM_MAX_THROTTLE_PERCENT)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a throttle of %u %% is more than the highest one, %d %%",
 		                    req->max_throttle_percent, FM_MAX_THROTTLE_PERCENT);
+	if (req->streams > FM_MAX_PUSH_STREAMS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%u streams are more than there may be, %d", req->streams,
+		                    FM_MAX_PUSH_STREAMS);
 	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
 }
 
@@ -320,6 +323,7 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	m->no_throttle = req->no_throttle;
 	m->max_throttle_percent = req->no_throttle ? 0 : req->max_throttle_percent;
+	m->streams = req->streams;
 	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : DEFAULT_TOTAL_MS);
 	return m;
 }

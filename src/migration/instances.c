@@ -361,11 +361,13 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 
 static int check_labels(const FM_PB(RunContainerRequest) * req, struct fm_error *err)
 {
-	uint32_t percent;
-	for (size_t i = 0; i < req->n_labels; i++)
-		if (fm_streq(req->labels[i]->key, "fleximigrate.throttle") &&
-		    fm_throttle_from_string(req->labels[i]->value, &percent, err) < 0)
-			return fm_error_prefix(err, "label fleximigrate.throttle");
+	uint32_t n;
+	for (size_t i = 0; i < req->n_labels; i++) {
+		const FM_PB(Label) *l = req->labels[i];
+		if ((fm_streq(l->key, "fleximigrate.throttle") && fm_throttle_from_string(l->value, &n, err) < 0) ||
+		    (fm_streq(l->key, "fleximigrate.streams") && fm_streams_from_string(l->value, &n, err) < 0))
+			return fm_error_prefix(err, "label %s", l->key);
+	}
 	return 0;
 }
 

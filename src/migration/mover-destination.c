@@ -321,18 +321,18 @@ static void *accept_streams(void *arg)
 {
 	struct fm_mover *m = arg;
 	while (!fm_stop_requested(&m->stop)) {
-		enum fm_stream_role role;
+		struct fm_stream_hello what;
 		struct fm_stream *s = NULL;
 		int fd = -1;
 		if (fm_accept(m->listen_fd, -1, m->stop.fd, &fd, NULL) < 0)
 			continue;
-		if (fm_stream_accept(fd, fm_mover_tls(m), m->token, m->id, HELLO_TIMEOUT_MS, &role, &s, NULL) < 0)
+		if (fm_stream_accept(fd, fm_mover_tls(m), m->token, m->id, HELLO_TIMEOUT_MS, &what, &s, NULL) < 0)
 			continue; /* a stranger: refused, nothing changed */
-		if (role == FM_STREAM_PAGES && m->lazy)
+		if (what.role == FM_STREAM_PAGES && m->lazy)
 			take_pages(m, s);
-		else if (role == FM_STREAM_PUSH)
-			(void)fm_pages_take_push(m, s, NULL);
-		else if (role != FM_STREAM_CONTROL || start_control(m, s, NULL) < 0)
+		else if (what.role == FM_STREAM_PUSH)
+			(void)fm_incoming_take(m, s, &what, NULL);
+		else if (what.role != FM_STREAM_CONTROL || start_control(m, s, NULL) < 0)
 			fm_stream_free(s);
 	}
 	return NULL;
@@ -504,7 +504,7 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	if (d != FM_DECISION_RELEASED && fm_journal_decide(m->journal, FM_DECISION_RELEASED, true, err) < 0)
 		return -1;
 	stop_threads(m);
-	fm_page_store_free(fm_revisit_pages_take(m->h->revisit_pages, m->container)); /* it came without using it */
+	fm_revisit_pages_forget(m->h->revisit_pages, m->container); /* it came without using it */
 	fm_criu_free(m->criu);
 	m->criu = NULL;
 	fm_known_free(m->known);

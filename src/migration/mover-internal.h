@@ -52,6 +52,7 @@ struct fm_mover {
 	struct {
 		uint64_t max_downtime_ms, max_rounds_ms, bandwidth_bytes_per_s; /* 0: none, or the default */
 		uint32_t max_throttle_percent;                                  /* of its processor time that may be taken away */
+		uint32_t streams;                                               /* 0: as many as suit this host */
 	} limits;
 	char token[FM_TOKEN_LEN + 1];
 	char stream_address[128];
@@ -110,15 +111,11 @@ struct fm_mover {
 	struct fm_volume_place *places; /* of each volume */
 	int listen_fd;
 	struct fm_pager *pager;
-	struct fm_page_store *store; /* what came before the freeze */
-	struct fm_stream *push;
-	pthread_t push_thread;
-	bool push_started;
-	int files_here_fd;        /* eventfd: the first pass is complete, and everything in its place */
-	bool files_looked_at;     /* for their pages, by the thread that takes pushed ones */
-	atomic_bool store_ready;  /* sealed: it says what the frozen tree had */
-	atomic_bool resumed;      /* the tree runs here */
-	pthread_t control_thread; /* follows the source */
+	struct fm_incoming *incoming; /* push streams, and what came over them before the freeze */
+	atomic_bool store_ready;      /* all of it has come: it says what the frozen tree had */
+	int files_here_fd;            /* eventfd: the first pass is complete, and everything in its place */
+	atomic_bool resumed;          /* the tree runs here */
+	pthread_t control_thread;     /* follows the source */
 	bool control_started;
 	pthread_t follow_thread; /* follows the pager */
 	bool follow_started;
@@ -161,6 +158,7 @@ int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct
 /* ---- rounds.c: the source's pages before the freeze, and the last set inside it. Each is nothing for other strategies. */
 int fm_mover_tasks(struct fm_mover *m, struct fm_page_source_task **ret, size_t *ret_n, struct fm_error *err);
 int fm_rounds_start(struct fm_mover *m, struct fm_error *err); /* with the first round, in the background */
+unsigned fm_mover_streams(const struct fm_mover *m);           /* over how many it sends, or would */
 int fm_rounds_run(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_last(struct fm_mover *m, struct fm_error *err);
 int fm_rounds_start_final(struct fm_mover *m, struct fm_error *err);
@@ -207,9 +205,17 @@ bool fm_destination_tree_alive(struct fm_mover *m);
 /* ---- pages.c: the destination's pages after (and during) the restore */
 int fm_pages_start(struct fm_mover *m, struct fm_error *err);
 int fm_pages_recover(struct fm_mover *m, struct fm_error *err);
-/* The source pushes pages before the freeze; takes the stream, also on failure. */
-int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err);
 void fm_pages_refresh(struct fm_mover *m);
 void fm_pages_stop(struct fm_mover *m);
+
+/* ---- incoming.c: what the source pushes to the destination before the freeze */
+/* Takes the stream, also on failure. The thread that accepts streams. */
+int fm_incoming_take(struct fm_mover *m, struct fm_stream *s, const struct fm_stream_hello *what, struct fm_error *err);
+/* As fm_page_store_get_run and fm_page_store_taken; nothing is here before it is certain what the frozen tree had. Any thread, until fm_incoming_end. */
+size_t fm_incoming_get_run(struct fm_mover *m, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have,
+                           const void **ret_page);
+void fm_incoming_forget_files(struct fm_mover *m); /* pages of files: everything that is a page of a process has its own name by now */
+void fm_incoming_taken(struct fm_mover *m, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
+void fm_incoming_end(struct fm_mover *m);
 
 #endif

@@ -134,11 +134,11 @@ static int expect_files(struct fm_mover *m, int timeout_ms, struct fm_error *err
 
 static int connect_streams(struct fm_mover *m, struct fm_error *err)
 {
-	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_CONTROL, CONNECT_TIMEOUT_MS, &m->control,
-	                      err) < 0)
+	const struct fm_stream_hello control = { .role = FM_STREAM_CONTROL }, pages = { .role = FM_STREAM_PAGES };
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, &control, CONNECT_TIMEOUT_MS, &m->control, err) < 0)
 		return fm_error_prefix(err, "cannot connect to the destination '%s' at %s", m->peer, m->stream_address);
 	if (m->lazy &&
-	    fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
+	    fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, &pages, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
 		return fm_error_prefix(err, "cannot connect the page stream to '%s' at %s", m->peer, m->stream_address);
 	return 0;
 }
@@ -184,8 +184,9 @@ static int map_tasks(struct fm_mover *m, struct fm_error *err)
 
 static bool reconnect_pages(struct fm_mover *m)
 {
+	const struct fm_stream_hello pages = { .role = FM_STREAM_PAGES };
 	struct fm_stream *s = NULL;
-	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PAGES, 1000, &s, NULL) < 0) {
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, &pages, 1000, &s, NULL) < 0) {
 		(void)fm_wait_fd(m->stop.fd, POLLIN, RECONNECT_PAUSE_MS, NULL);
 		return false;
 	}
@@ -586,7 +587,7 @@ static void keep_pages(struct fm_mover *m)
 	if (!m->local.nested || m->root <= 0 || !may_leave_something(m))
 		return;
 	if (fm_mover_tasks(m, &tasks, &n, &e) < 0 ||
-	    fm_revisit_pages_copy(m->h->revisit_pages, m->container, tasks, n, KEEP_PAGES_MS, &pages, &e) < 0)
+	    fm_revisit_pages_copy(m->h->revisit_pages, m->container, tasks, n, fm_mover_streams(m), KEEP_PAGES_MS, &pages, &e) < 0)
 		fm_mover_note(m, "nothing of '%s' is kept for its return: %s", m->container, e.message);
 	else if (pages > 0)
 		fm_mover_note(m, "%llu pages of '%s' are kept for its return", (unsigned long long)pages, m->container);

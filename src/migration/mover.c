@@ -529,6 +529,9 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
 	if (req->max_throttle_percent > FM_MAX_THROTTLE_PERCENT)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a throttle of %u %% is more than the highest one, %d %%",
 		                    req->max_throttle_percent, FM_MAX_THROTTLE_PERCENT);
+	if (req->streams > FM_MAX_PUSH_STREAMS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%u streams are more than there may be, %d", req->streams,
+		                    FM_MAX_PUSH_STREAMS);
 	if (check_ids(req->migration_id, req->container, req->strategy, err) < 0 ||
 	    fm_mover_alloc(ms->h, req->migration_id, false, &m, err) < 0)
 		return -1;
@@ -539,6 +542,7 @@ int fm_movers_prepare_source(struct fm_movers *ms, const FM_PB(PrepareSourceRequ
 	m->limits.max_rounds_ms = req->max_rounds_ms;
 	m->limits.bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	m->limits.max_throttle_percent = req->max_throttle_percent;
+	m->limits.streams = req->streams;
 	(void)snprintf(m->container, sizeof(m->container), "%s", req->container);
 	(void)snprintf(m->peer, sizeof(m->peer), "%.63s", req->destination);
 	(void)snprintf(m->token, sizeof(m->token), "%.32s", req->token);

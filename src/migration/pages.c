@@ -8,13 +8,10 @@
 
 #include "basic/cleanup.h"
 #include "migration/mover-internal.h"
-#include "sync/file-pages.h"
 
-#define PROGRESS_MS   100
-#define CALM_MS       20 /* without a new fault */
-#define CALM_MAX_US   500000
-#define FILE_PAGES_MS 200
-#define FILES_HERE_MS 1000
+#define PROGRESS_MS 100
+#define CALM_MS     20 /* without a new fault */
+#define CALM_MAX_US 500000
 
 static int load_ranges(void *userdata, struct fm_pager_range **ret, size_t *ret_n, struct fm_error *err)
 {
@@ -47,15 +44,12 @@ static int drop(void *userdata, uint64_t key, struct fm_error *err)
 
 static size_t local(void *userdata, pid_t ns_pid, uint64_t vaddr, size_t max, enum fm_page_have *ret_have, const void **ret_page)
 {
-	struct fm_mover *m = userdata;
-	*ret_have = FM_PAGE_NOT_HERE;
-	return atomic_load(&m->store_ready) ? fm_page_store_get_run(m->store, ns_pid, vaddr, max, ret_have, ret_page) : max;
+	return fm_incoming_get_run(userdata, ns_pid, vaddr, max, ret_have, ret_page);
 }
 
 static void local_taken(void *userdata, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages)
 {
-	struct fm_mover *m = userdata;
-	fm_page_store_taken(m->store, ns_pid, vaddr, n_pages);
+	fm_incoming_taken(userdata, ns_pid, vaddr, n_pages);
 }
 
 static struct fm_pager_opts pager_opts(struct fm_mover *m)
@@ -67,104 +61,6 @@ static struct fm_pager_opts pager_opts(struct fm_mover *m)
 		                       .local = local,
 		                       .local_taken = local_taken,
 		                       .userdata = m };
-}
-
-/* ---------------------------------------------------------------- what comes before the freeze */
-
-/*
- * What the application has read from its files need not come twice. The source waits for this (fm_push_receive_with), so it is short; it waits once, before the first round. It comes when it has
- * sent the files, while they are put in their places here; one that comes before that is told nothing after a while: at a volume's place something else may be still.
- */
-static bool files_are_here(struct fm_mover *m)
-{
-	struct pollfd fds[] = { { .fd = m->files_here_fd, .events = POLLIN }, { .fd = m->stop.fd, .events = POLLIN } };
-	return poll(fds, 2, FILES_HERE_MS) > 0 && (fds[0].revents & POLLIN) && !fm_stop_requested(&m->stop);
-}
-
-static void look_at_files(void *userdata)
-{
-	struct fm_mover *m = userdata;
-	struct fm_file_pages_opts o = { .max_bytes = fm_revisit_pages_spare(m->h->revisit_pages),
-		                        .max_ms = FILE_PAGES_MS,
-		                        .cancel_fd = m->stop.fd };
-	struct fm_file_pages_result got = { 0 };
-	const char *roots[FM_MAX_VOLUMES + 1];
-	uint64_t t = fm_now_us();
-	size_t n = 0;
-
-	if (m->files_looked_at || o.max_bytes == 0 || !files_are_here(m))
-		return;
-	m->files_looked_at = true;
-	for (size_t i = 0; i < m->volumes.n && n < FM_MAX_VOLUMES; i++)
-		roots[n++] = m->volumes.v[i].where;
-	roots[n++] = m->rootfs;
-	/* What has gone wrong, if anything, is that there is no more memory for it. */
-	fm_thread_haste(FM_HASTE_USUAL);
-	(void)fm_file_pages_put(m->store, roots, n, &o, &got, NULL);
-	fm_thread_haste(FM_HASTE_PATIENT);
-	fm_mover_phase(m, "file-pages", fm_now_us() - t);
-}
-
-static void *receive_push(void *arg)
-{
-	struct fm_mover *m = arg;
-	struct fm_error e = FM_ERROR_INIT;
-	fm_thread_haste(FM_HASTE_PATIENT);
-	if (fm_push_receive_with(m->push, m->store, look_at_files, m, m->stop.fd, &e) == 0)
-		atomic_store(&m->store_ready, true);
-	else if (
-	        e.code !=
-	        FM_E_CANCELLED) { /* the source starts again, or does without; it may be busy sending, so it is not to wait for us to read */
-		fm_stream_shutdown(m->push);
-		fm_mover_note(m, "the stream of pages before the freeze has ended: %s", e.message);
-	}
-	return NULL;
-}
-
-/* The thread ends when its stream does. */
-static void end_push_stream(struct fm_mover *m)
-{
-	if (m->push)
-		fm_stream_shutdown(m->push);
-	if (m->push_started)
-		pthread_join(m->push_thread, NULL);
-	m->push_started = false;
-	if (m->push) {
-		pthread_mutex_lock(&m->lock);
-		m->wire_bytes += fm_stream_bytes(m->push);
-		pthread_mutex_unlock(&m->lock);
-		fm_stream_free(m->push);
-	}
-	m->push = NULL;
-}
-
-/* The source's first, or its next after a break: what has come so far is kept. */
-int fm_pages_take_push(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
-{
-	int rc = 0;
-	if (m->strategy != FM_STRATEGY_LIVE && m->strategy != FM_STRATEGY_PRE_COPY)
-		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "no push stream is expected");
-	else if (!m->store && !(m->store = fm_revisit_pages_take(m->h->revisit_pages, m->container)))
-		rc = fm_page_store_new(FM_MOVER_IMAGES_MAX_BYTES, &m->store, err);
-	if (rc < 0) {
-		fm_stream_free(s);
-		return -1;
-	}
-	end_push_stream(m);
-	m->push = s;
-	rc = pthread_create(&m->push_thread, NULL, receive_push, m);
-	if (rc != 0)
-		return fm_error_errno(err, rc, "cannot start the thread that receives pages");
-	m->push_started = true;
-	return 0;
-}
-
-static void end_push(struct fm_mover *m)
-{
-	end_push_stream(m);
-	atomic_store(&m->store_ready, false);
-	fm_page_store_free(m->store);
-	m->store = NULL;
 }
 
 /* With the lock. Before the commit a broken stream is the end of the migration, no pause. */
@@ -238,13 +134,6 @@ static bool is_calm(struct fm_mover *m, struct calm *c)
 	return quiet || fm_now_us() > c->resumed_us + CALM_MAX_US;
 }
 
-/* Everything that is a page of a process has its own name by now. */
-static void forget_files(struct fm_mover *m)
-{
-	if (atomic_load(&m->store_ready))
-		fm_page_store_taken(m->store, FM_FILE_PAGES_PID, 0, UINT64_MAX);
-}
-
 static void *follow_pager(void *arg)
 {
 	struct fm_mover *m = arg;
@@ -260,7 +149,7 @@ static void *follow_pager(void *arg)
 		fm_pages_refresh(m);
 		if (!background && is_calm(m, &calm)) {
 			fm_pager_start_background(m->pager);
-			forget_files(m);
+			fm_incoming_forget_files(m);
 			background = true;
 		}
 		if (fm_journal_decision(m->journal) == FM_DECISION_COMMITTED && fm_mover_fault(m, "destination-pages", &err) < 0) {
@@ -335,5 +224,5 @@ void fm_pages_stop(struct fm_mover *m)
 	m->pager = NULL;
 	pthread_mutex_unlock(&m->lock);
 	fm_pager_free(p);
-	end_push(m);
+	fm_incoming_end(m);
 }

@@ -57,6 +57,7 @@ static int prepare_source(struct fm_migration *m, struct fm_error *err)
 	req.max_downtime_ms = m->max_downtime_ms;
 	req.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
 	req.max_throttle_percent = m->max_throttle_percent;
+	req.streams = m->streams;
 	/* The switch-over and what follows it need some of the time, too. */
 	req.max_rounds_ms = (uint64_t)fm_deadline_left_ms(m->deadline_ms) / 2;
 	m->source_touched = true;

@@ -79,9 +79,18 @@ static int throttle_of_label(struct fm_migration *m, struct fm_error *err)
 	return fm_throttle_from_string(label, &m->max_throttle_percent, err) < 0 ? fm_error_prefix(err, "label fleximigrate.throttle") : 0;
 }
 
+static int streams_of_label(struct fm_migration *m, struct fm_error *err)
+{
+	const char *label = fm_pb_label(m->facts->container, "fleximigrate.streams");
+	if (!label || m->streams > 0)
+		return 0;
+	return fm_streams_from_string(label, &m->streams, err) < 0 ? fm_error_prefix(err, "label fleximigrate.streams") : 0;
+}
+
 static void add_rounds_step(const struct fm_migration *m, FM_PB(Plan) * p)
 {
 	p->max_throttle_percent = m->max_throttle_percent;
+	p->streams = m->streams;
 	_fm_free_ char *throttle =
 	        p->max_throttle_percent
 	                ? fm_xasprintf("; if that does not shrink, up to %u %% of its processor time are taken away step by step",
@@ -137,7 +146,8 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		.rootfs_bytes = m->facts->rootfs_bytes + volumes_bytes,
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
-	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0)
+	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
+	    streams_of_label(m, err) < 0)
 		return -1;
 	keep_plan(m, ret);
 	return 0;

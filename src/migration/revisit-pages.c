@@ -12,6 +12,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "monitor/host-facts.h"
+#include "sync/push.h"
 #include "sync/tracker.h"
 
 #define VISITS_MAX 64u
@@ -19,10 +20,17 @@
 #define STORE_MAX_BYTES                                                                                                                    \
 	(64ull << 30) /* address space of a store: it goes on as that of a destination, and that has no other limit than memory */
 #define BATCH_PAGES 128u
+#define DIVIDE_MS   2000u /* the source waits for it, and has the pages */
+
+/* A copy, divided as the push streams of the next migration are expected to be. */
+struct parts {
+	struct fm_page_store *v[FM_MAX_PUSH_STREAMS];
+	unsigned n; /* 0: there is none */
+};
 
 struct visit {
 	char container[FM_MAX_NAME + 1];
-	struct fm_page_store *store;
+	struct parts parts;
 	uint64_t bytes, since_ms;
 };
 
@@ -33,7 +41,6 @@ struct fm_revisit_pages {
 	size_t n;
 };
 
-FM_DEFINE_CLEANUP(struct fm_page_store *, fm_page_store_free);
 FM_DEFINE_CLEANUP(struct fm_tracker *, fm_tracker_free);
 
 int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, struct fm_error *err)
@@ -54,14 +61,54 @@ int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, stru
 	return 0;
 }
 
-/* Under the lock; the store is the caller's. */
-static struct fm_page_store *remove_at(struct fm_revisit_pages *v, size_t i)
+static void free_parts(struct parts *p)
 {
-	struct fm_page_store *store = v->v[i].store;
+	for (unsigned i = 0; i < p->n; i++)
+		fm_page_store_free(p->v[i]);
+	p->n = 0;
+}
+
+static int make_parts(struct parts *p, unsigned n, struct fm_error *err)
+{
+	*p = (struct parts){ .n = n };
+	for (unsigned i = 0; i < n; i++)
+		if (fm_page_store_new(STORE_MAX_BYTES / n, &p->v[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+static int put(const struct parts *p, pid_t ns_pid, uint64_t vaddr, const void *page, struct fm_error *err)
+{
+	return fm_page_store_put(p->v[fm_push_stream_of(ns_pid, vaddr, p->n)], ns_pid, vaddr, page, err);
+}
+
+static struct fm_page_store_stats stats_of(const struct parts *p)
+{
+	struct fm_page_store_stats st = { 0 }, one;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		fm_page_store_stats(p->v[i], &one);
+		st.pages += one.pages;
+		st.bytes += one.bytes;
+	}
+	return st;
+}
+
+/* Under the lock; the copy is the caller's. */
+static struct parts remove_at(struct fm_revisit_pages *v, size_t i)
+{
+	struct parts parts = v->v[i].parts;
 
 	v->n--;
 	memmove(&v->v[i], &v->v[i + 1], (v->n - i) * sizeof(v->v[0]));
-	return store;
+	return parts;
+}
+
+static void give_up_at(struct fm_revisit_pages *v, size_t i)
+{
+	struct parts parts = remove_at(v, i);
+
+	free_parts(&parts);
 }
 
 static uint64_t sum(const struct fm_revisit_pages *v)
@@ -78,24 +125,89 @@ void fm_revisit_pages_free(struct fm_revisit_pages *v)
 	if (!v)
 		return;
 	while (v->n > 0)
-		fm_page_store_free(remove_at(v, 0));
+		give_up_at(v, 0);
 	(void)pthread_mutex_destroy(&v->lock);
 	free(v);
 }
 
-struct fm_page_store *fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container)
+static struct parts find(struct fm_revisit_pages *v, const char *container)
 {
-	struct fm_page_store *found = NULL;
+	struct parts found = { 0 };
 
 	if (!v)
-		return NULL;
+		return found;
 	(void)pthread_mutex_lock(&v->lock);
-	for (size_t i = 0; i < v->n && !found; i++)
+	for (size_t i = 0; i < v->n && !found.n; i++)
 		if (fm_streq(v->v[i].container, container))
 			found = remove_at(v, i);
 	(void)pthread_mutex_unlock(&v->lock);
 	return found;
 }
+
+void fm_revisit_pages_forget(struct fm_revisit_pages *v, const char *container)
+{
+	struct parts found = find(v, container);
+
+	free_parts(&found);
+}
+
+/* ---------------------------------------------------------------- another number of streams */
+
+struct division {
+	struct fm_page_store *from;
+	const struct parts *to;
+	uint64_t deadline_ms;
+};
+
+static int divide_run(void *userdata, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n, struct fm_error *err)
+{
+	const struct division *d = userdata;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t at = vaddr + i * FM_PAGE_BYTES;
+		const void *page = fm_page_store_peek(d->from, ns_pid, at);
+		if (page && put(d->to, ns_pid, at, page, err) < 0)
+			return -1;
+	}
+	fm_page_store_taken(d->from, ns_pid, vaddr, n); /* both at once might be more memory than there is */
+	if (fm_deadline_left_ms(d->deadline_ms) == 0)
+		return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "out of time");
+	return 0;
+}
+
+/* What cannot be had in time, or in memory, is sent again. */
+static void divide(struct parts *from, const struct parts *to)
+{
+	struct division d = { .to = to, .deadline_ms = fm_now_ms() + DIVIDE_MS };
+	int rc = 0;
+
+	for (unsigned i = 0; i < from->n && rc == 0; i++) {
+		d.from = from->v[i];
+		rc = fm_page_store_seal(d.from, NULL) < 0 ? -1 : fm_page_store_each(d.from, divide_run, &d, NULL);
+	}
+	free_parts(from);
+}
+
+bool fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container, unsigned n_streams, struct fm_page_store **ret)
+{
+	struct parts found = find(v, container), parts;
+
+	if (found.n == 0)
+		return false;
+	if (found.n == n_streams) {
+		parts = found;
+	} else if (make_parts(&parts, n_streams, NULL) == 0) {
+		divide(&found, &parts);
+	} else {
+		free_parts(&parts);
+		free_parts(&found);
+		return false;
+	}
+	memcpy(ret, parts.v, n_streams * sizeof(*ret));
+	return true;
+}
+
+/* ---------------------------------------------------------------- keeping */
 
 /* What may be taken without making the host short of memory. */
 static uint64_t room(const struct fm_revisit_pages *v)
@@ -122,18 +234,17 @@ uint64_t fm_revisit_pages_spare(struct fm_revisit_pages *v)
 	return spare < left ? spare : left;
 }
 
-/* Takes the store. */
-static void keep(struct fm_revisit_pages *v, const char *container, struct fm_page_store *store)
+/* Takes the parts. */
+static void keep(struct fm_revisit_pages *v, const char *container, const struct parts *parts)
 {
-	struct fm_page_store_stats st;
+	struct fm_page_store_stats st = stats_of(parts);
 
-	fm_page_store_stats(store, &st);
-	fm_page_store_free(fm_revisit_pages_take(v, container));
+	fm_revisit_pages_forget(v, container);
 	(void)pthread_mutex_lock(&v->lock);
 	while (v->n > 0 && (v->n == VISITS_MAX || sum(v) + st.bytes > v->max_bytes))
-		fm_page_store_free(remove_at(v, 0));
+		give_up_at(v, 0);
 	struct visit *one = &v->v[v->n++];
-	*one = (struct visit){ .store = store, .bytes = st.bytes, .since_ms = fm_now_ms() };
+	*one = (struct visit){ .parts = *parts, .bytes = st.bytes, .since_ms = fm_now_ms() };
 	(void)snprintf(one->container, sizeof(one->container), "%s", container);
 	(void)pthread_mutex_unlock(&v->lock);
 }
@@ -141,7 +252,7 @@ static void keep(struct fm_revisit_pages *v, const char *container, struct fm_pa
 /* ---------------------------------------------------------------- copying */
 
 struct copy {
-	struct fm_page_store *store;
+	struct parts parts;
 	uint64_t max_bytes, deadline_ms;
 	uint8_t *buf; /* BATCH_PAGES */
 };
@@ -149,8 +260,6 @@ struct copy {
 /* 1: enough */
 static int copy_run(struct copy *c, const struct fm_page_source_task *t, const struct fm_page_run *r, struct fm_error *err)
 {
-	struct fm_page_store_stats st;
-
 	for (uint32_t done = 0, k; done < r->n_pages; done += k) {
 		k = r->n_pages - done < BATCH_PAGES ? r->n_pages - done : BATCH_PAGES;
 		uint64_t at = r->vaddr + (uint64_t)done * FM_PAGE_BYTES;
@@ -158,10 +267,10 @@ static int copy_run(struct copy *c, const struct fm_page_source_task *t, const s
 		struct iovec remote = { .iov_base = (void *)(uintptr_t)at, .iov_len = k * FM_PAGE_BYTES };
 		ssize_t got = process_vm_readv(t->host_pid, &local, 1, &remote, 1, 0);
 		for (ssize_t i = 0; i < got / (ssize_t)FM_PAGE_BYTES; i++)
-			if (fm_page_store_put(c->store, t->ns_pid, at + (uint64_t)i * FM_PAGE_BYTES, c->buf + i * FM_PAGE_BYTES, err) < 0)
+			if (put(&c->parts, t->ns_pid, at + (uint64_t)i * FM_PAGE_BYTES, c->buf + i * FM_PAGE_BYTES, err) < 0)
 				return -1;
-		fm_page_store_stats(c->store, &st);
-		if (st.bytes + (uint64_t)BATCH_PAGES * FM_PAGE_BYTES > c->max_bytes || fm_deadline_left_ms(c->deadline_ms) == 0)
+		if (stats_of(&c->parts).bytes + (uint64_t)BATCH_PAGES * FM_PAGE_BYTES > c->max_bytes ||
+		    fm_deadline_left_ms(c->deadline_ms) == 0)
 			return 1;
 	}
 	return 0;
@@ -184,28 +293,22 @@ static int copy_tree(struct copy *c, const struct fm_page_source_task *tasks, si
 }
 
 int fm_revisit_pages_copy(struct fm_revisit_pages *v, const char *container, const struct fm_page_source_task *tasks, size_t n,
-                          unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err)
+                          unsigned n_streams, unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err)
 {
-	_fm_cleanup_(fm_page_store_freep) struct fm_page_store *store = NULL;
 	_fm_free_ uint8_t *buf = malloc(BATCH_PAGES * FM_PAGE_BYTES);
 	struct copy c = { .buf = buf, .max_bytes = v ? room(v) : 0, .deadline_ms = fm_now_ms() + timeout_ms };
-	struct fm_page_store_stats st;
-
 	*ret_pages = 0;
 	if (c.max_bytes < (uint64_t)BATCH_PAGES * FM_PAGE_BYTES)
 		return 0;
 	if (!buf)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for a copy of pages");
-	if (fm_page_store_new(STORE_MAX_BYTES, &store, err) < 0)
-		return -1;
-	c.store = store;
-	if (copy_tree(&c, tasks, n, err) < 0)
-		return -1;
-	fm_page_store_stats(store, &st);
-	if (st.pages > 0)
-		keep(v, container, FM_TAKE_PTR(store));
-	*ret_pages = st.pages;
-	return 0;
+	int rc = make_parts(&c.parts, n_streams, err) < 0 || copy_tree(&c, tasks, n, err) < 0 ? -1 : 0;
+	*ret_pages = rc == 0 ? stats_of(&c.parts).pages : 0;
+	if (*ret_pages > 0)
+		keep(v, container, &c.parts);
+	else
+		free_parts(&c.parts);
+	return rc;
 }
 
 void fm_revisit_pages_expire(struct fm_revisit_pages *v)
@@ -221,7 +324,7 @@ void fm_revisit_pages_expire(struct fm_revisit_pages *v)
 	(void)pthread_mutex_lock(&v->lock);
 	while (v->n > 0 && (missing > 0 || fm_now_ms() - v->v[0].since_ms > KEEP_MS)) {
 		missing -= missing < v->v[0].bytes ? missing : v->v[0].bytes;
-		fm_page_store_free(remove_at(v, 0));
+		give_up_at(v, 0);
 	}
 	(void)pthread_mutex_unlock(&v->lock);
 }

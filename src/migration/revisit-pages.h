@@ -11,6 +11,8 @@
 #ifndef FM_MIGRATION_REVISIT_PAGES_H
 #define FM_MIGRATION_REVISIT_PAGES_H
 
+#include <stdbool.h>
+
 #include "sync/page-source.h"
 #include "sync/page-store.h"
 
@@ -19,11 +21,15 @@ struct fm_revisit_pages;
 int fm_revisit_pages_new(uint64_t max_bytes, struct fm_revisit_pages **ret, struct fm_error *err);
 void fm_revisit_pages_free(struct fm_revisit_pages *v); /* NULL-safe */
 
-/* Copies the memory of a stopped tree, for at most timeout_ms. *ret_pages: how many pages are kept; 0 when there is no room. v may be NULL: nothing is kept. */
+/* Copies the memory of a stopped tree, for at most timeout_ms, for a return over n_streams push streams (as many as this time is a good guess). *ret_pages: how many pages are kept; 0 when there is no room. v may be NULL: nothing is kept. */
 int fm_revisit_pages_copy(struct fm_revisit_pages *v, const char *container, const struct fm_page_source_task *tasks, size_t n,
-                          unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err);
-/* The container comes back, or will not: the copy is the caller's. NULL: there is none. */
-struct fm_page_store *fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container);
+                          unsigned n_streams, unsigned timeout_ms, uint64_t *ret_pages, struct fm_error *err);
+/*
+ * The container comes back, over n_streams push streams: a store for each, the caller's. false: there is no copy, or no memory. If it was copied for another number, the pages are put where they belong now, for a few seconds at
+ * most; the rest is given up.
+ */
+bool fm_revisit_pages_take(struct fm_revisit_pages *v, const char *container, unsigned n_streams, struct fm_page_store **ret);
+void fm_revisit_pages_forget(struct fm_revisit_pages *v, const char *container); /* it will not come back */
 /* How much more may be held in memory for a moment, of the same budget; v may be NULL: nothing. */
 uint64_t fm_revisit_pages_spare(struct fm_revisit_pages *v);
 /* Gives up what is too old, or too much for the host. To be called every now and then. */

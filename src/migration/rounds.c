@@ -34,7 +34,9 @@
 enum rounds_thread { NO_THREAD, FIRST_ROUND, LAST_SET };
 
 struct fm_rounds {
-	struct fm_stream *stream;
+	struct fm_stream *streams[FM_MAX_PUSH_STREAMS];
+	uint32_t redials[FM_MAX_PUSH_STREAMS]; /* of each stream: its thread's */
+	unsigned n_streams;
 	struct fm_push *push;
 	struct fm_converge_round round[ROUNDS_MAX];
 	unsigned n;
@@ -43,11 +45,17 @@ struct fm_rounds {
 	int frozen_fd; /* eventfd: the tree is frozen */
 	pthread_t thread;
 	enum rounds_thread started;
-	bool ending; /* under the mover's lock, as is a change of the stream */
+	bool ending; /* under the mover's lock, as is a change of the streams */
 	int rc;
 	struct fm_error error;
 	struct fm_push_result result;
 };
+
+unsigned fm_mover_streams(const struct fm_mover *m)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	return m->limits.streams ? m->limits.streams : fm_converge_streams(cpus > 0 ? (uint32_t)cpus : 1);
+}
 
 static bool wanted(const struct fm_mover *m)
 {
@@ -80,11 +88,13 @@ static void drop(struct fm_mover *m)
 		return;
 	m->rounds = NULL;
 	fm_push_free(r->push);
-	if (r->stream) {
+	for (unsigned i = 0; i < r->n_streams; i++) {
+		if (!r->streams[i])
+			continue;
 		pthread_mutex_lock(&m->lock);
-		m->wire_bytes += fm_stream_bytes(r->stream);
+		m->wire_bytes += fm_stream_bytes(r->streams[i]);
 		pthread_mutex_unlock(&m->lock);
-		fm_stream_free(r->stream);
+		fm_stream_free(r->streams[i]);
 	}
 	fm_closep(&r->frozen_fd);
 	free(r);
@@ -103,22 +113,24 @@ static int without(struct fm_mover *m, struct fm_error *why, struct fm_error *er
 	return fm_error_phase(err, "pages");
 }
 
-static int connect_push(struct fm_mover *m, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
+static int connect_push(struct fm_mover *m, unsigned index, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
 {
-	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, FM_STREAM_PUSH, timeout_ms, ret, err) < 0)
+	const struct fm_rounds *r = m->rounds;
+	const struct fm_stream_hello push = { .role = FM_STREAM_PUSH, .index = index, .count = r->n_streams, .redials = r->redials[index] };
+	if (fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, &push, timeout_ms, ret, err) < 0)
 		return fm_error_prefix(err, "cannot connect to the destination '%s'", m->peer);
 	return 0;
 }
 
 /* Takes the new stream into the place of the old one, unless the rounds are being ended: then it is not wanted any more. */
-static int replace_stream(struct fm_mover *m, struct fm_stream *s, struct fm_error *err)
+static int replace_stream(struct fm_mover *m, unsigned index, struct fm_stream *s, struct fm_error *err)
 {
 	struct fm_rounds *r = m->rounds;
 	pthread_mutex_lock(&m->lock);
-	struct fm_stream *unwanted = r->ending ? s : r->stream;
+	struct fm_stream *unwanted = r->ending ? s : r->streams[index];
 	if (!r->ending) {
-		m->wire_bytes += fm_stream_bytes(r->stream);
-		r->stream = s;
+		m->wire_bytes += fm_stream_bytes(r->streams[index]);
+		r->streams[index] = s;
 	}
 	pthread_mutex_unlock(&m->lock);
 	fm_stream_free(unwanted);
@@ -133,19 +145,24 @@ static bool ending(struct fm_mover *m)
 	return yes;
 }
 
-/* What has arrived stays there: a link that comes back costs the round that it broke. */
-static int reconnect(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err)
+/* What has arrived stays there: a link that comes back costs the stream's part of the round that it broke. A thread of each stream. */
+static int reconnect(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret,
+                     struct fm_error *err)
 {
 	struct fm_mover *m = userdata;
-	uint64_t deadline = fm_now_ms() + (m->rounds->started == LAST_SET ? RECONNECT_FROZEN_MS : RECONNECT_MS);
+	struct fm_rounds *r = m->rounds;
+	uint64_t deadline = fm_now_ms() + (r->started == LAST_SET ? RECONNECT_FROZEN_MS : RECONNECT_MS);
 
-	fm_mover_note(m, "the stream of pages broke (%s): connecting again", why->message);
-	fm_stream_shutdown(m->rounds->stream);
-	while (connect_push(m, RECONNECT_TRY_MS, ret, err) < 0)
-		if (ending(m) || fm_deadline_left_ms(deadline) <= 0 ||
-		    fm_wait_fd(fm_mover_cancel_fd(m), POLLIN, RECONNECT_PAUSE_MS, NULL) > 0)
+	if (r->n_streams == 1)
+		fm_mover_note(m, "the stream of pages broke (%s): connecting again", why->message);
+	else
+		fm_mover_note(m, "stream %u of %u of pages broke (%s): connecting again", index + 1, r->n_streams, why->message);
+	fm_stream_shutdown(r->streams[index]);
+	/* The destination may have taken a connection that we gave up: each is another one. */
+	while (r->redials[index]++, connect_push(m, index, RECONNECT_TRY_MS, ret, err) < 0)
+		if (ending(m) || fm_deadline_left_ms(deadline) <= 0 || fm_wait_fd(cancel_fd, POLLIN, RECONNECT_PAUSE_MS, NULL) > 0)
 			return -1;
-	return replace_stream(m, *ret, err);
+	return replace_stream(m, index, *ret, err);
 }
 
 static bool damage(void *userdata)
@@ -175,9 +192,12 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 		                    m->h->name);
 	if (tracking && fm_tracker_backend_from_string(tracking, &backend, err) < 0)
 		return fm_error_prefix(err, "label fleximigrate.tracking");
-	if (connect_push(m, CONNECT_TIMEOUT_MS, &r->stream, err) < 0)
-		return -1;
-	struct fm_push_opts o = { .stream = r->stream,
+	r->n_streams = fm_mover_streams(m);
+	for (unsigned i = 0; i < r->n_streams; i++)
+		if (connect_push(m, i, CONNECT_TIMEOUT_MS, &r->streams[i], err) < 0)
+			return -1;
+	struct fm_push_opts o = { .streams = r->streams,
+		                  .n_streams = r->n_streams,
 		                  .look = files_may_help(m),
 		                  .reconnect = reconnect,
 		                  .damage = damage,
@@ -248,7 +268,9 @@ static int more_rounds(struct fm_mover *m, struct fm_error *err)
 			return -1;
 	}
 	r->rate_bytes_per_s = d.rate_bytes_per_s;
-	fm_mover_note(m, "%u rounds (changes are found by %s): %s", r->n, fm_tracker_backend_to_string(fm_push_tracker(r->push)), d.reason);
+	_fm_free_ char *over = r->n_streams > 1 ? fm_xasprintf(" over %u streams", r->n_streams) : fm_xstrdup("");
+	fm_mover_note(m, "%u rounds%s (changes are found by %s): %s", r->n, over, fm_tracker_backend_to_string(fm_push_tracker(r->push)),
+	              d.reason);
 	if (d.verdict == FM_CONVERGE_HOPELESS) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "pre-copy does not converge: %s", d.reason);
 		return fm_error_hint(err, "use --strategy live, which fetches the rest on demand, or allow more with --max-downtime or "
@@ -395,7 +417,8 @@ void fm_rounds_end(struct fm_mover *m)
 		(void)eventfd_write(m->rounds->frozen_fd, 1); /* the last set's, if it still waits for that, will find out */
 		pthread_mutex_lock(&m->lock);
 		m->rounds->ending = true;
-		fm_stream_shutdown(m->rounds->stream);
+		for (unsigned i = 0; i < m->rounds->n_streams; i++)
+			fm_stream_shutdown(m->rounds->streams[i]);
 		pthread_mutex_unlock(&m->lock);
 		join(m->rounds);
 	}

@@ -67,7 +67,7 @@ size_t fm_page_store_get_run(const struct fm_page_store *s, pid_t ns_pid, uint64
  */
 void fm_page_store_taken(struct fm_page_store *s, pid_t ns_pid, uint64_t vaddr, uint64_t n_pages);
 
-/* All pages, in runs that lie one after the other. hashes: 0, 0 for a page of zeros. fn returns -1 to end it. Not while pages are taken. */
+/* All pages, in runs that lie one after the other. hashes: 0, 0 for a page of zeros. fn returns -1 to end it. Not while pages are taken, but by fn itself those that it was told of. */
 typedef int (*fm_page_store_fn)(void *userdata, pid_t ns_pid, uint64_t vaddr, const struct fm_page_hash *hashes, size_t n,
                                 struct fm_error *err);
 int fm_page_store_each(const struct fm_page_store *s, fm_page_store_fn fn, void *userdata, struct fm_error *err);

@@ -2,84 +2,89 @@
 /*
  * push.c - see push.h.
  *
- * A round: scan, then read what the scan reported, in batches of pages of one task that may lie anywhere (one process_vm_readv for up to FM_CHUNK_PAGES_MAX of them), encode, send.
- * A page that cannot be read any more has gone since the scan: the destination drops it; if it comes back, the next scan reports it.
+ * A round: scan, then all streams send their parts of what the scan reported (push-stream.c), the first one in the thread of the caller, the others in threads that live as long as the round. They have
+ * nothing in common but the tracker's notes, the bandwidth and how many pages may still be sent.
  * Read after scan, never before: what changes while it is read is reported by the next scan (tracker.h).
  */
-#include "sync/push.h"
+#include "sync/push-internal.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/uio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/limits.h"
 #include "basic/proc.h"
-#include "sync/file-pages.h"
-#include "sync/page-codec.h"
 #include "sync/stream-internal.h"
 
-#define SEND_MS     30000
-#define ROUND_OK_MS 60000 /* the destination has everything in its queue already: it only has to put it away */
-#define SLICE_US    100000u
-#define FROZEN      (1ull << 63) /* in a PAGES_PUSH frame's number of the round: the last one */
-#define SECRET_MS   30000
-#define HAVE_MS     30000
-#define BREAKS_MAX  8u /* in one round: a link that breaks more often than that is none */
-
-struct fm_push {
-	struct fm_push_opts o;
-	struct fm_tracker *tracker;
-	struct fm_page_encoder *encoder;
-	struct fm_hash_secret secret; /* of all streams */
-	uint64_t round;
-	uint64_t *addresses; /* of the batch */
-	uint8_t *pages;
-	uint8_t *chunk;
-	size_t n;     /* pages in the batch */
-	pid_t ns_pid; /* whose */
-	pid_t host_pid;
-	uint32_t task;
-	bool knows;    /* what the destination had when the stream began */
-	bool frozen;   /* the round under way is the last one: somebody waits for it */
-	int cancel_fd; /* of the round under way */
-	struct fm_giveway giveway;
-	struct fm_push_result result;   /* of the round under way */
-	uint64_t slice_us, slice_bytes; /* bandwidth: since when, how much */
-};
+#define SLICE_US  100000u
+#define SECRET_MS 30000
 
 FM_DEFINE_CLEANUP(struct fm_push *, fm_push_free);
 FM_DEFINE_CLEANUP(struct fm_page_decoder *, fm_page_decoder_free);
 
-/* The first frame of each stream, so that the destination gets ready while the first scan runs. A failure shows when its answer is waited for (learn). */
-static void open_stream(struct fm_push *p)
+/* ---------------------------------------------------------------- several streams */
+
+unsigned fm_push_stream_of(pid_t ns_pid, uint64_t vaddr, unsigned n)
 {
-	(void)fm_stream_send(p->o.stream, FM_FRAME_PAGES_SECRET, p->o.look, 0, p->secret.bytes, sizeof(p->secret.bytes), SEND_MS, NULL);
+	uint64_t x = vaddr / FM_PUSH_BLOCK_BYTES ^ (uint64_t)ns_pid << 32;
+
+	if (n == 1)
+		return 0;
+	/* the finalizer of MurmurHash3: neighbours spread */
+	x = (x ^ x >> 33) * 0xff51afd7ed558ccdull;
+	x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53ull;
+	return (unsigned)((x ^ x >> 33) % n);
+}
+
+uint64_t fm_push_stream_run(uint64_t vaddr, uint64_t n_pages, unsigned n)
+{
+	uint64_t in_block = (FM_PUSH_BLOCK_BYTES - vaddr % FM_PUSH_BLOCK_BYTES) / FM_PAGE_BYTES;
+
+	return n == 1 || n_pages < in_block ? n_pages : in_block;
+}
+
+static int open_stop(struct fm_push *p, struct fm_error *err)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	p->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	p->stop_or_cancel_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (p->stop_fd < 0 || p->stop_or_cancel_fd < 0 || epoll_ctl(p->stop_or_cancel_fd, EPOLL_CTL_ADD, p->stop_fd, &ev) < 0)
+		return fm_error_errno(err, errno, "cannot make a descriptor that ends all streams");
+	return 0;
 }
 
 int fm_push_new(const struct fm_push_opts *o, struct fm_push **ret, struct fm_error *err)
 {
 	struct fm_tracker_opts t = { .backend = o->backend, .kinds = FM_TRACK_ANONYMOUS };
-	struct fm_page_encoder_opts e = { .compress = o->compress };
-	_fm_cleanup_(fm_push_freep) struct fm_push *p = calloc(1, sizeof(*p));
 
-	if (p) {
-		p->o = *o;
-		p->addresses = calloc(FM_CHUNK_PAGES_MAX, sizeof(*p->addresses));
-		p->pages = malloc(FM_CHUNK_BODY_MAX);
-		p->chunk = malloc(FM_CHUNK_BYTES_MAX);
-	}
-	if (!p || !p->addresses || !p->pages || !p->chunk)
+	if (o->n_streams == 0 || o->n_streams > FM_MAX_PUSH_STREAMS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "pages are pushed over 1 to %d streams, not %u", FM_MAX_PUSH_STREAMS,
+		                    o->n_streams);
+	_fm_cleanup_(fm_push_freep) struct fm_push *p = calloc(1, sizeof(*p));
+	if (!p)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for pushing pages");
-	memset(p->pages, 0, FM_CHUNK_BODY_MAX); /* reading into memory that has to be made first is slow */
+	(void)pthread_mutex_init(&p->lock, NULL);
+	p->o = *o;
+	p->stop_fd = p->stop_or_cancel_fd = -1;
+	p->streams = calloc(o->n_streams, sizeof(*p->streams));
+	if (!p->streams)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for pushing pages");
+	p->n = o->n_streams;
 	fm_hash_secret_draw(&p->secret);
-	e.secret = &p->secret;
-	if (fm_tracker_new(&t, &p->tracker, err) < 0 || fm_page_encoder_new(&e, &p->encoder, err) < 0)
+	for (unsigned i = 0; i < p->n; i++)
+		if (fm_push_stream_init(&p->streams[i], p, i, err) < 0)
+			return -1;
+	if ((p->n > 1 && open_stop(p, err) < 0) || fm_tracker_new(&t, &p->tracker, err) < 0)
 		return -1;
-	open_stream(p);
+	p->o.streams = NULL; /* each has its own */
+	for (unsigned i = 0; i < p->n; i++)
+		fm_push_stream_open(&p->streams[i]);
 	*ret = FM_TAKE_PTR(p);
 	return 0;
 }
@@ -94,231 +99,146 @@ void fm_push_free(struct fm_push *p)
 	if (!p)
 		return;
 	fm_tracker_free(p->tracker);
-	fm_page_encoder_free(p->encoder);
-	free(p->addresses);
-	free(p->pages);
-	free(p->chunk);
+	for (unsigned i = 0; i < p->n; i++)
+		fm_push_stream_done(&p->streams[i]);
+	free(p->streams);
+	fm_closep(&p->stop_fd);
+	fm_closep(&p->stop_or_cancel_fd);
+	(void)pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
-/* ---------------------------------------------------------------- sending */
+/* ---------------------------------------------------------------- what the streams share */
 
-/* Keep to the bandwidth: once a slice's bytes are out, wait for its end. */
-static int pace(struct fm_push *p, size_t bytes, struct fm_error *err)
+/* Keep to the bandwidth: wait until what was sent may be out. What was not used is saved up for a slice's time. */
+int fm_push_pace(struct fm_push *p, size_t bytes, struct fm_error *err)
 {
-	uint64_t now = fm_now_us(), allowed_us;
+	uint64_t now = fm_now_us(), due_us;
 
 	if (p->o.bandwidth_bytes_per_s == 0 || p->frozen)
 		return 0;
-	p->slice_bytes += bytes;
-	allowed_us = p->slice_bytes * 1000000 / p->o.bandwidth_bytes_per_s;
-	if (now - p->slice_us < allowed_us) {
-		int ms = (int)((allowed_us - (now - p->slice_us)) / 1000);
-		if (ms > 0 && fm_wait_fd(p->cancel_fd, POLLIN, ms, NULL) > 0)
-			return fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages");
-	}
-	if (fm_now_us() - p->slice_us > SLICE_US && allowed_us > SLICE_US) {
-		p->slice_us = fm_now_us();
-		p->slice_bytes = 0;
-	}
+	(void)pthread_mutex_lock(&p->lock);
+	if (p->due_us + SLICE_US < now)
+		p->due_us = now - SLICE_US;
+	p->due_us += bytes * 1000000 / p->o.bandwidth_bytes_per_s;
+	due_us = p->due_us;
+	(void)pthread_mutex_unlock(&p->lock);
+	int ms = due_us > now ? (int)((due_us - now) / 1000) : 0;
+	if (ms > 0 && fm_wait_fd(p->cancel_fd, POLLIN, ms, NULL) > 0)
+		return fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages");
 	return 0;
 }
 
-static int send_chunk(struct fm_push *p, size_t len, struct fm_error *err)
+/* Only one backend wants to know. */
+void fm_push_note_read(struct fm_push *p, uint32_t task, const uint64_t *addresses, const uint8_t *pages, size_t n)
 {
-	uint64_t t = fm_now_us();
-
-	if (len == 0)
-		return 0;
-	if (p->o.damage && p->o.damage(p->o.userdata))
-		fm_stream_damage_next(p->o.stream);
-	if (fm_stream_send(p->o.stream, FM_FRAME_PAGES_PUSH, (uint64_t)p->ns_pid, p->round | (p->frozen ? FROZEN : 0), p->chunk, len,
-	                   SEND_MS, err) < 0)
-		return fm_stream_explain(p->o.stream, err);
-	fm_page_encoder_link(p->encoder, len, fm_now_us() - t);
-	p->result.payload_bytes += len;
-	return pace(p, len, err);
-}
-
-/* How many of the batch's pages from `first` on could be read. */
-static size_t read_pages(struct fm_push *p, size_t first)
-{
-	struct iovec remote[FM_CHUNK_PAGES_MAX],
-	        local = { .iov_base = p->pages + first * FM_PAGE_BYTES, .iov_len = (p->n - first) * FM_PAGE_BYTES };
-	size_t k = 0;
-
-	for (size_t i = first; i < p->n; i++) {
-		void *at = (void *)(uintptr_t)p->addresses[i];
-		if (k && (char *)remote[k - 1].iov_base + remote[k - 1].iov_len == (char *)at)
-			remote[k - 1].iov_len += FM_PAGE_BYTES;
-		else
-			remote[k++] = (struct iovec){ .iov_base = at, .iov_len = FM_PAGE_BYTES };
-	}
-	ssize_t r = process_vm_readv(p->host_pid, &local, 1, remote, k, 0);
-	return r > 0 ? (size_t)r / FM_PAGE_BYTES : 0;
-}
-
-/* The pages of the batch that are gone (or may not be read this way: PROT_NONE) are left to be asked for. */
-static int flush(struct fm_push *p, struct fm_error *err)
-{
-	size_t first = 0, len = 0;
-
-	while (first < p->n) {
-		size_t got = read_pages(p, first);
-		if (got > 0) {
-			for (size_t i = first; i < first + got; i++)
-				fm_tracker_note_read(p->tracker, p->task, p->addresses[i], p->pages + i * FM_PAGE_BYTES, 1);
-			if (fm_page_encoder_pages(p->encoder, p->ns_pid, p->addresses + first, p->pages + first * FM_PAGE_BYTES, got,
-			                          p->chunk, &len, err) < 0 ||
-			    send_chunk(p, len, err) < 0)
-				return -1;
-			first += got;
-			continue;
-		}
-		if (fm_page_encoder_drop(p->encoder, p->ns_pid, p->addresses[first], 1, p->chunk, &len, err) < 0 ||
-		    send_chunk(p, len, err) < 0)
-			return -1;
-		first++;
-	}
-	p->n = 0;
-	return fm_wait_fd(p->cancel_fd, POLLIN, 0, NULL) > 0 ? fm_error_set(err, FM_E_CANCELLED, "cancelled while sending pages") : 0;
-}
-
-static int add_page(struct fm_push *p, const struct fm_page_source_task *tasks, uint32_t task, uint64_t address, struct fm_error *err)
-{
-	const struct fm_page_source_task *t = &tasks[task];
-
-	if (p->n > 0 && (p->ns_pid != t->ns_pid || p->n == FM_CHUNK_PAGES_MAX) && flush(p, err) < 0)
-		return -1;
-	p->task = task;
-	p->ns_pid = t->ns_pid;
-	p->host_pid = t->host_pid;
-	p->addresses[p->n++] = address;
-	return 0;
-}
-
-static int drop_run(struct fm_push *p, const struct fm_page_source_task *t, uint64_t address, uint64_t n_pages, struct fm_error *err)
-{
-	p->ns_pid = t->ns_pid;
-	while (n_pages > 0) {
-		size_t len = 0, k = n_pages < FM_CHUNK_PAGES_MAX ? n_pages : FM_CHUNK_PAGES_MAX;
-		if (fm_page_encoder_drop(p->encoder, t->ns_pid, address, k, p->chunk, &len, err) < 0 || send_chunk(p, len, err) < 0)
-			return -1;
-		address += k * FM_PAGE_BYTES;
-		n_pages -= k;
-	}
-	return 0;
-}
-
-static int end_round(struct fm_push *p, struct fm_error *err)
-{
-	struct fm_frame_header h;
-	uint8_t none[8];
-
-	if (fm_stream_send(p->o.stream, FM_FRAME_ROUND_END, p->round, p->frozen, NULL, 0, SEND_MS, err) < 0 ||
-	    fm_stream_expect(p->o.stream, FM_FRAME_ROUND_OK, &h, none, sizeof(none), ROUND_OK_MS, p->cancel_fd, err) < 0)
-		return fm_stream_explain(p->o.stream, err);
-	if (h.a != p->round)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the destination answered for round %llu, not %llu", (unsigned long long)h.a,
-		                    (unsigned long long)p->round);
-	p->round++;
-	return 0;
-}
-
-static int send_runs(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
-                     struct fm_error *err)
-{
-	for (size_t i = 0; i < dirty->n; i++) {
-		const struct fm_page_run *run = &dirty->v[i];
-		uint64_t left = max_pages > p->result.pages_changed ? max_pages - p->result.pages_changed : 0;
-		uint64_t k = run->n_pages < left ? run->n_pages : left;
-		for (uint64_t j = 0; j < k; j++)
-			if (add_page(p, tasks, run->task, run->vaddr + j * FM_PAGE_BYTES, err) < 0)
-				return -1;
-		p->result.pages_changed += run->n_pages;
-		p->result.pages_left += run->n_pages - k;
-		if (k == run->n_pages)
-			continue;
-		if (flush(p, err) < 0 || drop_run(p, &tasks[run->task], run->vaddr + k * FM_PAGE_BYTES, run->n_pages - k, err) < 0)
-			return -1;
-	}
-	return flush(p, err);
-}
-
-static bool may_have_been_the_stream(const struct fm_error *e)
-{
-	return e->code == FM_E_UNAVAILABLE || e->code == FM_E_DATA_LOSS || e->code == FM_E_DEADLINE_EXCEEDED;
-}
-
-/* 0: there is a new stream. */
-static int start_again(struct fm_push *p, const struct fm_error *why, struct fm_error *err)
-{
-	struct fm_stream *s = NULL;
-
-	if (p->o.reconnect(p->o.userdata, why, &s, err) < 0)
-		return -1;
-	p->o.stream = s;
-	open_stream(p);
-	p->n = 0;
-	p->knows = false;
-	p->result.pages_changed = p->result.pages_left = 0;
-	return 0;
-}
-
-static int take_have(struct fm_push *p, const struct fm_frame_header *h, const uint8_t *payload, struct fm_error *err)
-{
-	struct fm_page_hash hashes[FM_CHUNK_PAGES_MAX];
-	size_t n = h->length / 16;
-
-	if (h->a == 0 || h->a > INT32_MAX || h->length % 16 || n == 0 || n > FM_CHUNK_PAGES_MAX || h->b % FM_PAGE_BYTES ||
-	    h->b > FM_PAGE_ADDRESS_END - n * FM_PAGE_BYTES)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the destination says in a malformed way which pages it has");
+	if (fm_tracker_backend(p->tracker) != FM_TRACKER_HASH)
+		return;
+	(void)pthread_mutex_lock(&p->lock);
 	for (size_t i = 0; i < n; i++)
-		hashes[i] = (struct fm_page_hash){ .lo = fm_get_le64(payload + i * 16), .hi = fm_get_le64(payload + i * 16 + 8) };
-	p->result.pages_known += n;
-	p->result.pages_of_files += h->a == FM_FILE_PAGES_PID ? n : 0;
-	return fm_page_encoder_preload(p->encoder, (pid_t)h->a, h->b, hashes, n, err);
+		fm_tracker_note_read(p->tracker, task, addresses[i], pages + i * FM_PAGE_BYTES, 1);
+	(void)pthread_mutex_unlock(&p->lock);
 }
 
-/* A stream begins with what the destination has: from an earlier visit of the container, or from before the last stream broke. */
-static int learn(struct fm_push *p, struct fm_error *err)
+/* A stream whose connection is being replaced is borrowed by nobody: the caller may free the old one. */
+static bool set_stream(struct fm_push_stream *s, struct fm_stream *stream)
 {
-	struct fm_frame_header h;
+	(void)pthread_mutex_lock(&s->push->lock);
+	bool failed = s->push->failed;
+	s->stream = stream;
+	if (failed && stream)
+		fm_stream_shutdown(stream);
+	(void)pthread_mutex_unlock(&s->push->lock);
+	return !failed;
+}
 
-	if (p->knows)
-		return 0;
-	fm_page_encoder_restart(p->encoder);
-	p->result.pages_known = p->result.pages_of_files = 0;
-	for (;;) {
-		if (fm_stream_recv(p->o.stream, &h, p->chunk, FM_CHUNK_BYTES_MAX, HAVE_MS, p->cancel_fd, err) < 0)
-			return -1;
-		if (h.type == FM_FRAME_PAGES_HAVE_END)
-			break;
-		if (h.type != FM_FRAME_PAGES_HAVE)
-			return fm_stream_unexpected(p->o.stream, &h, "hearing which pages the destination has", err);
-		if (take_have(p, &h, p->chunk, err) < 0)
-			return -1;
+int fm_push_replace(struct fm_push_stream *s, const struct fm_error *why, struct fm_error *err)
+{
+	const struct fm_push_opts *o = &s->push->o;
+	struct fm_stream *stream = NULL;
+
+	if (set_stream(s, NULL) && o->reconnect(o->userdata, s->index, why, s->push->cancel_fd, &stream, err) < 0)
+		return -1;
+	return set_stream(s, stream) ? 0 : fm_error_set(err, FM_E_CANCELLED, "another stream of pages has failed");
+}
+
+/* The first failure ends all streams: whatever they wait for, they find out. */
+static void fail(struct fm_push *p, const struct fm_error *e)
+{
+	(void)pthread_mutex_lock(&p->lock);
+	if (!p->failed) {
+		p->failed = true;
+		p->error = *e;
+		if (p->stop_fd >= 0)
+			(void)eventfd_write(p->stop_fd, 1);
+		for (unsigned i = 0; i < p->n && p->n > 1; i++)
+			if (p->streams[i].stream)
+				fm_stream_shutdown(p->streams[i].stream);
 	}
-	if (h.a != p->result.pages_known)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the destination has %llu pages, but told of %llu", (unsigned long long)h.a,
-		                    (unsigned long long)p->result.pages_known);
-	p->knows = true;
-	return 0;
+	(void)pthread_mutex_unlock(&p->lock);
 }
 
-static int send_round(struct fm_push *p, const struct fm_page_runs *dirty, const struct fm_page_source_task *tasks, uint64_t max_pages,
-                      struct fm_error *err)
+/* ---------------------------------------------------------------- rounds */
+
+static void *send_part(void *arg)
 {
-	for (unsigned breaks = 0;; breaks++) {
-		struct fm_error e = FM_ERROR_INIT;
-		if (learn(p, &e) == 0 && send_runs(p, dirty, tasks, max_pages, &e) == 0 && end_round(p, &e) == 0)
-			return 0;
-		if (!p->o.reconnect || breaks == BREAKS_MAX || !may_have_been_the_stream(&e)) {
-			*err = e;
-			return -1;
+	struct fm_push_stream *s = arg;
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_push_stream_round(s, &e) < 0)
+		fail(s->push, &e);
+	return NULL;
+}
+
+/* The threads are as much in haste as the caller, whose children they are. */
+static int send_parts(struct fm_push *p, struct fm_error *err)
+{
+	pthread_t threads[FM_MAX_PUSH_STREAMS];
+	unsigned n = 1;
+
+	for (int rc = 0; n < p->n && rc == 0; n += rc == 0) {
+		rc = pthread_create(&threads[n], NULL, send_part, &p->streams[n]);
+		if (rc != 0) {
+			struct fm_error e = FM_ERROR_INIT;
+			(void)fm_error_errno(&e, rc, "cannot start a thread for each stream of pages");
+			fail(p, &e);
 		}
-		if (start_again(p, &e, err) < 0)
-			return -1;
+	}
+	(void)send_part(&p->streams[0]);
+	while (n-- > 1)
+		(void)pthread_join(threads[n], NULL);
+	if (!p->failed)
+		return 0;
+	*err = p->error;
+	return -1;
+}
+
+/* Of several streams each is to end when the caller says so or another one fails. */
+static int send_round(struct fm_push *p, int cancel_fd, struct fm_error *err)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	p->cancel_fd = p->n > 1 ? p->stop_or_cancel_fd : cancel_fd;
+	if (p->n == 1 || cancel_fd < 0)
+		return send_parts(p, err);
+	if (epoll_ctl(p->stop_or_cancel_fd, EPOLL_CTL_ADD, cancel_fd, &ev) < 0)
+		return fm_error_errno(err, errno, "cannot wait for descriptor %d", cancel_fd);
+	int rc = send_parts(p, err);
+	(void)epoll_ctl(p->stop_or_cancel_fd, EPOLL_CTL_DEL, cancel_fd, NULL);
+	return rc;
+}
+
+static void add_up(const struct fm_push *p, struct fm_push_result *ret)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct fm_push_result *r = &p->streams[i].result;
+		ret->pages_changed += r->pages_changed;
+		ret->pages_sent += r->pages_sent;
+		ret->pages_known += r->pages_known;
+		/* Each stream has been told of the same files. */
+		ret->pages_of_files = r->pages_of_files > ret->pages_of_files ? r->pages_of_files : ret->pages_of_files;
+		ret->pages_left += r->pages_left;
+		ret->payload_bytes += r->payload_bytes;
 	}
 }
 
@@ -326,30 +246,26 @@ static int one_round(struct fm_push *p, const struct fm_page_source_task *tasks,
                      struct fm_push_result *ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 };
-	struct fm_page_encoder_stats before, after;
+	struct fm_push_result result = { 0 };
 	uint64_t start = fm_now_us();
 
+	if (p->failed)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "no pages are sent after a failure");
+	p->dirty = &dirty;
+	p->tasks = tasks;
 	p->frozen = final;
-	p->cancel_fd = cancel_fd;
-	p->result = (struct fm_push_result){ 0 };
-	p->slice_us = start;
-	p->slice_bytes = 0;
-	if (!final)
-		fm_giveway_init(&p->giveway);
-	fm_page_encoder_give_way(p->encoder, final ? NULL : &p->giveway);
-	fm_page_encoder_stats(p->encoder, &before);
+	p->due_us = start;
+	atomic_store(&p->left, max_pages);
 	/* What is gone at the source, or was never there, the destination is not asked for: a list of what there is is not needed. */
 	if (fm_tracker_set_tasks(p->tracker, tasks, n, err) < 0 ||
 	    (final ? fm_tracker_scan_frozen(p->tracker, &dirty, NULL, err) : fm_tracker_scan(p->tracker, &dirty, err)) < 0)
 		return fm_error_prefix(err, "finding out which pages have changed");
-	p->result.scan_us = fm_now_us() - start;
-	if (send_round(p, &dirty, tasks, max_pages, err) < 0)
+	result.scan_us = fm_now_us() - start;
+	if (send_round(p, cancel_fd, err) < 0)
 		return -1;
-	fm_page_encoder_stats(p->encoder, &after);
-	p->result.pages_sent =
-	        after.full + after.delta + after.known + after.zero - before.full - before.delta - before.known - before.zero;
-	p->result.total_us = fm_now_us() - start;
-	*ret = p->result;
+	add_up(p, &result);
+	result.total_us = fm_now_us() - start;
+	*ret = result;
 	return 0;
 }
 
@@ -383,8 +299,8 @@ static int tell_run(void *userdata, pid_t ns_pid, uint64_t vaddr, const struct f
 			fm_put_le64(payload + i * 16, hashes[done + i].lo);
 			fm_put_le64(payload + i * 16 + 8, hashes[done + i].hi);
 		}
-		if (fm_stream_send(t->stream, FM_FRAME_PAGES_HAVE, (uint64_t)ns_pid, vaddr + done * FM_PAGE_BYTES, payload, k * 16, SEND_MS,
-		                   err) < 0)
+		if (fm_stream_send(t->stream, FM_FRAME_PAGES_HAVE, (uint64_t)ns_pid, vaddr + done * FM_PAGE_BYTES, payload, k * 16,
+		                   FM_PUSH_SEND_MS, err) < 0)
 			return -1;
 	}
 	t->n += n;
@@ -397,7 +313,7 @@ static int tell(struct fm_stream *s, const struct fm_page_store *store, struct f
 
 	if (fm_page_store_each(store, tell_run, &t, err) < 0)
 		return -1;
-	return fm_stream_send(s, FM_FRAME_PAGES_HAVE_END, t.n, 0, NULL, 0, SEND_MS, err);
+	return fm_stream_send(s, FM_FRAME_PAGES_HAVE_END, t.n, 0, NULL, 0, FM_PUSH_SEND_MS, err);
 }
 
 /* What is there from an earlier visit has hashes of another secret. */
@@ -423,9 +339,9 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 		if (fm_stream_recv(s, &h, buf, FM_MAX_FRAME_BYTES, -1, cancel_fd, err) < 0)
 			return -1;
 		if (h.type == FM_FRAME_PAGES_PUSH) {
-			if ((h.b & FROZEN) && !hurried)
+			if ((h.b & FM_PUSH_FROZEN) && !hurried)
 				fm_thread_haste(FM_HASTE_HURRIED);
-			hurried = hurried || (h.b & FROZEN);
+			hurried = hurried || (h.b & FM_PUSH_FROZEN);
 			if (h.a == 0 || h.a > INT32_MAX)
 				return fm_error_set(err, FM_E_DATA_LOSS, "pages of process %llu were sent", (unsigned long long)h.a);
 			/* Sealed: only our answer to the last round was lost, and the tree is frozen: the same comes again. */
@@ -438,7 +354,7 @@ static int receive(struct fm_stream *s, struct fm_page_store *store, struct fm_p
 		bool final = h.b != 0;
 		if (final && !fm_page_store_is_sealed(store) && fm_page_store_seal(store, err) < 0)
 			return -1;
-		if (fm_stream_send(s, FM_FRAME_ROUND_OK, h.a, 0, NULL, 0, SEND_MS, err) < 0)
+		if (fm_stream_send(s, FM_FRAME_ROUND_OK, h.a, 0, NULL, 0, FM_PUSH_SEND_MS, err) < 0)
 			return -1;
 		if (final)
 			return 0;

@@ -8,11 +8,15 @@
  * visit, or, when the stream broke and a new one was asked for (reconnect), what had arrived; then the round is sent once more, as far as the destination does not have it. After a failure the
  * push is over: its store at the destination is worth nothing; the source still has every page, so a post-copy can go on without it.
  *
+ * Several streams share the work: each has the pages of its blocks of addresses (fm_push_stream_of), and everything that belongs to them for itself: connection, encoder, decoder, store and at either end
+ * a thread. So nothing has to be in order between streams, and one that breaks sends only its part again; but of two pages alike only those of one stream are sent once. A round is over when it is for all of them.
+ * The first failure of one ends all, and no thread outlives the round.
+ *
  * Destination: fm_push_receive until the final round, with a store that is empty or has what an earlier visit left; then the store is sealed. What it holds then is exactly the content of the frozen tree's pages that it
  * has: the last round has replaced or dropped all that changed. After UNAVAILABLE or DATA_LOSS it may be called again with the source's next stream and the same store (the
  * old one is to be shut down: the source may be busy sending).
  *
- * One thread each.
+ * Threads: one calls fm_push_*; each stream has its own that calls fm_push_receive.
  */
 #ifndef FM_SYNC_PUSH_H
 #define FM_SYNC_PUSH_H
@@ -22,15 +26,24 @@
 #include "sync/stream.h"
 #include "sync/tracker.h"
 
+#define FM_PUSH_BLOCK_BYTES (2ull << 20)
+/* Which of n streams a page belongs to: a part of the protocol. */
+unsigned fm_push_stream_of(pid_t ns_pid, uint64_t vaddr, unsigned n);
+/* How many of these pages, at least the first, belong to one stream because they are of one block. */
+uint64_t fm_push_stream_run(uint64_t vaddr, uint64_t n_pages, unsigned n);
+
+/* The functions are called by the threads of the streams, several at a time. */
 struct fm_push_opts {
-	struct fm_stream *stream; /* borrowed */
-	bool look;                /* it is worth that the destination looks for pages elsewhere (fm_push_receive_with) */
-	/* The stream has broken (why): another one, borrowed as well, or -1. NULL: never. */
-	int (*reconnect)(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *err);
+	struct fm_stream *const *streams; /* borrowed, the list until fm_push_new has returned */
+	unsigned n_streams;               /* 1 to FM_MAX_PUSH_STREAMS */
+	bool look;                        /* it is worth that the destination looks for pages elsewhere (fm_push_receive_with) */
+	/* One has broken (why) and is not used any more: another in its place, borrowed as well, or -1, soon after cancel_fd becomes readable. NULL: never. */
+	int (*reconnect)(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret,
+	                 struct fm_error *err);
 	bool (*damage)(void *userdata); /* tests: shall the next chunk arrive damaged? May be NULL */
 	void *userdata;
 	enum fm_tracker_backend backend;
-	uint64_t bandwidth_bytes_per_s; /* 0: no limit; of payloads, kept over tenths of a second; not in the final round */
+	uint64_t bandwidth_bytes_per_s; /* 0: no limit; of payloads of all streams, kept over tenths of a second; not in the final round */
 	int compress;                   /* -1: adapt; see page-codec.h */
 };
 
@@ -58,7 +71,7 @@ int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, si
 int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, int cancel_fd,
                   struct fm_push_result *ret, struct fm_error *err);
 
-/* Until the final round (0, the store is sealed) or a failure. */
+/* One stream. Until the final round (0, the store is sealed) or a failure. */
 int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err);
 /* look is called when the store has the secret and before the source is told what is in it, which waits for it: it may put more there. Only when the source says that it is worth it. */
 int fm_push_receive_with(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,

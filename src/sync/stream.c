@@ -658,9 +658,34 @@ static int check_secrets(const char *token, const char *migration_id, struct fm_
 	return 0;
 }
 
-int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id,
-                      enum fm_stream_role role, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
+/* b of HELLO and HELLO_OK: role, index << 8, count << 16, redials << 32 */
+static uint64_t pack_hello(const struct fm_stream_hello *h)
 {
+	return (uint64_t)h->role | (uint64_t)h->index << 8 | (uint64_t)h->count << 16 | (uint64_t)h->redials << 32;
+}
+
+static int unpack_hello(uint64_t b, struct fm_stream_hello *ret, struct fm_error *err)
+{
+	*ret = (struct fm_stream_hello){
+		.role = (enum fm_stream_role)(b & 0xff),
+		.index = b >> 8 & 0xff,
+		.count = b >> 16 & 0xffff,
+		.redials = (uint32_t)(b >> 32),
+	};
+	if (ret->role != FM_STREAM_CONTROL && ret->role != FM_STREAM_PAGES && ret->role != FM_STREAM_PUSH)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "unknown stream role %u", (unsigned)ret->role);
+	if (ret->role != FM_STREAM_PUSH && b != (uint64_t)ret->role)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a stream of role %u cannot be one of several", (unsigned)ret->role);
+	if (ret->role == FM_STREAM_PUSH && (ret->index >= ret->count || ret->count > FM_MAX_PUSH_STREAMS))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no push stream %u of %u (at most %d)", ret->index, ret->count,
+		                    FM_MAX_PUSH_STREAMS);
+	return 0;
+}
+
+int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id,
+                      const struct fm_stream_hello *what, int timeout_ms, struct fm_stream **ret, struct fm_error *err)
+{
+	const uint64_t b = pack_hello(what);
 	char host[256], hello[2 * SECRET_BYTES + 2];
 	struct wait w = wait_until(timeout_ms < 0 ? INT_MAX : timeout_ms, -1);
 	struct fm_frame_header h;
@@ -676,17 +701,18 @@ int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, cons
 	(void)FM_TAKE_FD(fd); /* the stream's now */
 	if (tls && start_tls(s, tls, false, host, &w, err) < 0)
 		return fm_error_prefix(err, "connecting to %s", address);
-	set_dead_peer_time(s, role);
+	set_dead_peer_time(s, what->role);
 
 	int n = snprintf(hello, sizeof(hello), "%s\n%s", token, migration_id);
-	int r = fm_stream_send(s, FM_FRAME_HELLO, PROTOCOL_VERSION, role, hello, (size_t)n, fm_deadline_left_ms(w.deadline_ms), err);
+	int r = fm_stream_send(s, FM_FRAME_HELLO, PROTOCOL_VERSION, b, hello, (size_t)n, fm_deadline_left_ms(w.deadline_ms), err);
 	OPENSSL_cleanse(hello, sizeof(hello));
 	/* A server that refuses us may have closed already: its reason is worth more than our broken pipe. */
 	if (fm_stream_expect(s, FM_FRAME_HELLO_OK, &h, NULL, 0, fm_deadline_left_ms(w.deadline_ms), -1, err) < 0 || r < 0)
 		return fm_error_prefix(err, "connecting to %s", address);
-	if (h.a != PROTOCOL_VERSION || h.b != (uint64_t)role)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s answered with protocol version %llu, role %llu; we speak version %u",
-		                    address, (unsigned long long)h.a, (unsigned long long)h.b, PROTOCOL_VERSION);
+	if (h.a != PROTOCOL_VERSION || h.b != b)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "%s answered with protocol version %llu, role %#llx; we speak version %u", address,
+		                    (unsigned long long)h.a, (unsigned long long)h.b, PROTOCOL_VERSION);
 	*ret = FM_TAKE_PTR(s);
 	return 0;
 }
@@ -708,7 +734,7 @@ static bool secret_equal(const char *given, size_t given_len, const char *wanted
 }
 
 static int check_hello(const struct fm_frame_header *h, const char *payload, const char *token, const char *migration_id,
-                       struct fm_error *err)
+                       struct fm_stream_hello *ret, struct fm_error *err)
 {
 	const char *newline = memchr(payload, '\n', h->length);
 	size_t token_len = newline ? (size_t)(newline - payload) : h->length;
@@ -721,15 +747,14 @@ static int check_hello(const struct fm_frame_header *h, const char *payload, con
 		                    (unsigned long long)h->a, PROTOCOL_VERSION);
 	if (!newline || !secret_equal(newline + 1, h->length - token_len - 1, migration_id))
 		return fm_error_set(err, FM_E_UNAUTHENTICATED, "the stream belongs to another migration than '%s'", migration_id);
-	if (h->b != FM_STREAM_CONTROL && h->b != FM_STREAM_PAGES && h->b != FM_STREAM_PUSH)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "unknown stream role %llu", (unsigned long long)h->b);
-	return 0;
+	return unpack_hello(h->b, ret, err);
 }
 
 int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms,
-                     enum fm_stream_role *ret_role, struct fm_stream **ret, struct fm_error *err)
+                     struct fm_stream_hello *ret_what, struct fm_stream **ret, struct fm_error *err)
 {
 	_fm_close_ int fd = fd_owned;
+	struct fm_stream_hello what;
 	char hello[2 * SECRET_BYTES + 2];
 	struct wait w = wait_until(timeout_ms < 0 ? INT_MAX : timeout_ms, -1);
 	struct fm_frame_header h;
@@ -746,7 +771,7 @@ int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *
 	if (fm_stream_expect(s, FM_FRAME_HELLO, &h, hello, sizeof(hello), fm_deadline_left_ms(w.deadline_ms), -1, err) < 0)
 		return fm_error_prefix(err, "a connecting host");
 
-	int r = check_hello(&h, hello, token, migration_id, &e);
+	int r = check_hello(&h, hello, token, migration_id, &what, &e);
 	OPENSSL_cleanse(hello, sizeof(hello));
 	if (r < 0) {
 		fm_stream_send_error(s, &e);
@@ -754,10 +779,10 @@ int fm_stream_accept(int fd_owned, const struct fm_stream_tls *tls, const char *
 			*err = e;
 		return -1;
 	}
-	set_dead_peer_time(s, (enum fm_stream_role)h.b);
+	set_dead_peer_time(s, what.role);
 	if (fm_stream_send(s, FM_FRAME_HELLO_OK, PROTOCOL_VERSION, h.b, NULL, 0, fm_deadline_left_ms(w.deadline_ms), err) < 0)
 		return -1;
-	*ret_role = (enum fm_stream_role)h.b;
+	*ret_what = what;
 	*ret = FM_TAKE_PTR(s);
 	return 0;
 }

@@ -19,7 +19,7 @@
 #include "basic/error.h"
 
 enum fm_frame {
-	FM_FRAME_HELLO = 1, /* a: protocol version, b: role (enum fm_stream_role); payload: token + "\n" + migration id */
+	FM_FRAME_HELLO = 1, /* a: protocol version, b: struct fm_stream_hello; payload: token + "\n" + migration id */
 	FM_FRAME_HELLO_OK = 2,
 	FM_FRAME_ERROR = 3, /* a: enum fm_code; payload: message "\n" hint "\n" phase. Either side, at any time; the sender gives up. */
 	/* control stream */
@@ -66,6 +66,13 @@ enum fm_frame {
 #define FM_PAGES_PER_REQUEST_MAX 256u  /* one frame */
 enum fm_stream_role { FM_STREAM_CONTROL = 1, FM_STREAM_PAGES = 2, FM_STREAM_PUSH = 3 };
 
+/* What a stream is for. Of push streams there are several: which of how many, and how many times it was dialled before, so that one that takes a broken one's place is told from a mistake. Others: 0. */
+struct fm_stream_hello {
+	enum fm_stream_role role;
+	unsigned index, count; /* index < count <= FM_MAX_PUSH_STREAMS */
+	uint32_t redials;
+};
+
 struct fm_stream;
 struct fm_stream_tls {
 	const char *ca_pem_path, *cert_pem_path, *key_pem_path;
@@ -73,10 +80,10 @@ struct fm_stream_tls {
 
 /* Client: connect, TLS, send HELLO, await HELLO_OK. The server's certificate must name the host part of address (as a DNS name or an IP address). */
 int fm_stream_connect(const char *address, const struct fm_stream_tls *tls, const char *token, const char *migration_id,
-                      enum fm_stream_role role, int timeout_ms, struct fm_stream **ret, struct fm_error *err);
-/* Server: take an accepted socket (owned from now on, also on failure), TLS, await HELLO, compare the token in constant time, answer. The caller dispatches on *ret_role. */
+                      const struct fm_stream_hello *what, int timeout_ms, struct fm_stream **ret, struct fm_error *err);
+/* Server: take an accepted socket (owned from now on, also on failure), TLS, await HELLO, compare the token in constant time, answer. The caller dispatches on *ret_what. */
 int fm_stream_accept(int fd, const struct fm_stream_tls *tls, const char *token, const char *migration_id, int timeout_ms,
-                     enum fm_stream_role *ret_role, struct fm_stream **ret, struct fm_error *err);
+                     struct fm_stream_hello *ret_what, struct fm_stream **ret, struct fm_error *err);
 /* Over an existing stream socket without TLS and HELLO (tests, fuzzing). fd is owned from now on, also on failure. */
 int fm_stream_from_fd(int fd, struct fm_stream **ret, struct fm_error *err);
 void fm_stream_free(struct fm_stream *s);

@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int peer = -1;
 
 	struct fm_stream *s = fuzz_stream(wire, make_frames(data, size, wire), &peer);
-	struct fm_push_opts o = { .stream = s, .backend = FM_TRACKER_HASH };
+	struct fm_push_opts o = { .streams = &s, .n_streams = 1, .backend = FM_TRACKER_HASH };
 	if (fm_push_new(&o, &p, NULL) < 0)
 		abort();
 	int rc = fm_push_round(p, NULL, 0, -1, &r, &err);

@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static uint8_t wire[INPUT_MAX], buf[FM_MAX_FRAME_BYTES];
 	struct fm_error err = FM_ERROR_INIT;
 	struct fm_stream *s = NULL;
-	enum fm_stream_role role = 0;
+	struct fm_stream_hello what = { 0 };
 	int sv[2];
 
 	if (size < 1 || size > INPUT_MAX)
@@ -81,8 +81,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	shutdown(sv[1], SHUT_WR);
 	if (mode & 1) {
-		if (fm_stream_accept(sv[0], NULL, TOKEN, "m-000000000001", 1000, &role, &s, &err) == 0)
-			assert(role == FM_STREAM_CONTROL || role == FM_STREAM_PAGES);
+		if (fm_stream_accept(sv[0], NULL, TOKEN, "m-000000000001", 1000, &what, &s, &err) == 0)
+			assert(what.role == FM_STREAM_PUSH ? what.index < what.count && what.count <= FM_MAX_PUSH_STREAMS
+			                                   : !what.index && !what.count && !what.redials);
 		else
 			assert(!s && err.code != FM_OK);
 	} else if (fm_stream_from_fd(sv[0], &s, &err) < 0) {

@@ -92,6 +92,8 @@ struct twin {
 	bool deny;                     /* label */
 	const char *throttle;          /* label, NULL = none */
 	uint32_t max_throttle_percent; /* of the last PrepareSource */
+	const char *streams;           /* label, NULL = none */
+	uint32_t asked_streams;        /* of the last PrepareSource */
 	bool nested;
 	uint32_t max_latency_ms;
 	uint64_t latency_us;
@@ -235,6 +237,12 @@ static int twin_inspect(struct twin *t, const char *host, const void *request, P
 		fm_pb_set(&l->value, t->throttle);
 		FM_PB_ADD(c->labels, c->n_labels, l);
 	}
+	if (t->streams) {
+		FM_PB(Label) *l = FM_PB_NEW(Label, label);
+		fm_pb_set(&l->key, "fleximigrate.streams");
+		fm_pb_set(&l->value, t->streams);
+		FM_PB_ADD(c->labels, c->n_labels, l);
+	}
 	for (int i = 0; i < 4 && t->blockers[i]; i++)
 		fm_pb_add_string(&r->blockers, &r->n_blockers, t->blockers[i]);
 	return 0;
@@ -264,6 +272,7 @@ static int twin_prepare_source(struct twin *t, const char *host, const void *req
 		return fm_error_set(err, FM_E_ALREADY_EXISTS, "migration %s is known on '%s' already", req->migration_id, host);
 	(void)twin_mover_add(t, host, req->migration_id, false, req->epoch, i);
 	t->max_throttle_percent = req->max_throttle_percent;
+	t->asked_streams = req->streams;
 	FM_PB(PrepareSourceResponse) *r = FM_PB_NEW(PrepareSourceResponse, prepare_source_response);
 	fm_pb_set(&r->checkpoint_id, "ckpt-1");
 	*ret = &r->base;

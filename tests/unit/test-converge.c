@@ -255,6 +255,28 @@ static void test_throttle_from_string(void **state)
 	assert_int_equal(v, FM_MAX_THROTTLE_PERCENT);
 }
 
+static void test_streams(void **state)
+{
+	static const char *const bad[] = { "", "-1", "17", "4294967297", "two", "2 " };
+	static const unsigned of_processors[] = { 1, 1, 1, 1, 2, 2, 3, 3, 4, 4 };
+	struct fm_error e = FM_ERROR_INIT;
+	uint32_t v = 7;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		e = FM_ERROR_INIT;
+		assert_int_equal(fm_streams_from_string(bad[i], &v, &e), -1);
+		assert_int_equal(e.code, FM_E_INVALID_ARGUMENT);
+		assert_int_equal(v, 7);
+	}
+	assert_int_equal(fm_streams_from_string("0", &v, &e), 0);
+	assert_int_equal(v, 0);
+	assert_int_equal(fm_streams_from_string("16", &v, &e), 0);
+	assert_int_equal(v, FM_MAX_PUSH_STREAMS);
+	for (uint32_t i = 0; i < sizeof(of_processors) / sizeof(of_processors[0]); i++)
+		assert_int_equal(fm_converge_streams(i), of_processors[i]);
+	assert_int_equal(fm_converge_streams(UINT32_MAX), 4);
+}
+
 /* Whatever is measured, it ends, and nonsense does not break it. */
 static void test_always_ends(void **state)
 {
@@ -281,12 +303,19 @@ static void test_always_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_yet),        cmocka_unit_test(test_idle),
-		cmocka_unit_test(test_converges),          cmocka_unit_test(test_faster_than_the_link),
-		cmocka_unit_test(test_small_working_set),  cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_throttle_converges), cmocka_unit_test(test_throttle_not_needed),
-		cmocka_unit_test(test_throttle_in_vain),   cmocka_unit_test(test_throttle_limits),
-		cmocka_unit_test(test_last_round),         cmocka_unit_test(test_throttle_from_string),
+		cmocka_unit_test(test_nothing_yet),
+		cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_converges),
+		cmocka_unit_test(test_faster_than_the_link),
+		cmocka_unit_test(test_small_working_set),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_throttle_converges),
+		cmocka_unit_test(test_throttle_not_needed),
+		cmocka_unit_test(test_throttle_in_vain),
+		cmocka_unit_test(test_throttle_limits),
+		cmocka_unit_test(test_last_round),
+		cmocka_unit_test(test_throttle_from_string),
+		cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_always_ends),
 	};
 

@@ -559,6 +559,41 @@ static void test_second_migration(void **state)
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
 }
 
+/* As many as the source thinks fit by default; the label says how many for who does not. */
+static void test_streams(void **state)
+{
+	struct lab *l = *state;
+	static const struct {
+		const char *label;
+		uint32_t asked, planned;
+	} v[] = { { NULL, 0, 0 }, { NULL, 3, 3 }, { "2", 0, 2 }, { "2", 16, 16 }, { "0", 0, 0 }, { "many", 1, 1 } };
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	lab_start(l);
+	req.container = "web";
+	req.to = "beta";
+	req.dry_run = true;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		l->t->streams = v[i].label;
+		req.streams = v[i].asked;
+		assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+		assert_int_equal(m->plan->streams, v[i].planned);
+		fm_pb_free(m);
+		m = NULL;
+	}
+	req.streams = 17;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT);
+	req.streams = 0;
+	assert_code(fm_coordinator_migrate(l->c, &req, &m, &e), e, FM_E_INVALID_ARGUMENT); /* "many" */
+	assert_non_null(strstr(e.message, "fleximigrate.streams"));
+	l->t->streams = "5";
+	lab_migrate(l, id);
+	fm_pb_free(lab_finish(l, id));
+	assert_int_equal(l->t->asked_streams, 5);
+}
+
 /* Nobody is slowed down by default; the label allows it, and the wish wins over the label. */
 static void test_throttle(void **state)
 {
@@ -832,6 +867,7 @@ int main(void)
 		T(test_second_migration),
 		T(test_dry_run),
 		T(test_throttle),
+		T(test_streams),
 		T(test_limit_of_active),
 		T(test_events),
 		T(test_paused),

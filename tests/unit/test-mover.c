@@ -432,6 +432,12 @@ static void test_throttle_limit(void **state)
 	assert_non_null(strstr(e.message, "99"));
 	req.max_throttle_percent = 99;
 	assert_code(fm_movers_prepare_source(f->ms, &req, &r, &e), e, FM_E_NOT_FOUND); /* passes; there is no such container */
+	req.streams = 17;
+	assert_code(fm_movers_prepare_source(f->ms, &req, &r, &e), e, FM_E_INVALID_ARGUMENT);
+	assert_non_null(strstr(e.message, "17 streams"));
+	req.streams = 16;
+	req.migration_id = "m-2";
+	assert_code(fm_movers_prepare_source(f->ms, &req, &r, &e), e, FM_E_NOT_FOUND);
 }
 
 /* Prepare and Abort of one id at the same time, as a cancelled call makes them: nothing crashes, nothing is left. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* test-push.c - rounds of pages of a running process into a store, over streams that are cut or damaged at any byte: what the store has in the end is what the frozen process has. */
 #include "hostile-lab.h"
+#include "push-lab.h"
 #include "stream-lab.h"
 
 #include <fcntl.h>
@@ -18,54 +19,6 @@
 #define PAGE  4096u
 #define PAGES 600u
 #define MIB   (1ull << 20)
-
-/* After a damaged bit: should it be in a length, the receiver waits for what never comes, so the link is cut as well. (Within TLS no damage gets that far.) */
-#define DAMAGED_BYTES 20000
-#define DAMAGED_MS    300
-
-/* ---------------------------------------------------------------- a link that breaks */
-
-struct link {
-	int a, b;              /* towards the source, towards the destination */
-	int64_t good;          /* bytes from the source that pass, then: */
-	bool damages, damaged; /* one bit is turned, instead of a cut */
-	pthread_t thread;
-};
-
-static bool pass(struct link *l, int from, int to, bool counts)
-{
-	uint8_t buf[16384];
-	ssize_t n = read(from, buf, sizeof(buf));
-
-	if (n <= 0)
-		return false;
-	if (counts && l->good < n) {
-		if (!l->damages)
-			return false;
-		buf[l->good] ^= 4;
-		l->damages = false;
-		l->damaged = true;
-		l->good = n + DAMAGED_BYTES;
-	}
-	l->good -= counts ? n : 0;
-	return fm_write_full(to, buf, (size_t)n, NULL) == 0;
-}
-
-static void *relay(void *arg)
-{
-	struct link *l = arg;
-	struct pollfd p[] = { { .fd = l->a, .events = POLLIN }, { .fd = l->b, .events = POLLIN } };
-
-	for (bool on = true; on && poll(p, 2, l->damaged ? DAMAGED_MS : WAIT_MS) > 0;) {
-		if (p[0].revents)
-			on = pass(l, l->a, l->b, true);
-		if (on && p[1].revents)
-			on = pass(l, l->b, l->a, false);
-	}
-	(void)close(l->a);
-	(void)close(l->b);
-	return NULL;
-}
 
 /* ---------------------------------------------------------------- both ends */
 
@@ -142,10 +95,11 @@ static void connect_again(struct world *w)
 	w->receives = true;
 }
 
-static int reconnect(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *e)
+static int reconnect(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret, struct fm_error *e)
 {
 	struct world *w = userdata;
 
+	assert_int_equal(index, 0);
 	assert_true(why->code != FM_OK);
 	if (w->breaks++ > 6)
 		w->good_max = 0;
@@ -163,7 +117,9 @@ static void setup_world(struct world *w, unsigned seed, int64_t good_max, bool r
 	(void)snprintf(pages, sizeof(pages), "%u", PAGES);
 	target_start(&w->target, "echo", pages, NULL);
 	connect_again(w);
-	struct fm_push_opts o = { .stream = w->source, .reconnect = reconnects ? reconnect : NULL, .userdata = w, .compress = -1 };
+	struct fm_push_opts o = {
+		.streams = &w->source, .n_streams = 1, .reconnect = reconnects ? reconnect : NULL, .userdata = w, .compress = -1
+	};
 	assert_ok(fm_push_new(&o, &w->push, &err));
 }
 
@@ -287,7 +243,7 @@ static void test_an_earlier_visit(void **state)
 	order(&w.target, 'd', 100, 3);
 
 	connect_again(&w);
-	struct fm_push_opts o = { .stream = w.source, .userdata = &w, .compress = -1 };
+	struct fm_push_opts o = { .streams = &w.source, .n_streams = 1, .userdata = &w, .compress = -1 };
 	assert_ok(fm_push_new(&o, &w.push, &err));
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &second, &err));
 	assert_int_equal(second.pages_known, first.pages_changed);
@@ -309,7 +265,7 @@ static void hear_secret(struct fm_stream *destination, struct fm_hash_secret *re
 	assert_ok(fm_hash_secret_take(payload, h.length, ret, &err));
 }
 
-static int take_this(void *userdata, const struct fm_error *why, struct fm_stream **ret, struct fm_error *e)
+static int take_this(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret, struct fm_error *e)
 {
 	struct fm_stream **next = userdata;
 
@@ -333,7 +289,7 @@ static void test_the_secret_of_a_push(void **state)
 		pair(&source[i], &destination[i]);
 	next = source[1];
 	struct fm_push_opts o = {
-		.stream = source[0], .reconnect = take_this, .userdata = &next, .backend = FM_TRACKER_HASH, .compress = -1
+		.streams = &source[0], .n_streams = 1, .reconnect = take_this, .userdata = &next, .backend = FM_TRACKER_HASH, .compress = -1
 	};
 	assert_ok(fm_push_new(&o, &p[0], &err));
 	hear_secret(destination[0], &heard[0]);
@@ -344,7 +300,7 @@ static void test_the_secret_of_a_push(void **state)
 	assert_null(next);
 	hear_secret(destination[1], &heard[1]);
 	assert_memory_equal(&heard[0], &heard[1], sizeof(heard[0]));
-	o.stream = source[2];
+	o.streams = &source[2];
 	assert_ok(fm_push_new(&o, &p[1], &err));
 	hear_secret(destination[2], &heard[2]);
 	assert_memory_not_equal(&heard[0], &heard[2], sizeof(heard[0]));
@@ -413,7 +369,7 @@ static void files_help(bool worth_it, bool breaks)
 	w.good_max = breaks ? 6000 : 0;
 	connect_again(&w);
 	struct fm_push_opts o = {
-		.stream = w.source, .look = worth_it, .reconnect = reconnect, .userdata = &w, .compress = FM_CHUNK_PLAIN
+		.streams = &w.source, .n_streams = 1, .look = worth_it, .reconnect = reconnect, .userdata = &w, .compress = FM_CHUNK_PLAIN
 	};
 	assert_ok(fm_push_new(&o, &w.push, &err));
 	struct fm_page_source_task t = task_of(&w);
@@ -447,7 +403,7 @@ static void tell_nonsense(struct world *w, uint64_t a, uint64_t b, size_t length
 	if (length)
 		assert_ok(fm_stream_send(w->destination, FM_FRAME_PAGES_HAVE, a, b, payload, length, 1000, &err));
 	assert_ok(fm_stream_send(w->destination, FM_FRAME_PAGES_HAVE_END, end, 0, NULL, 0, 1000, &err));
-	struct fm_push_opts o = { .stream = w->source, .compress = -1 };
+	struct fm_push_opts o = { .streams = &w->source, .n_streams = 1, .compress = -1 };
 	assert_ok(fm_push_new(&o, &p, &err));
 	err = FM_ERROR_INIT;
 	assert_int_equal(fm_push_round(p, &t, 1, -1, &r, &err), -1);
@@ -504,7 +460,9 @@ static void test_damaged_chunks(void **state)
 
 	setup_world(&w, 5, 0, false);
 	fm_push_free(w.push);
-	struct fm_push_opts o = { .stream = w.source, .reconnect = reconnect, .damage = damage_some, .userdata = &w, .compress = -1 };
+	struct fm_push_opts o = {
+		.streams = &w.source, .n_streams = 1, .reconnect = reconnect, .damage = damage_some, .userdata = &w, .compress = -1
+	};
 	assert_ok(fm_push_new(&o, &w.push, &err));
 	run(&w, 5, UINT64_MAX, &r);
 	assert_int_equal(compare(&w), 0);

@@ -108,6 +108,8 @@ static int pki_teardown(void **state)
 	return r;
 }
 
+static const struct fm_stream_hello control = { .role = FM_STREAM_CONTROL }, pages = { .role = FM_STREAM_PAGES };
+
 struct server {
 	int listen_fd;
 	char address[32];
@@ -116,7 +118,7 @@ struct server {
 	int timeout_ms;
 	pthread_t thread;
 	struct fm_stream *stream;
-	enum fm_stream_role role;
+	struct fm_stream_hello what;
 	struct fm_error err;
 };
 
@@ -126,7 +128,7 @@ static void *serve_one(void *arg)
 	int fd;
 
 	if (fm_accept(s->listen_fd, WAIT_MS, -1, &fd, &s->err) == 0)
-		fm_stream_accept(fd, s->tls, s->token, s->id, s->timeout_ms, &s->role, &s->stream, &s->err);
+		fm_stream_accept(fd, s->tls, s->token, s->id, s->timeout_ms, &s->what, &s->stream, &s->err);
 	return NULL;
 }
 
@@ -152,10 +154,10 @@ static void tls_pair(struct pki *p, struct fm_stream **client, struct fm_stream 
 	struct server s;
 
 	server_start(&s, p ? &p->host : NULL);
-	assert_ok(fm_stream_connect(s.address, p ? &p->host : NULL, TOKEN, ID, FM_STREAM_PAGES, WAIT_MS, client, &err));
+	assert_ok(fm_stream_connect(s.address, p ? &p->host : NULL, TOKEN, ID, &pages, WAIT_MS, client, &err));
 	server_join(&s);
 	assert_string_equal("", s.err.message);
-	assert_int_equal(FM_STREAM_PAGES, s.role);
+	assert_int_equal(FM_STREAM_PAGES, s.what.role);
 	*server = s.stream;
 }
 
@@ -216,7 +218,7 @@ static void expect_hello(const struct fm_stream_tls *server_tls, const struct fm
 	struct fm_stream *c = NULL;
 
 	server_start(&s, server_tls);
-	assert_code(client_code, fm_stream_connect(s.address, client_tls, token, id, FM_STREAM_CONTROL, WAIT_MS, &c, &err));
+	assert_code(client_code, fm_stream_connect(s.address, client_tls, token, id, &control, WAIT_MS, &c, &err));
 	assert_null(c);
 	struct fm_error client_err = err;
 	server_join(&s);
@@ -247,21 +249,21 @@ static void test_tls_files(void **state)
 	struct fm_stream *s;
 	struct fm_stream_tls bad = p->host;
 	int sv[2];
-	enum fm_stream_role role;
+	struct fm_stream_hello what;
 
 	bad.cert_pem_path = "/nonexistent/cert.pem";
 	assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
-	assert_code(FM_E_NOT_FOUND, fm_stream_accept(sv[0], &bad, TOKEN, ID, WAIT_MS, &role, &s, &err));
+	assert_code(FM_E_NOT_FOUND, fm_stream_accept(sv[0], &bad, TOKEN, ID, WAIT_MS, &what, &s, &err));
 	assert_non_null(strstr(err.message, "/nonexistent/cert.pem"));
 	close(sv[1]);
 	bad = p->host;
 	bad.key_pem_path = p->paths[1]; /* the key of another certificate */
 	assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
-	assert_code(FM_E_INVALID_ARGUMENT, fm_stream_accept(sv[0], &bad, TOKEN, ID, WAIT_MS, &role, &s, &err));
+	assert_code(FM_E_INVALID_ARGUMENT, fm_stream_accept(sv[0], &bad, TOKEN, ID, WAIT_MS, &what, &s, &err));
 	close(sv[1]);
 	assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sv));
 	assert_code(FM_E_INVALID_ARGUMENT,
-	            fm_stream_accept(sv[0], &p->host, "", ID, WAIT_MS, &role, &s, &err)); /* an empty token would let everybody in */
+	            fm_stream_accept(sv[0], &p->host, "", ID, WAIT_MS, &what, &s, &err)); /* an empty token would let everybody in */
 	close(sv[1]);
 }
 
@@ -300,7 +302,7 @@ static void expect_rude(struct pki *p, const char *kind, int timeout_ms, enum fm
 	char address[32];
 	int fd, listen_fd;
 	struct fm_stream *s = NULL;
-	enum fm_stream_role role;
+	struct fm_stream_hello what;
 	pthread_t t;
 
 	assert_ok(fm_tcp_listen("127.0.0.1:0", 4, &listen_fd, &err));
@@ -309,7 +311,7 @@ static void expect_rude(struct pki *p, const char *kind, int timeout_ms, enum fm
 	const void *arg[2] = { kind, address };
 	pthread_create(&t, NULL, rude_client, arg);
 	assert_ok(fm_accept(listen_fd, WAIT_MS, -1, &fd, &err));
-	assert_code(code, fm_stream_accept(fd, &p->host, TOKEN, ID, timeout_ms, &role, &s, &err));
+	assert_code(code, fm_stream_accept(fd, &p->host, TOKEN, ID, timeout_ms, &what, &s, &err));
 	assert_null(s);
 	pthread_join(t, NULL);
 	close(listen_fd);
@@ -384,10 +386,10 @@ static void expect_on_wire(struct pki *p, size_t damage_at, size_t cut_at, enum 
 	assert_ok(fm_tcp_local_port(m.listen_fd, &port, &err));
 	snprintf(m.address, sizeof(m.address), "127.0.0.1:%u", port);
 	pthread_create(&m.thread, NULL, run_middle, &m);
-	assert_ok(fm_stream_connect(m.address, &p->host, TOKEN, ID, FM_STREAM_CONTROL, WAIT_MS, &c, &err));
+	assert_ok(fm_stream_connect(m.address, &p->host, TOKEN, ID, &control, WAIT_MS, &c, &err));
 	server_join(&s);
 	assert_string_equal("", s.err.message);
-	assert_int_equal(FM_STREAM_CONTROL, s.role);
+	assert_int_equal(FM_STREAM_CONTROL, s.what.role);
 
 	struct load out = { .s = c, .frames = 8, .bytes = 65536 };
 	pthread_t t;

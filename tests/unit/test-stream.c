@@ -380,12 +380,12 @@ static void test_throughput_plain(void **state)
 static void expect_first_frame(enum fm_frame type, uint64_t a, uint64_t b, const char *payload, enum fm_code code)
 {
 	struct fm_stream *c, *s = NULL;
-	enum fm_stream_role role;
+	struct fm_stream_hello what;
 	int fd;
 
 	pair_raw(&c, &fd);
 	assert_ok(fm_stream_send(c, type, a, b, payload, strlen(payload), WAIT_MS, &err));
-	assert_code(code, fm_stream_accept(fd, NULL, TOKEN, ID, WAIT_MS, &role, &s, &err));
+	assert_code(code, fm_stream_accept(fd, NULL, TOKEN, ID, WAIT_MS, &what, &s, &err));
 	assert_null(s);
 	fm_stream_free(c);
 }
@@ -408,6 +408,45 @@ static void test_first_frame(void **state)
 	expect_first_frame(FM_FRAME_HELLO, 1, 1, long_text, FM_E_DATA_LOSS);
 }
 
+/* Which of how many */
+static void test_push_hello(void **state)
+{
+	static const uint64_t bad[] = {
+		3,                       /* none of none */
+		3 | 1 << 8 | 1 << 16,    /* the second of one */
+		3 | 255 << 8 | 16 << 16, /* a high one of 16 */
+		3 | 17 << 16,            /* more than there may be */
+		3 | 0xffffull << 16,     /* far more */
+		2 | 1 << 16,             /* pages on demand come over one */
+		1 | 1ull << 32,          /* control is not dialled again */
+		1 | 1ull << 63,
+	};
+	static const struct fm_stream_hello good[] = {
+		{ FM_STREAM_PUSH, 0, 1, 0 },
+		{ FM_STREAM_PUSH, 0, 16, 1 },
+		{ FM_STREAM_PUSH, 15, 16, UINT32_MAX },
+		{ FM_STREAM_PAGES, 0, 0, 0 },
+	};
+	for (size_t i = 0; i < FM_ARRAY_SIZE(bad); i++)
+		expect_first_frame(FM_FRAME_HELLO, 1, bad[i], TOKEN "\n" ID, FM_E_INVALID_ARGUMENT);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(good); i++) {
+		const uint64_t b = (uint64_t)good[i].role | good[i].index << 8 | good[i].count << 16 | (uint64_t)good[i].redials << 32;
+		struct fm_stream_hello what;
+		struct fm_frame_header h;
+		struct fm_stream *c, *s;
+		int fd;
+		pair_raw(&c, &fd);
+		assert_ok(fm_stream_send(c, FM_FRAME_HELLO, 1, b, TOKEN "\n" ID, strlen(TOKEN "\n" ID), WAIT_MS, &err));
+		assert_ok(fm_stream_accept(fd, NULL, TOKEN, ID, WAIT_MS, &what, &s, &err));
+		assert_true(what.role == good[i].role && what.index == good[i].index && what.count == good[i].count &&
+		            what.redials == good[i].redials);
+		assert_ok(fm_stream_expect(c, FM_FRAME_HELLO_OK, &h, NULL, 0, WAIT_MS, -1, &err));
+		assert_true(h.b == b);
+		fm_stream_free(c);
+		fm_stream_free(s);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -427,6 +466,7 @@ int main(void)
 		cmocka_unit_test(test_two_senders),
 		cmocka_unit_test(test_throughput_plain),
 		cmocka_unit_test(test_first_frame),
+		cmocka_unit_test(test_push_hello),
 	};
 	return cmocka_run_group_tests_name("stream", tests, NULL, NULL);
 }
