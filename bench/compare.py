@@ -42,6 +42,7 @@ FAILURES = (RuntimeError, ClusterError, LabError, OSError, subprocess.Subprocess
 class Ours:
     def __init__(self, cluster, case, strategy):
         self.cluster, self.case, self.strategy = cluster, case, strategy
+        self.options = ["--streams", str(case.streams)] if case.streams else []
 
     def start(self):
         bundle = workload.make_bundle(self.cluster, self.case, NAME)
@@ -51,7 +52,7 @@ class Ours:
         """Returns the CPU seconds of each host, and when clients had not noticed anything yet."""
         agents = {host: self.cluster.agents[host].process.pid for host in ("src", "dst")}
         before = {host: meter.cpu_seconds(pid) for host, pid in agents.items()}
-        migration = self.cluster.migrate(NAME, to, "--strategy", self.strategy, timeout=900)
+        migration = self.cluster.migrate(NAME, to, "--strategy", self.strategy, *self.options, timeout=900)
         if migration["state"] != "COMPLETED":
             raise RuntimeError(f"a migration failed: {migration['error_message']}")
         return {host: meter.cpu_seconds(pid) - before[host] for host, pid in agents.items()}, _windows(migration)
@@ -115,7 +116,7 @@ def one_move(subject, load, wires, source, destination):
 def described(case):
     name, _, strategy = case.tool.partition(":")
     return {"tool": name, "strategy": strategy or STRATEGIES[name], "workload": case.workload, "memory_mb": case.megabytes, "load": case.load(), "write_share": case.write_percent / 100,
-            "pages_per_s": case.pages_per_s, "rate_per_s": 0 if case.idle else case.rate, "link": case.link, "queue": case.queue, "runs": case.runs}
+            "pages_per_s": case.pages_per_s, "rate_per_s": 0 if case.idle else case.rate, "link": case.link, "queue": case.queue, "runs": case.runs, "streams": case.streams}
 
 
 def measure(case):
@@ -171,7 +172,7 @@ def cases(arguments):
                 for rate in arguments.links:
                     for tool in arguments.tools:
                         yield workload.Case(tool=tool, workload=name, megabytes=megabytes, write_percent=write_percent, link=rate, queue=arguments.queue, runs=arguments.visits or arguments.runs,
-                                            rate=arguments.rate, pages_per_s=pages_per_s, working_mb=arguments.working_mb, idle=bool(arguments.visits))
+                                            rate=arguments.rate, pages_per_s=pages_per_s, working_mb=arguments.working_mb, idle=bool(arguments.visits), streams=arguments.streams)
 
 
 def parse_arguments():
@@ -188,6 +189,7 @@ def parse_arguments():
     parser.add_argument("--runs", type=int, help="moves of each kind (10)")
     parser.add_argument("--rate", type=int, default=RATE, help="requests per second (%(default)s); 0: none")
     parser.add_argument("--visits", type=int, default=0, metavar="N", help="an idle container makes N moves, there and back; our tools only, and no figures of a load")
+    parser.add_argument("--streams", type=int, default=0, metavar="N", help="of pages before the switch-over, for our tools (%(default)s: what suits the host)")
     parser.add_argument("--output", default=os.path.join(HERE, "results"), help="folder of latest.json, index.html and the charts")
     arguments = parser.parse_args()
     quick, visits = arguments.quick, arguments.visits

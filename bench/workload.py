@@ -44,6 +44,7 @@ class Case:
     pages_per_s: int = 0
     working_mb: int = 0
     idle: bool = False
+    streams: int = 0
 
     def load(self):
         """In words; with server, size and link it says all about a load."""

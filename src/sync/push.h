@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over a push stream (FM_STREAM_PUSH, docs/PROTOCOL.md).
+ * push.h - pages on their way before the freeze: rounds of "what has changed" from the source into the destination's page store, over push streams (FM_STREAM_PUSH, docs/PROTOCOL.md).
  *
  * Source: fm_push_round as often as the caller likes while the tree runs, then fm_push_final once, when it is frozen. Each waits until the destination has
  * everything in its store (ROUND_OK), so that a number in a result is about pages that have arrived. Each stream begins with the source telling the secret of all hashes, which it has drawn with

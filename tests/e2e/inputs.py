@@ -148,6 +148,10 @@ class Inputs:
                 self.refused(2, "longest one", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-downtime", "800h")
                 self.refused(2, "highest one, 99 %", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-throttle", "100")
                 self.refused(2, "highest one, 99 %", "migrate", "redis", "--to", "dst", "--strategy", "pre-copy", "--max-throttle", str(2 ** 32 + 50))
+                self.refused(2, "more than there may be, 16", "migrate", "redis", "--to", "dst", "--strategy", "live", "--streams", "17")
+                self.refused(2, "more than there may be, 16", "migrate", "redis", "--to", "dst", "--strategy", "live", "--streams", str(2 ** 32 + 1))
+                self.refused(2, "fleximigrate.streams: 'many' is no number", "container", "run", "idle", "--host", "src", "--bundle", self.cluster.path("bundles", "redis"),
+                             "--label", "fleximigrate.streams=many")
                 self.refused(2, "fleximigrate.throttle: 'all' is no percentage", "container", "run", "idle", "--host", "src", "--bundle", self.cluster.path("bundles", "redis"),
                              "--label", "fleximigrate.throttle=all")
                 self.refused(2, "warp", "migrate", "redis", "--to", "dst", "--strategy", "warp", hint="post-copy")

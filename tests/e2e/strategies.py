@@ -47,8 +47,8 @@ class Strategies:
     def case(self, name):
         return clean_case(self.cluster, self.tap, self.options, name)
 
-    def move(self, resident, to, strategy="auto"):
-        record = self.cluster.migrate(resident.name, to, "--strategy", strategy)
+    def move(self, resident, to, strategy="auto", *options):
+        record = self.cluster.migrate(resident.name, to, "--strategy", strategy, *options)
         expect(record["path"] == "1N 2N 3N 4N 5N 6N", lambda: f"{strategy} to {to}: path {record['path']}: {record['error_message']}")
         used = record["strategy"].lower().replace("_", "-")
         expect(used == strategy or strategy == "auto" and used != "auto", f"asked for {strategy}, was {used}")
@@ -410,6 +410,43 @@ class Strategies:
             expect(record["state"] == "FAILED" and "magic" in record["error_message"], f"{record['state']}: {record['error_message']}")
             odd.conclude("src")
 
+    # ------------------------------------------------------------------ several streams
+
+    def streams(self):
+        with self.case("pages over several streams; one of them breaks, the link is cut in a round, the way back has another number") as wanted:
+            if not wanted:
+                return
+            redis = Resident(self.cluster, "redis-streams", options=["--label", "fleximigrate.streams=3"])
+            self.cluster.load_redis(redis.ip, 32)
+            plan = self.cluster.cli("migrate", redis.name, "--to", "dst", "--strategy", "live", "--dry-run").stdout
+            expect("sent over 3" in plan, plan)
+            with agent_with(self.cluster, "src", fault="stream-corrupt@30=fail"):
+                there = self.move(redis, "dst", "live")["wire_bytes"]
+                log = self.cluster.agents["src"].log()
+                expect(re.search(r"stream [123] of 3 of pages broke .*: connecting again", log), "no stream broke")
+            expect("rounds over 3 streams" in self.cluster.manager.log() + log, "no line of the log tells of three streams")
+            back = self.move(redis, "src", "live", "--streams", "2")["wire_bytes"]
+            self.tap.say(f"there {there} bytes, back over another number of streams {back}")
+            expect(back <= there * 0.05, f"the way there took {there} bytes, the way back {back}: what src has kept was of no use")
+            self.move(redis, "dst", "pre-copy", "--streams", "16")
+            redis.conclude("dst")
+            self.cut_in_a_round()
+
+    def cut_in_a_round(self):
+        redis = Resident(self.cluster, "redis-cut")
+        self.cluster.load_redis(redis.ip, 32)
+        migration = self.cluster.start_migration(redis.name, "dst", "--strategy", "live", "--streams", "3", "--bandwidth", "8M")
+        self.cluster.wait("rounds have begun", lambda: self.cluster.migration(migration)["step"] == "rounds", 60)
+        self.cluster.lab.cut("dst")
+        time.sleep(1)  # how long it is cut
+        self.cluster.lab.heal("dst")
+        record, _ = self.cluster.wait_over(migration)
+        expect(record["path"] == "1N 2N 3N 4N 5N 6N", lambda: f"path {record['path']}: {record['error_message']}")
+        rounds_us = next(phase["duration_us"] for phase in record["phases"] if phase["name"] == "rounds")
+        expect(rounds_us > 1e6, f"the rounds took {rounds_us} us: they were over before the cut")
+        redis.check("dst")
+        redis.conclude("dst")
+
     # ------------------------------------------------------------------ throttling
 
     def busy(self):
@@ -493,6 +530,7 @@ class Strategies:
     def run(self):
         self.there_and_back()
         self.tracking()
+        self.streams()
         self.throttling()
         self.whole_digest()
         self.second_visit()
