@@ -343,7 +343,7 @@ static void *accept_streams(void *arg)
 static int listen_for_source(struct fm_mover *m, const char *address, struct fm_error *err)
 {
 	uint16_t port = 0;
-	if (fm_tcp_listen(address, 8, &m->listen_fd, err) < 0 || fm_tcp_local_port(m->listen_fd, &port, err) < 0)
+	if (fm_tcp_listen(address, 8 + FM_MAX_PUSH_STREAMS, &m->listen_fd, err) < 0 || fm_tcp_local_port(m->listen_fd, &port, err) < 0)
 		return -1;
 	(void)snprintf(m->stream_address, sizeof(m->stream_address), "%s:%u", m->h->stream_host, port);
 	if (fm_journal_note(m->journal, "stream_address", m->stream_address, err) < 0)
