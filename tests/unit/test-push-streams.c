@@ -76,6 +76,8 @@ struct world {
 	struct lane lanes[FM_MAX_PUSH_STREAMS];
 	unsigned n, seed;
 	_Atomic unsigned damages;
+	unsigned fails;
+	int cancel_fd;
 };
 
 static void *receive(void *arg)
@@ -352,7 +354,6 @@ static void test_links_that_break(void **state)
 		start_push(&w, &o);
 		run(&w, 3, seed % 3 ? UINT64_MAX : 20, &r);
 		assert_true(compare(&w) <= r.pages_left);
-		/* what a stream had taken of the limit is there again for its next try */
 		assert_int_equal(r.pages_left, seed % 3 || r.pages_changed < 20 ? 0 : r.pages_changed - 20);
 		for (unsigned i = 0; i < w.n; i++)
 			breaks += w.lanes[i].breaks;
@@ -405,6 +406,32 @@ static void test_damaged_chunks(void **state)
 	for (unsigned i = 0; i < w.n; i++)
 		breaks += w.lanes[i].breaks;
 	assert_true(breaks > 0);
+	end_world(&w);
+}
+
+static bool damage_one(void *userdata)
+{
+	struct world *w = userdata;
+
+	return atomic_exchange(&w->damages, 0) != 0;
+}
+
+/* What it had taken of the limit is there again for its next try. */
+static void test_a_limit_and_a_break(void **state)
+{
+	struct fm_push_opts o = { .reconnect = reconnect, .damage = damage_one };
+	struct fm_push_result r;
+	struct world w;
+
+	start(&w, 3, 6, &o);
+	struct fm_page_source_task t = task_of(&w);
+	assert_ok(fm_push_round(w.push, &t, 1, -1, &r, &err));
+	order(&w.target, 'w', 0, PAGES);
+	freeze(&w);
+	w.damages = 1;
+	assert_ok(fm_push_final(w.push, &t, 1, 20, -1, &r, &err));
+	assert_int_equal(w.lanes[0].breaks + w.lanes[1].breaks + w.lanes[2].breaks, 1);
+	assert_int_equal(r.pages_left, r.pages_changed - 20);
 	end_world(&w);
 }
 
@@ -476,44 +503,54 @@ static void fill_with_noise(struct world *w)
 	free(noise);
 }
 
-/* Cancelled: streams that wait for the destination, and one that is stuck in sending, all end. */
-static void test_cancel(void **state)
+/* The one that may send is about to be stuck in it. */
+static bool cancel_now(void *userdata)
 {
-	struct fm_push_opts o = { .reconnect = reconnect, .compress = FM_CHUNK_PLAIN };
-	int cancel = eventfd(0, EFD_CLOEXEC);
+	const struct world *w = userdata;
+
+	(void)eventfd_write(w->cancel_fd, 1);
+	return false;
+}
+
+static bool fail_now(void *userdata)
+{
+	const struct world *w = userdata;
+	struct fm_error full = FM_ERROR_INIT;
+
+	(void)fm_error_set(&full, FM_E_RESOURCE_EXHAUSTED, "no room for pages");
+	fm_stream_send_error(w->lanes[w->fails].destination, &full);
+	return false;
+}
+
+/* Streams that wait for the destination, and one that is stuck in sending, all end, and none is dialled again. */
+static void expect_an_end(bool (*what)(void *userdata), enum fm_code code)
+{
+	struct fm_push_opts o = { .reconnect = reconnect, .damage = what };
 	struct world w;
 
 	setup_unserved(&w, 3);
 	fill_with_noise(&w);
 	unsigned stuck = lane_of(&w, 0);
+	w.fails = (stuck + 1) % 3;
+	w.cancel_fd = eventfd(0, EFD_CLOEXEC);
 	assert_ok(fm_stream_send(w.lanes[stuck].destination, FM_FRAME_PAGES_HAVE_END, 0, 0, NULL, 0, 1000, &err));
 	start_push(&w, &o);
-	assert_int_equal(eventfd_write(cancel, 1), 0);
-	expect_promptly(&w, cancel, FM_E_CANCELLED);
+	expect_promptly(&w, w.cancel_fd, code);
 	for (unsigned i = 0; i < w.n; i++)
 		assert_int_equal(w.lanes[i].breaks, 0);
+	(void)close(w.cancel_fd);
 	free_unserved(&w);
-	(void)close(cancel);
 }
 
-/* The first failure is the round's, and no stream that it ends is dialled again. */
+static void test_cancel(void **state)
+{
+	expect_an_end(cancel_now, FM_E_CANCELLED);
+}
+
+/* The first failure is the round's. */
 static void test_failure_of_one(void **state)
 {
-	struct fm_push_opts o = { .reconnect = reconnect, .compress = FM_CHUNK_PLAIN };
-	struct fm_error full = FM_ERROR_INIT;
-	struct world w;
-
-	setup_unserved(&w, 3);
-	fill_with_noise(&w);
-	unsigned stuck = lane_of(&w, 0), fails = (stuck + 1) % 3;
-	assert_ok(fm_stream_send(w.lanes[stuck].destination, FM_FRAME_PAGES_HAVE_END, 0, 0, NULL, 0, 1000, &err));
-	(void)fm_error_set(&full, FM_E_RESOURCE_EXHAUSTED, "no room for pages");
-	fm_stream_send_error(w.lanes[fails].destination, &full);
-	start_push(&w, &o);
-	expect_promptly(&w, -1, FM_E_RESOURCE_EXHAUSTED);
-	for (unsigned i = 0; i < w.n; i++)
-		assert_int_equal(w.lanes[i].breaks, 0);
-	free_unserved(&w);
+	expect_an_end(fail_now, FM_E_RESOURCE_EXHAUSTED);
 }
 
 static int dial_for_ever(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret,
@@ -565,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_links_that_break),
 		cmocka_unit_test(test_one_that_breaks),
 		cmocka_unit_test(test_damaged_chunks),
+		cmocka_unit_test(test_a_limit_and_a_break),
 		cmocka_unit_test(test_an_earlier_visit),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_failure_of_one),
