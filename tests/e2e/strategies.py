@@ -436,7 +436,7 @@ class Strategies:
         redis = Resident(self.cluster, "redis-cut")
         self.cluster.load_redis(redis.ip, 32)
         migration = self.cluster.start_migration(redis.name, "dst", "--strategy", "live", "--streams", "3", "--bandwidth", "8M")
-        self.cluster.wait("rounds have begun", lambda: self.cluster.migration(migration)["step"] == "rounds", 60)
+        self.cluster.wait_state(migration, "EXECUTION")  # which begins with rounds
         self.cluster.lab.cut("dst")
         time.sleep(1)  # how long it is cut
         self.cluster.lab.heal("dst")
