@@ -10,6 +10,7 @@
 
 #include "migration/mover-internal.h"
 #include "migration/revisit-pages.h"
+#include "sync/file-pages.h"
 
 #define PAGE  4096u
 #define PAGES 4096u
@@ -93,7 +94,7 @@ static void refused(struct world *w, unsigned index, unsigned count, uint32_t re
 
 static struct fm_push *push_of(struct world *w)
 {
-	struct fm_push_opts o = { .streams = w->sources, .n_streams = w->n, .compress = -1 };
+	struct fm_push_opts o = { .streams = w->sources, .n_streams = w->n, .look = true, .compress = -1 };
 	struct fm_push *p;
 
 	assert_ok(fm_push_new(&o, &p, &err));
@@ -274,13 +275,64 @@ static void test_an_earlier_visit(void **state)
 	fm_revisit_pages_free(kept);
 }
 
+static void remove_folder(char **path)
+{
+	if (**path)
+		(void)fm_remove_tree(*path, NULL);
+}
+
+/* Whichever stream a page belongs to, its content may be that of a file. */
+static void test_pages_of_files(void **state)
+{
+	char folder[] = "/tmp/fm-test-incoming-XXXXXX", path[64];
+	char *made __attribute__((cleanup(remove_folder))) = folder;
+	struct fm_revisit_pages *kept;
+	struct fm_push_result r;
+	const void *page;
+	enum fm_page_have have;
+	struct world w;
+
+	setup_world(&w, 3);
+	assert_ok(fm_revisit_pages_new(64 * MIB, &kept, &err));
+	w.host.revisit_pages = kept;
+	assert_non_null(mkdtemp(made));
+	(void)snprintf(path, sizeof(path), "%s/model", folder);
+	uint8_t *noise = malloc(PAGES * PAGE);
+	fill_pattern(noise, PAGES * PAGE, 5);
+	assert_ok(fm_write_file_atomic(path, noise, PAGES * PAGE, 0600, &err));
+	struct iovec local = { .iov_base = noise, .iov_len = PAGES * PAGE },
+	             remote = { .iov_base = (void *)(uintptr_t)w.target.memory, .iov_len = PAGES * PAGE };
+	assert_int_equal(process_vm_writev(w.target.pid, &local, 1, &remote, 1, 0), PAGES * PAGE);
+	(void)snprintf(w.mover->rootfs, sizeof(w.mover->rootfs), "%s", folder);
+	atomic_store(&w.mover->files_here, true);
+	struct fm_page_source_task t = { .ns_pid = w.target.pid, .host_pid = w.target.pid };
+	offer_all(&w);
+	struct fm_push *p = push_of(&w);
+	assert_ok(fm_push_round(p, &t, 1, -1, &r, &err));
+	assert_in_range(r.pages_of_files, PAGES / 2, PAGES); /* all of them, if the machine is not busy */
+	assert_true(r.payload_bytes < (PAGES - r.pages_of_files) * PAGE * 3 + MIB);
+	assert_int_equal(kill(w.target.pid, SIGSTOP), 0);
+	assert_int_equal(state_becomes(w.target.pid, "T"), 'T');
+	assert_ok(fm_push_final(p, &t, 1, UINT64_MAX, -1, &r, &err));
+	await_ready(&w);
+	fm_incoming_forget_files(w.mover);
+	compare(&w);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(fm_incoming_get_run(w.mover, FM_FILE_PAGES_PID, i * FM_PUSH_BLOCK_BYTES, 1, &have, &page), 1);
+		assert_int_equal(have, FM_PAGE_NOT_HERE);
+	}
+	free(noise);
+	fm_push_free(p);
+	end_world(&w);
+	fm_revisit_pages_free(kept);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_whole),
-		cmocka_unit_test(test_one_is_missing),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_an_earlier_visit),
+		cmocka_unit_test(test_whole),          cmocka_unit_test(test_one_is_missing),
+		cmocka_unit_test(test_refused),        cmocka_unit_test(test_an_earlier_visit),
+		cmocka_unit_test(test_pages_of_files),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
