@@ -22,6 +22,7 @@ struct world {
 	struct target target;
 	struct fm_stream *sources[FM_MAX_PUSH_STREAMS];
 	unsigned n;
+	struct fm_hash_secret secret; /* of the streams that have no push */
 };
 
 static void setup_world(struct world *w, unsigned n)
@@ -33,6 +34,7 @@ static void setup_world(struct world *w, unsigned n)
 	(void)snprintf(w->host.name, sizeof(w->host.name), "alpha");
 	assert_ok(fm_mover_alloc(&w->host, "m-1", true, &w->mover, &err));
 	w->mover->strategy = FM_STRATEGY_LIVE;
+	fm_hash_secret_draw(&w->secret);
 	(void)snprintf(pages, sizeof(pages), "%u", PAGES);
 	target_start(&w->target, "echo", pages, NULL);
 }
@@ -63,14 +65,12 @@ static int offer(struct world *w, struct fm_stream **source, unsigned index, uns
 }
 
 /* As a source begins that has nothing to send yet */
-static void begin(struct fm_stream *source)
+static void begin(const struct world *w, struct fm_stream *source)
 {
-	struct fm_hash_secret secret;
 	struct fm_frame_header h;
 	uint8_t buf[64];
 
-	fm_hash_secret_draw(&secret);
-	assert_ok(fm_stream_send(source, FM_FRAME_PAGES_SECRET, 0, 0, secret.bytes, sizeof(secret.bytes), WAIT_MS, &err));
+	assert_ok(fm_stream_send(source, FM_FRAME_PAGES_SECRET, 0, 0, w->secret.bytes, sizeof(w->secret.bytes), WAIT_MS, &err));
 	assert_ok(fm_stream_expect(source, FM_FRAME_PAGES_HAVE_END, &h, buf, sizeof(buf), WAIT_MS, -1, &err));
 }
 
@@ -204,7 +204,7 @@ static void test_one_is_missing(void **state)
 	offer_all(&w);
 	for (unsigned i = 0; i < w.n; i++) {
 		assert_false(atomic_load(&w.mover->store_ready));
-		begin(w.sources[i]);
+		begin(&w, w.sources[i]);
 		assert_ok(fm_stream_send(w.sources[i], FM_FRAME_ROUND_END, 0, 1, NULL, 0, WAIT_MS, &err));
 		assert_ok(fm_stream_expect(w.sources[i], FM_FRAME_ROUND_OK, &h, buf, sizeof(buf), WAIT_MS, -1, &err));
 		if (i > 0)
@@ -212,7 +212,7 @@ static void test_one_is_missing(void **state)
 		/* The same again, as if the answer had been lost: that counts once. */
 		fm_stream_free(w.sources[0]);
 		assert_int_equal(offer(&w, &w.sources[0], 0, 3, 1), 0);
-		begin(w.sources[0]);
+		begin(&w, w.sources[0]);
 		assert_ok(fm_stream_send(w.sources[0], FM_FRAME_ROUND_END, 0, 1, NULL, 0, WAIT_MS, &err));
 		assert_ok(fm_stream_expect(w.sources[0], FM_FRAME_ROUND_OK, &h, buf, sizeof(buf), WAIT_MS, -1, &err));
 	}
@@ -231,7 +231,7 @@ static void test_refused(void **state)
 	refused(&w, 0, 1, 0, FM_E_FAILED_PRECONDITION);
 	w.mover->strategy = FM_STRATEGY_PRE_COPY;
 	offer_all(&w);
-	begin(w.sources[1]);
+	begin(&w, w.sources[1]);
 	refused(&w, 0, 1, 0, FM_E_INVALID_ARGUMENT); /* of another number */
 	refused(&w, 3, 4, 0, FM_E_INVALID_ARGUMENT);
 	refused(&w, 1, 3, 0, FM_E_ALREADY_EXISTS); /* twice */
@@ -241,7 +241,7 @@ static void test_refused(void **state)
 	assert_code(FM_E_UNAVAILABLE, fm_stream_recv(w.sources[1], &h, buf, sizeof(buf), WAIT_MS, -1, &err));
 	refused(&w, 1, 3, 1, FM_E_ALREADY_EXISTS);
 	refused(&w, 1, 3, 2, FM_E_ALREADY_EXISTS);
-	begin(next);
+	begin(&w, next);
 	fm_stream_free(next);
 	end_world(&w);
 }
