@@ -15,7 +15,7 @@ INCHES_PER_BAR, HEIGHT_MIN = 0.28, 2.5
 
 
 def _rounds(r):
-    ratio = r["throughput_ratio"]["rounds"]
+    ratio = r["throughput_ratio_rounds"]
     return None if ratio is None else ratio * 100
 
 

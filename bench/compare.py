@@ -126,6 +126,7 @@ def measure(case):
         subject = Ours(cluster, case, strategy) if name == "fleximigrate" else Stock(cluster, case)
         load = None
         try:
+            link.delay(cluster.lab, case.link, workload.tool("delay-line"))
             link.shape(cluster.lab, case.link, case.queue == "fair")
             link_bits = link.measured_bits_per_s(cluster.lab)
             link.shape(cluster.lab, "unlimited")  # until it is loaded
@@ -142,7 +143,7 @@ def measure(case):
             if load:
                 load.end()
             subject.end()
-    return {**described(case), **report.summary(moves, resident, link.bits_per_s(case.link) or link_bits), "resident_bytes": resident, "link_measured_bits_per_s": round(link_bits),
+    return {**described(case), **report.summary(moves, resident, link_bits), "resident_bytes": resident, "link_measured_bits_per_s": round(link_bits),
             "moves": moves, "lost_writes": last["lost_writes"], "reconnects": 0 if not last["error"] else None, **(report.visits(moves) if case.idle else {})}
 
 
@@ -184,7 +185,7 @@ def parse_arguments():
     parser.add_argument("--writes", help="percent of requests that write, for redis and memcached (0,20,80)")
     parser.add_argument("--pages-per-s", help="pages that the dirtier changes in a second (1000,20000)")
     parser.add_argument("--working-mb", type=int, default=64, help="of the dirtier's memory are changed at all (%(default)s)")
-    parser.add_argument("--links", help="unlimited,10gbit,1gbit,100mbit")
+    parser.add_argument("--links", help="unlimited,10gbit,1gbit,100mbit,1gbit+20ms (a round trip takes 20 ms longer)")
     parser.add_argument("--queue", default="fair", choices=("fair", "fifo"), help="what a limited link does with a migration and clients: a queue for each, or one (%(default)s)")
     parser.add_argument("--runs", type=int, help="moves of each kind (10)")
     parser.add_argument("--rate", type=int, default=RATE, help="requests per second (%(default)s); 0: none")
@@ -195,7 +196,7 @@ def parse_arguments():
     quick, visits = arguments.quick, arguments.visits
     defaults = {"tools": QUICK_TOOLS if quick else OUR_TOOLS if visits else ALL_TOOLS, "workload": ["redis"] if quick else list(workload.SERVERS), "mb": [64, 512] if quick else [64, 512, 2048],
                 "writes": [50] if quick else [0] if visits else [0, 20, 80], "pages_per_s": [1000] if visits else [1000, 20000],
-                "links": ["unlimited"] if quick or visits else ["unlimited", "10gbit", "1gbit", "100mbit"]}
+                "links": ["unlimited"] if quick or visits else ["unlimited", "10gbit", "1gbit", "100mbit", "1gbit+20ms"]}
     for name, words in defaults.items():
         value = getattr(arguments, name)
         setattr(arguments, name, [type(words[0])(word) for word in value.split(",")] if value else words)

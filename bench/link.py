@@ -1,4 +1,4 @@
-"""The link between the two hosts of a lab: limited in both directions, and measured by sending something over it."""
+"""The link between the two hosts of a lab: limited in both directions, with latency if wanted, and measured by sending something over it."""
 
 import re
 import subprocess
@@ -25,17 +25,32 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
 """]
 
 
+def _parts(link):
+    """The rate, and the milliseconds that a round trip takes longer"""
+    match = re.fullmatch(r"(\d+(?:kbit|mbit|gbit)|unlimited)(?:\+(\d+)ms)?", link)
+    if not match:
+        raise ValueError(f"link '{link}': write it like 100mbit or 1gbit, or unlimited, or with a latency, 1gbit+20ms")
+    return match[1], int(match[2] or 0)
+
+
 def bits_per_s(link):
     """None: not limited"""
-    match = re.fullmatch(r"(\d+)(kbit|mbit|gbit)", link)
-    if not match and link != "unlimited":
-        raise ValueError(f"link '{link}': write it like 100mbit or 1gbit, or unlimited")
+    rate = _parts(link)[0]
+    match = re.fullmatch(r"(\d+)(kbit|mbit|gbit)", rate)
     return float(match[1]) * UNITS[match[2]] if match else None
 
 
 def shape(lab, link, fair=False):
+    rate = _parts(link)[0]
     for host in ("src", "dst"):
-        lab.shape(host, None if link == "unlimited" else link, fair)
+        lab.shape(host, None if rate == "unlimited" else rate, fair)
+
+
+def delay(lab, link, delay_line):
+    """For as long as the lab is up."""
+    milliseconds = _parts(link)[1]
+    if milliseconds:
+        lab.delay("dst", milliseconds, delay_line)
 
 
 def _copy(lab, source, destination):

@@ -25,7 +25,7 @@ http {{
 """
 
 
-def _tool(name):
+def tool(name):
     return os.path.join(os.path.abspath(os.environ.get("BUILD") or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build")), "tools", name)
 
 
@@ -110,7 +110,7 @@ class Dirtier(Redis):
 
     @property
     def programs(self):
-        return (_tool("dirtier"),)
+        return (tool("dirtier"),)
 
     def keys(self, case):
         return case.megabytes * (MIB // 4096)
@@ -147,7 +147,7 @@ class Load:
     def __init__(self, lab, host, address, case):
         server = SERVERS[case.workload]
         rate = 0 if case.idle else min(case.rate, server.rate_max or case.rate)
-        argv = [_tool("load-client"), server.protocol, address, str(server.port), str(server.keys(case)), str(VALUE_BYTES), str(CONNECTIONS), str(rate),
+        argv = [tool("load-client"), server.protocol, address, str(server.port), str(server.keys(case)), str(VALUE_BYTES), str(CONNECTIONS), str(rate),
                 str(0 if case.idle else case.write_percent)]
         self.process = lab.popen(host, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
         line = self._line(600)

@@ -100,6 +100,7 @@ class Lab:
         self.client = client or ("cli" if "cli" in self.hosts else None)
         if self.client and self.client not in self.hosts:
             raise LabError(f"client '{self.client}' is none of the hosts {','.join(self.hosts)}")
+        self._delay_lines = {}  # host: the process that is its link's latency
 
     @classmethod
     def existing(cls, name):
@@ -165,6 +166,8 @@ class Lab:
 
     def down(self):
         """Remove the lab. Processes are left alone: LeftoverError names them."""
+        for host in list(self._delay_lines):
+            self._end_delay_line(host)
         leftovers = self._leftovers()
         self._remove()
         if leftovers:
@@ -310,15 +313,37 @@ class Lab:
                 filter replace dev {device} parent 1: protocol ip prio 1 handle 800::1 u32 match ip {own} {self.address(host)}/32 flowid 1:10
                 """)
 
+    def delay(self, host, round_trip_ms, delay_line):
+        """Make each round trip over a host's link longer; once for each host. delay_line: the program (tools/lab/delay-line.c), which runs until the lab is down."""
+        if host in self._delay_lines:
+            raise LabError(f"lab '{self.name}': the link of '{host}' has a latency already")
+        near, far = self._wire(host)
+        self._ip("sw", f"link add {near} type veth peer name {far}", f"link set dev {host} nomaster", f"link set dev {near} up")
+        line = self.popen("sw", [delay_line, host, near, str(round(round_trip_ms * 500))], stdout=subprocess.PIPE, text=True)
+        self._delay_lines[host] = line
+        if line.stdout.readline() != "ready\n":
+            raise LabError(f"lab '{self.name}': {delay_line} did not start")
+        self._ip("sw", f"link set dev {far} master br0 up")
+
+    def _end_delay_line(self, host):
+        with self._delay_lines.pop(host) as line:
+            line.terminate()
+
+    def _wire(self, host):
+        """The pair between a host's port and the switch when its link has latency; device names have at most 15 letters."""
+        return tuple(f"{end}{self.hosts.index(host)}-{host}"[:15] for end in "de")
+
+    def _port(self, host):
+        self.netns(host)
+        return self._wire(host)[1] if host in self._delay_lines else host
+
     def cut(self, host):
         """Cut a host's link, at once. Its carrier stays: nobody is told, as behind a switch that failed."""
-        self.netns(host)
-        self._ip("sw", f"link set dev {host} nomaster")
+        self._ip("sw", f"link set dev {self._port(host)} nomaster")
 
     def heal(self, host):
         """Undo cut(), at once. (Taking the link down and up would need up to a second.)"""
-        self.netns(host)
-        self._ip("sw", f"link set dev {host} master br0")
+        self._ip("sw", f"link set dev {self._port(host)} master br0")
 
     def status(self):
         """One dictionary for each host."""
