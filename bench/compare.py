@@ -218,7 +218,7 @@ def _check(parser, arguments):
         parser.error("--visits: at least 2, there and back")
     for rate in arguments.links:
         try:
-            link.bits_per_s(rate)
+            link.parts(rate)
         except ValueError as error:
             parser.error(f"--links: {error}")
 

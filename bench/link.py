@@ -4,7 +4,6 @@ import re
 import subprocess
 
 COPY_S = 1.0
-UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 RECEIVE = ["python3", "-c", """
 import socket, sys, time
 with socket.create_server((sys.argv[1], 0)) as l:
@@ -25,7 +24,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
 """]
 
 
-def _parts(link):
+def parts(link):
     """The rate, and the milliseconds that a round trip takes longer"""
     match = re.fullmatch(r"(\d+(?:kbit|mbit|gbit)|unlimited)(?:\+(\d+)ms)?", link)
     if not match:
@@ -33,22 +32,15 @@ def _parts(link):
     return match[1], int(match[2] or 0)
 
 
-def bits_per_s(link):
-    """None: not limited"""
-    rate = _parts(link)[0]
-    match = re.fullmatch(r"(\d+)(kbit|mbit|gbit)", rate)
-    return float(match[1]) * UNITS[match[2]] if match else None
-
-
 def shape(lab, link, fair=False):
-    rate = _parts(link)[0]
+    rate = parts(link)[0]
     for host in ("src", "dst"):
         lab.shape(host, None if rate == "unlimited" else rate, fair)
 
 
 def delay(lab, link, delay_line):
     """For as long as the lab is up."""
-    milliseconds = _parts(link)[1]
+    milliseconds = parts(link)[1]
     if milliseconds:
         lab.delay("dst", milliseconds, delay_line)
 
