@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "basic/clock.h"
