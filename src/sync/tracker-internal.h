@@ -111,6 +111,10 @@ typedef int (*fm_walk_fn)(void *userdata, uint64_t start, uint64_t end, uint64_t
 /* 1: PM_SCAN_CHECK_WPASYNC found a mapping that is not tracked. What was told until then holds. */
 int fm_walk_pages(struct fm_tracker *t, const struct fm_tracked *task, uint64_t start, uint64_t end, const struct fm_walk *w, fm_walk_fn fn,
                   void *userdata, struct fm_error *err);
+/* The entries of pagemap from start on, as many as there is room for, before end; 0: its address space is gone. Valid until the next call or walk. */
+int fm_read_entries(struct fm_tracker *t, const struct fm_tracked *task, uint64_t start, uint64_t end, const uint64_t **ret, size_t *ret_n,
+                    struct fm_error *err);
+uint64_t fm_entry_categories(uint64_t entry);
 /* Adds what has content and may be reported in a mapping (of its kind) to the lists that are not NULL. */
 int fm_add_content(struct fm_tracker *t, const struct fm_tracked *task, const struct fm_mapping *m, struct fm_run_list *a,
                    struct fm_run_list *b, struct fm_error *err);

@@ -86,10 +86,11 @@ struct fm_walk fm_walk_content(const struct fm_tracker *t, bool private_file)
 	return (struct fm_walk){ .inverted = without, .mask = without, .anyof = FM_PAGE_HAS_CONTENT };
 }
 
-static uint64_t categories_of(uint64_t entry)
+uint64_t fm_entry_categories(uint64_t entry)
 {
 	return (entry >> 63 & 1 ? FM_PAGE_IS_PRESENT : 0) | (entry >> 62 & 1 ? FM_PAGE_IS_SWAPPED : 0) |
-	       (entry >> 61 & 1 ? FM_PAGE_IS_FILE : 0) | (entry >> 55 & 1 ? FM_PAGE_IS_SOFT_DIRTY : 0);
+	       (entry >> 61 & 1 ? FM_PAGE_IS_FILE : 0) | (entry >> 58 & 1 ? FM_PAGE_IS_GUARD : 0) |
+	       (entry >> 55 & 1 ? FM_PAGE_IS_SOFT_DIRTY : 0);
 }
 
 static bool matches(const struct fm_walk *w, uint64_t categories)
@@ -103,10 +104,10 @@ static int tell_entries(const uint64_t *entries, size_t n, uint64_t at, const st
                         struct fm_error *err)
 {
 	for (size_t i = 0, end; i < n; i = end) {
-		uint64_t c = categories_of(entries[i]);
+		uint64_t c = fm_entry_categories(entries[i]);
 		bool wanted = matches(w, c);
 		for (end = i + 1; end < n; end++) {
-			uint64_t next = categories_of(entries[end]);
+			uint64_t next = fm_entry_categories(entries[end]);
 			if (matches(w, next) != wanted || (wanted && (next & w->returned) != (c & w->returned)))
 				break;
 		}
@@ -116,26 +117,35 @@ static int tell_entries(const uint64_t *entries, size_t n, uint64_t at, const st
 	return 0;
 }
 
+int fm_read_entries(struct fm_tracker *t, const struct fm_tracked *task, uint64_t start, uint64_t end, const uint64_t **ret, size_t *ret_n,
+                    struct fm_error *err)
+{
+	uint64_t *entries = (uint64_t *)(void *)t->regions, left = (end - start) / FM_TRACKER_PAGE;
+	size_t bytes = (left < ENTRIES_MAX ? left : ENTRIES_MAX) * sizeof(*entries);
+	ssize_t got;
+
+	do
+		got = pread(task->pagemap_fd, entries, bytes, (off_t)(start / FM_TRACKER_PAGE * sizeof(*entries)));
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno != ESRCH)
+		return fm_error_errno(err, errno, "cannot read the page tables of process %d", (int)task->host_pid);
+	*ret = entries;
+	*ret_n = got < 0 ? 0 : (size_t)got / sizeof(*entries);
+	return 0;
+}
+
 static int walk_by_reading(struct fm_tracker *t, const struct fm_tracked *task, uint64_t start, uint64_t end, const struct fm_walk *w,
                            fm_walk_fn fn, void *userdata, struct fm_error *err)
 {
-	uint64_t *entries = (uint64_t *)(void *)t->regions;
+	const uint64_t *entries;
 
-	while (start < end) {
-		uint64_t left = (end - start) / FM_TRACKER_PAGE, n = left < ENTRIES_MAX ? left : ENTRIES_MAX;
-		ssize_t got = pread(task->pagemap_fd, entries, n * sizeof(*entries), (off_t)(start / FM_TRACKER_PAGE * sizeof(*entries)));
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0 && errno == ESRCH)
-			return 0;
-		if (got < 0)
-			return fm_error_errno(err, errno, "cannot read the page tables of process %d", (int)task->host_pid);
-		n = (uint64_t)got / sizeof(*entries);
-		if (n == 0) /* its address space is gone */
-			return 0;
-		if (tell_entries(entries, (size_t)n, start, w, fn, userdata, err) < 0)
+	for (size_t n; start < end; start += n * FM_TRACKER_PAGE) {
+		if (fm_read_entries(t, task, start, end, &entries, &n, err) < 0)
 			return -1;
-		start += n * FM_TRACKER_PAGE;
+		if (n == 0)
+			break;
+		if (tell_entries(entries, n, start, w, fn, userdata, err) < 0)
+			return -1;
 	}
 	return 0;
 }

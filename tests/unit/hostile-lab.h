@@ -65,7 +65,7 @@ static inline void target_start(struct target *t, const char *what, const char *
 	(void)close(from[1]);
 	t->to = to[1];
 	t->from = from[0];
-	if (fm_streq(what, "echo"))
+	if (fm_streq(what, "echo") || fm_streq(what, "small"))
 		read_target(t, &t->memory, sizeof(t->memory));
 	else
 		read_target(t, &word, 1);

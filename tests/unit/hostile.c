@@ -6,7 +6,8 @@
  *   hostile writer SEED      what a child of it becomes: writes for a while, exits
  *   hostile echo PAGES       says the address of that many written pages; then for each {op, first, count}: 'w' write, 'd' discard, 'v' vfork
  *                            a child that writes, 'm' move the second half away, 'b' back (where it is one mapping with the first again),
- *                            'e' execute itself anew; answers "x"
+ *                            'r' read, 'a' move as many pages that come after these over them, 'e' execute itself anew; answers "x"
+ *   hostile small PAGES      the same without huge pages
  *   hostile registers        checks its registers for ever; SIGTERM: says how many SIGRTMIN came
  *   hostile reader           one read(2): status 0 when it gives a byte
  *   hostile grower           makes a mapping larger, and again; status 1 when that fails, 0 on SIGTERM
@@ -414,13 +415,13 @@ static bool move_half(uint8_t *p, size_t n, bool back)
 	return mremap(back ? away : half, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, back ? half : away) != MAP_FAILED;
 }
 
-static int echo(const char *pages)
+static int echo(const char *pages, bool small)
 {
 	size_t n = strtoul(pages, NULL, 10);
 	uint8_t *p = mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct order o;
 
-	if (p == MAP_FAILED)
+	if (p == MAP_FAILED || (small && madvise(p, n * PAGE, MADV_NOHUGEPAGE) < 0))
 		return 1;
 	for (size_t i = 0; i < n; i++)
 		p[i * PAGE] = (uint8_t)(i + 1);
@@ -435,6 +436,15 @@ static int echo(const char *pages)
 			break;
 		case 'd':
 			(void)madvise(p + (size_t)o.first * PAGE, (size_t)o.count * PAGE, MADV_DONTNEED);
+			break;
+		case 'r':
+			for (size_t i = o.first; i < (size_t)o.first + o.count; i++)
+				(void)*(volatile uint8_t *)(p + i * PAGE);
+			break;
+		case 'a':
+			if (mremap(p + ((size_t)o.first + o.count) * PAGE, (size_t)o.count * PAGE, (size_t)o.count * PAGE,
+			           MREMAP_MAYMOVE | MREMAP_FIXED, p + (size_t)o.first * PAGE) == MAP_FAILED)
+				return 1;
 			break;
 		case 'm':
 		case 'b':
@@ -576,8 +586,8 @@ int main(int argc, char **argv)
 		return chaos((unsigned)strtoul(argv[2], NULL, 10), argv[3]);
 	if (strcmp(what, "writer") == 0 && argc == 3)
 		return writer((unsigned)strtoul(argv[2], NULL, 10));
-	if (strcmp(what, "echo") == 0 && argc == 3)
-		return echo(argv[2]);
+	if (argc == 3 && (strcmp(what, "echo") == 0 || strcmp(what, "small") == 0))
+		return echo(argv[2], what[0] == 's');
 	if (strcmp(what, "registers") == 0)
 		return registers();
 	if (strcmp(what, "reader") == 0)

@@ -221,6 +221,44 @@ static void check_what_is_dirty(struct fixture *f, enum fm_tracker_backend b)
 	assert_int_equal(scan(f, t, 0, 100), 1);
 }
 
+/* Content changes without a write: pages of zeros come in the place of others, and other pages in the place of whole page tables. */
+static void check_unwritten(struct fixture *f, enum fm_tracker_backend b)
+{
+	_fm_cleanup_(fm_page_runs_done) struct fm_page_runs dirty = { 0 }, present = { 0 };
+	const unsigned table = 512; /* pages of one page table */
+	struct target *t = start(f, "small", "2048", NULL);
+	unsigned first = (unsigned)(((uint64_t)table * PAGE - t->memory % ((uint64_t)table * PAGE)) / PAGE);
+
+	new_tracker(f, b, FM_TRACK_ANONYMOUS);
+	set_one(f, t->pid);
+	order(t, 'w', first + table, table); /* or both would have the same bytes */
+	assert_int_equal(scan(f, t, 0, 2048), 2048);
+	assert_int_equal(scan(f, t, 0, 2048), 0);
+	order(t, 'a', first, table);
+	order(t, 'd', first + 2 * table, 10);
+	order(t, 'r', first + 2 * table, 10);
+	assert_int_equal(kill(t->pid, SIGSTOP), 0);
+	assert_int_equal(state_becomes(t->pid, "T"), 'T');
+	assert_ok(fm_tracker_scan_frozen(f->tracker, &dirty, &present, &err));
+	assert_int_equal(among(&dirty, t, first, table), table);
+	assert_int_equal(among(&present, t, first + table, table), 0);
+	/* reported, or said not to be there: then they are zeros as well */
+	assert_true(among(&dirty, t, first + 2 * table, 10) == 10 || among(&present, t, first + 2 * table, 10) == 0);
+	assert_int_equal(kill(t->pid, SIGCONT), 0);
+	uint64_t zeros = among(&present, t, first + 2 * table, 10);
+	assert_int_equal(scan(f, t, 0, 2048), table + zeros);
+	if (b == FM_TRACKER_WRITE_PROTECT) /* what was moved is registered in the second one */
+		(void)scan(f, t, 0, 2048);
+	assert_int_equal(scan(f, t, 0, 2048), 0);
+}
+
+static void test_unwritten(void **state)
+{
+	for (int b = FM_TRACKER_AUTO + 1; b < _FM_TRACKER_MAX; b++)
+		if (works((enum fm_tracker_backend)b))
+			check_unwritten(*state, (enum fm_tracker_backend)b);
+}
+
 static void test_write_protect(void **state)
 {
 	if (!works(FM_TRACKER_WRITE_PROTECT))
@@ -705,6 +743,7 @@ int main(void)
 		TEST(test_stays_stopped),
 		TEST(test_traced_by_another),
 		TEST(test_copy_write_protect),
+		TEST(test_unwritten),
 		TEST(test_copy_soft_dirty),
 		TEST(test_copy_hash),
 		TEST(test_times),
