@@ -71,20 +71,36 @@ static int look_at(struct look *l, uint64_t vaddr, uint64_t entry, struct fm_err
 	return 0;
 }
 
-static int look_at_mapping(struct fm_tracker *t, struct look *l, const struct fm_mapping *m, struct fm_error *err)
+static int look_at_range(struct fm_tracker *t, struct look *l, uint64_t at, uint64_t end, struct fm_error *err)
 {
 	const uint64_t *entries;
 
-	l->without = FM_PAGE_IS_GUARD | (m->private_file ? FM_PAGE_IS_FILE : 0);
-	for (uint64_t at = m->start; at < m->end;) {
-		size_t n;
-		if (fm_read_entries(t, l->task, at, m->end, &entries, &n, err) < 0)
+	for (size_t n; at < end;) {
+		if (fm_read_entries(t, l->task, at, end, &entries, &n, err) < 0)
 			return -1;
 		if (n == 0)
 			return 0;
 		for (size_t i = 0; i < n; i++, at += FM_TRACKER_PAGE)
 			if (entries[i] && look_at(l, at, entries[i], err) < 0)
 				return -1;
+	}
+	return 0;
+}
+
+/* Some programs reserve terabytes and use little of it: where the kernel can tell which pages there are, only their entries are read. */
+static int look_at_mapping(struct fm_tracker *t, struct look *l, const struct fm_mapping *m, struct fm_error *err)
+{
+	_fm_cleanup_(fm_run_list_done) struct fm_run_list content = { 0 };
+
+	l->without = FM_PAGE_IS_GUARD | (m->private_file ? FM_PAGE_IS_FILE : 0);
+	if (!t->has_pagemap_scan)
+		return look_at_range(t, l, m->start, m->end, err);
+	if (fm_add_content(t, l->task, m, &content, NULL, err) < 0)
+		return -1;
+	for (size_t i = 0; i < content.n; i++) {
+		uint64_t start = content.v[i].vaddr;
+		if (look_at_range(t, l, start, start + (uint64_t)content.v[i].n_pages * FM_TRACKER_PAGE, err) < 0)
+			return -1;
 	}
 	return 0;
 }
