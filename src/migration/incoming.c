@@ -38,7 +38,7 @@ static bool files_are_here(struct fm_mover *m)
 }
 
 /*
- * What the application has read from its files need not come twice. The source waits for this (fm_push_receive_with), so it is short; it waits once, before the first round. It comes when it has sent
+ * What the application has read from its files need not come twice. The source waits for this (fm_push_receive), so it is short; it waits once, before the first round. It comes when it has sent
  * the files, while they are put in their places here; one that comes before that is told nothing after a while: at a volume's place something else may be still. A content may be of any stream, so each store has all of them, and room for its share.
  */
 static void look_at_files(void *userdata)
@@ -75,7 +75,7 @@ static void *receive(void *arg)
 	struct incoming_stream *in = arg;
 	struct fm_error e = FM_ERROR_INIT;
 	fm_thread_haste(FM_HASTE_PATIENT);
-	if (fm_push_receive_with(in->stream, in->store, look_at_files, in, in->m->stop.fd, &e) == 0) {
+	if (fm_push_receive(in->stream, in->store, look_at_files, in, in->m->stop.fd, &e) == 0) {
 		/* Once more, when only our last answer was lost. */
 		if (!in->sealed && atomic_fetch_sub(&in->m->incoming->unsealed, 1) == 1)
 			atomic_store(&in->m->store_ready, true);

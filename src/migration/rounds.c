@@ -334,10 +334,8 @@ int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
 	fm_thread_haste(FM_HASTE_PATIENT);
 	int rc = more_rounds(m, &e);
 	fm_thread_haste(FM_HASTE_USUAL);
-	if (rc < 0)
-		return without(m, &e, err);
 	fm_mover_phase(m, "rounds", fm_now_us() - t);
-	return 0;
+	return rc < 0 ? without(m, &e, err) : 0;
 }
 
 /* Just before the fence: what changed while the files were looked at is not to be the freeze's work. */

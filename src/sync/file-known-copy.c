@@ -50,7 +50,7 @@ static int scan_file(struct scan *s, int dirfd, const char *name, struct fm_erro
 		return 0;
 	s->files++;
 	s->bytes += (uint64_t)st.st_size;
-	int r = fm_known_hash(fd, (uint64_t)st.st_size, s->k->secret, s->cancel_fd, hash, err);
+	int r = fm_known_hash(fd, (uint64_t)st.st_size, &s->k->secret, s->cancel_fd, hash, err);
 	if (r <= 0)
 		return r;
 	return fm_known_add(s->k, (uint64_t)st.st_size, hash, s->path, err);
@@ -102,7 +102,7 @@ int fm_known_scan(int root_fd, const struct timespec *until, int cancel_fd, stru
 	if (fm_known_new(&k, err) < 0)
 		return -1;
 	*s = (struct scan){ .k = k, .until = *until, .cancel_fd = cancel_fd };
-	fm_random_bytes(k->secret, sizeof(k->secret));
+	fm_hash_secret_draw(&k->secret);
 	int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && scan_folder(s, fd, 0, 0, err) < 0)
 		return -1;
@@ -208,7 +208,7 @@ int fm_known_fill(struct fm_known *k, const uint8_t name[FM_KNOWN_HASH_BYTES], u
 	case COPY_FAILED:
 		return -1;
 	}
-	int r = fm_known_hash(fd, size, k->secret, cancel_fd, got, err);
+	int r = fm_known_hash(fd, size, &k->secret, cancel_fd, got, err);
 	if (r < 0)
 		return -1;
 	if (r == 0 || got[0] != hash[0] || got[1] != hash[1])

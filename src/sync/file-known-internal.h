@@ -4,6 +4,7 @@
 #define FM_SYNC_FILE_KNOWN_INTERNAL_H
 
 #include "sync/file-known.h"
+#include "sync/hash-secret.h"
 
 struct fm_known_file {
 	uint64_t size;
@@ -15,7 +16,7 @@ struct fm_known {
 	struct fm_known_file *files; /* in order of size and hash once it is complete */
 	uint32_t n, cap;
 	uint64_t bytes;
-	uint8_t secret[FM_KNOWN_SECRET_BYTES];
+	struct fm_hash_secret secret;
 	uint64_t budget; /* sender: bytes that may still be hashed */
 	/* receiver */
 	int root_fd; /* -1 none */
@@ -30,7 +31,6 @@ int fm_known_add(struct fm_known *k, uint64_t size, const uint64_t hash[2], cons
 void fm_known_sort(struct fm_known *k);
 const struct fm_known_file *fm_known_lookup(const struct fm_known *k, uint64_t size, const uint64_t hash[2]);
 /* Of the first size bytes. 1 done, 0 the file is shorter or cannot be read, -1 cancelled or no memory. */
-int fm_known_hash(int fd, uint64_t size, const uint8_t secret[FM_KNOWN_SECRET_BYTES], int cancel_fd, uint64_t hash[2],
-                  struct fm_error *err);
+int fm_known_hash(int fd, uint64_t size, const struct fm_hash_secret *secret, int cancel_fd, uint64_t hash[2], struct fm_error *err);
 
 #endif

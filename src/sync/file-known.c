@@ -197,12 +197,12 @@ static int hash_all(struct hashing *h, int fd, uint64_t size, struct fm_error *e
 	return r;
 }
 
-int fm_known_hash(int fd, uint64_t size, const uint8_t secret[FM_KNOWN_SECRET_BYTES], int cancel_fd, uint64_t hash[2], struct fm_error *err)
+int fm_known_hash(int fd, uint64_t size, const struct fm_hash_secret *secret, int cancel_fd, uint64_t hash[2], struct fm_error *err)
 {
 	_fm_cleanup_(hashing_done) struct hashing h = { .state = XXH3_createState(), .buf = malloc(READ_BYTES), .cancel_fd = cancel_fd };
 	if (!h.state || !h.buf)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for hashing files");
-	(void)XXH3_128bits_reset_withSecret(h.state, secret, FM_KNOWN_SECRET_BYTES);
+	(void)XXH3_128bits_reset_withSecret(h.state, secret->bytes, sizeof(secret->bytes));
 	int r = hash_all(&h, fd, size, err);
 	XXH128_hash_t x = XXH3_128bits_digest(h.state);
 	hash[0] = x.low64;
@@ -217,7 +217,7 @@ int fm_known_find(struct fm_known *k, int fd, uint64_t size, int cancel_fd, uint
 	if (!k || !k->n || size > k->budget || !bsearch(&key, k->files, k->n, sizeof(key), compare_size))
 		return 0;
 	k->budget -= size;
-	int r = fm_known_hash(fd, size, k->secret, cancel_fd, hash, err);
+	int r = fm_known_hash(fd, size, &k->secret, cancel_fd, hash, err);
 	if (r != 1 || !fm_known_lookup(k, size, hash))
 		return r < 0 ? -1 : 0;
 	fm_put_le64(name, hash[0]);
@@ -246,7 +246,7 @@ int fm_known_offer(struct fm_stream *s, const struct fm_known *k, int timeout_ms
 		}
 		fm_batch_commit(&b, FM_FRAME_FILES_HAVE, 0, 0, (size_t)now * RECORD_BYTES);
 	}
-	if (fm_batch_add(&b, FM_FRAME_HAVE_END, n, 0, k ? k->secret : NULL, n ? FM_KNOWN_SECRET_BYTES : 0, err) < 0)
+	if (fm_batch_add(&b, FM_FRAME_HAVE_END, n, 0, k ? k->secret.bytes : NULL, n ? sizeof(k->secret.bytes) : 0, err) < 0)
 		return -1;
 	return fm_batch_flush(&b, err);
 }
@@ -285,9 +285,10 @@ int fm_known_take(struct fm_stream *s, struct fm_known **ret, int timeout_ms, in
 		if (take_records(k, buf, h.length, err) < 0)
 			return -1;
 	}
-	if (h.a != k->n || h.length != (k->n ? FM_KNOWN_SECRET_BYTES : 0))
+	if (h.a != k->n || (k->n == 0 && h.length > 0))
 		return fm_error_set(err, FM_E_DATA_LOSS, "%u of %llu known files arrived", k->n, (unsigned long long)h.a);
-	memcpy(k->secret, buf, h.length);
+	if (k->n > 0 && fm_hash_secret_take(buf, h.length, &k->secret, err) < 0)
+		return -1;
 	k->budget = 2 * k->bytes;
 	fm_known_sort(k);
 	*ret = FM_TAKE_PTR(k);

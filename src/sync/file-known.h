@@ -10,9 +10,7 @@
  * Without a copy the receiver offers an empty set, so that the sender knows when to begin. Only regular files of FM_KNOWN_FILE_BYTES_MIN and more count, at most FM_KNOWN_FILES_MAX of
  * FM_KNOWN_BYTES_MAX together: what a copy has beyond is ignored, a peer that claims more is refused (DATA_LOSS).
  *
- * A content is known by its size and its XXH3-128 with a secret of 192 bytes that the receiver draws for each offer, holes read as zeros. The hash is not a cryptographic one; because of the secret who
- * can only choose contents (in the container) has to guess: the best pair of contents that we know how to make looks the same with one secret in some 2^32 (a seed of 64 bits would make that far easier). Peers trust
- * each other with contents anyway.
+ * A content is known by its size and its XXH3-128 with a secret (hash-secret.h) that the receiver draws for each offer, holes read as zeros. Peers trust each other with contents anyway.
  *
  * The copy is not trusted to stay as it was scanned: what is filled in from it is hashed again where it ends up. Its files are reached beneath its root only, never through a link or a mount.
  * Not thread-safe; an object belongs to one thread at a time.
@@ -29,7 +27,6 @@
 #define FM_KNOWN_FILES_MAX      65536u
 #define FM_KNOWN_BYTES_MAX      (4ull << 30)
 #define FM_KNOWN_HASH_BYTES     16u
-#define FM_KNOWN_SECRET_BYTES   192u
 
 struct fm_known; /* a set of contents; a receiver's has the copy that they are in */
 void fm_known_free(struct fm_known *k);

@@ -400,7 +400,7 @@ static int send_blocks(struct walk *w, int fd, const struct stat *st, uint32_t p
 			fm_batch_commit(&w->batch, FM_FRAME_FILE_DATA, offset, 0, want);
 			continue;
 		}
-		XXH128_hash_t h = XXH3_128bits_withSecret(to, want, w->manifest->secret.bytes, sizeof(w->manifest->secret.bytes));
+		XXH128_hash_t h = fm_hash_keyed(&w->manifest->secret, to, want);
 		struct fm_block_hash hash = { .low = h.low64, .high = h.high64 };
 		bool same = old && i < old->n_blocks && w->previous->blocks[old->blocks + i].low == hash.low &&
 		            w->previous->blocks[old->blocks + i].high == hash.high;

@@ -14,6 +14,11 @@ void fm_hash_secret_draw(struct fm_hash_secret *ret)
 	fm_random_bytes(ret->bytes, sizeof(ret->bytes));
 }
 
+XXH128_hash_t fm_hash_keyed(const struct fm_hash_secret *secret, const void *p, size_t n)
+{
+	return XXH3_128bits_withSecret(p, n, secret->bytes, sizeof(secret->bytes));
+}
+
 int fm_hash_secret_take(const void *from, size_t n, struct fm_hash_secret *ret, struct fm_error *err)
 {
 	const uint8_t *p = from;

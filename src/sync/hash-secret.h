@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <xxhash.h>
 
 #include "basic/error.h"
 
@@ -20,6 +21,8 @@ struct fm_hash_secret {
 	uint8_t bytes[FM_HASH_SECRET_BYTES];
 };
 void fm_hash_secret_draw(struct fm_hash_secret *ret);
+/* XXH3-128 of n bytes with it. */
+XXH128_hash_t fm_hash_keyed(const struct fm_hash_secret *secret, const void *p, size_t n);
 /* One that a peer has drawn. DATA_LOSS: another length, or so few different bytes that it cannot be random (XXH3 with zeros, say, is next to no hash at all). */
 int fm_hash_secret_take(const void *from, size_t n, struct fm_hash_secret *ret, struct fm_error *err);
 

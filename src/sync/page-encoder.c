@@ -47,8 +47,10 @@ int fm_page_encoder_new(const struct fm_page_encoder_opts *o, struct fm_page_enc
 {
 	uint64_t cache = o->delta_cache_bytes == 0 ? DELTA_CACHE_DEFAULT : o->delta_cache_bytes == UINT64_MAX ? 0 : o->delta_cache_bytes;
 
-	if (o->compress < -1 || o->compress > FM_CHUNK_ZSTD || !o->secret)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no compression number %d, or no secret", o->compress);
+	if (o->compress < -1 || o->compress > FM_CHUNK_ZSTD)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no compression number %d", o->compress);
+	if (!o->secret)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "an encoder of pages needs the secret of the store at the other end");
 	_fm_cleanup_(fm_page_encoder_freep) struct fm_page_encoder *e = calloc(1, sizeof(*e));
 	if (!e)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory for an encoder of pages");

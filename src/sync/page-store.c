@@ -22,7 +22,7 @@ static const uint64_t zero_page[FM_STORE_PAGE / 8];
 
 struct fm_page_hash fm_page_hash(const struct fm_hash_secret *secret, const void *page)
 {
-	XXH128_hash_t h = XXH3_128bits_withSecret(page, FM_STORE_PAGE, secret->bytes, sizeof(secret->bytes));
+	XXH128_hash_t h = fm_hash_keyed(secret, page, FM_STORE_PAGE);
 	return (struct fm_page_hash){ .lo = h.low64, .hi = h.high64 };
 }
 

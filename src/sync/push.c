@@ -373,13 +373,8 @@ static int begin_to_receive(struct fm_stream *s, struct fm_page_store *store, ui
 	return tell(s, store, err);
 }
 
-int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err)
-{
-	return fm_push_receive_with(s, store, NULL, NULL, cancel_fd, err);
-}
-
-int fm_push_receive_with(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
-                         struct fm_error *err)
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
+                    struct fm_error *err)
 {
 	_fm_cleanup_(fm_page_decoder_freep) struct fm_page_decoder *d = NULL;
 	_fm_free_ uint8_t *buf = malloc(FM_MAX_FRAME_BYTES);

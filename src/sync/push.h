@@ -36,7 +36,7 @@ uint64_t fm_push_stream_run(uint64_t vaddr, uint64_t n_pages, unsigned n);
 struct fm_push_opts {
 	struct fm_stream *const *streams; /* borrowed, the list until fm_push_new has returned */
 	unsigned n_streams;               /* 1 to FM_MAX_PUSH_STREAMS */
-	bool look;                        /* it is worth that the destination looks for pages elsewhere (fm_push_receive_with) */
+	bool look;                        /* it is worth that the destination looks for pages elsewhere (fm_push_receive) */
 	/* One has broken (why) and is not used any more: another in its place, borrowed as well, or -1, soon after cancel_fd becomes readable. NULL: never. */
 	int (*reconnect)(void *userdata, unsigned index, const struct fm_error *why, int cancel_fd, struct fm_stream **ret,
 	                 struct fm_error *err);
@@ -71,10 +71,11 @@ int fm_push_round(struct fm_push *p, const struct fm_page_source_task *tasks, si
 int fm_push_final(struct fm_push *p, const struct fm_page_source_task *tasks, size_t n, uint64_t max_pages, int cancel_fd,
                   struct fm_push_result *ret, struct fm_error *err);
 
-/* One stream. Until the final round (0, the store is sealed) or a failure. */
-int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, int cancel_fd, struct fm_error *err);
-/* look is called when the store has the secret and before the source is told what is in it, which waits for it: it may put more there. Only when the source says that it is worth it. */
-int fm_push_receive_with(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
-                         struct fm_error *err);
+/*
+ * One stream. Until the final round (0, the store is sealed) or a failure. look (may be NULL) is called when the store has the secret and before the source is told what is in it, which waits for it: it may put
+ * more there. Only when the source says that it is worth it.
+ */
+int fm_push_receive(struct fm_stream *s, struct fm_page_store *store, void (*look)(void *userdata), void *userdata, int cancel_fd,
+                    struct fm_error *err);
 
 #endif

@@ -62,16 +62,11 @@ static int add_entry(struct pages *p, uint64_t vaddr, const struct entry *same, 
 	return 0;
 }
 
-static XXH128_hash_t hash_of(const struct fm_tracker *t, const uint8_t *page)
-{
-	return XXH3_128bits_withSecret(page, FM_TRACKER_PAGE, t->secret.bytes, sizeof(t->secret.bytes));
-}
-
 static bool is_same(const struct fm_tracker *t, const struct entry *old, const uint8_t *page)
 {
 	if (!old || !(old->vaddr_known & KNOWN))
 		return false;
-	XXH128_hash_t h = hash_of(t, page);
+	XXH128_hash_t h = fm_hash_keyed(&t->secret, page, FM_TRACKER_PAGE);
 	return h.low64 == old->low && h.high64 == old->high;
 }
 
@@ -198,7 +193,7 @@ static void note_read(struct fm_tracker *t, struct fm_tracked *task, uint64_t va
 	}
 	for (; p && low < p->n && address_of(&p->v[low]) < vaddr + n * FM_TRACKER_PAGE; low++) {
 		struct entry *e = &p->v[low];
-		XXH128_hash_t h = hash_of(t, pages + (address_of(e) - vaddr));
+		XXH128_hash_t h = fm_hash_keyed(&t->secret, pages + (address_of(e) - vaddr), FM_TRACKER_PAGE);
 		*e = (struct entry){ .vaddr_known = address_of(e) | KNOWN, .low = h.low64, .high = h.high64 };
 	}
 }

@@ -37,6 +37,7 @@ static size_t make_frames(const uint8_t *in, size_t n, uint8_t *out)
 {
 	static const enum fm_frame types[] = { FM_FRAME_FILES_HAVE, FM_FRAME_FILES_HAVE, FM_FRAME_FILES_HAVE, FM_FRAME_HAVE_END,
 		                               FM_FRAME_ERROR,      FM_FRAME_ABORT,      FM_FRAME_FILES_OK,   FM_FRAME_FILE_KNOWN };
+	const struct fm_hash_secret secret = fuzz_secret();
 	uint8_t payload[1024] = { 0 };
 	size_t len = 0;
 	uint64_t records = 0;
@@ -45,8 +46,10 @@ static size_t make_frames(const uint8_t *in, size_t n, uint8_t *out)
 		enum fm_frame type = types[in[0] & 7];
 		size_t take = type == FM_FRAME_FILES_HAVE              ? make_records(in, payload)
 		              : in[1] > 250                            ? in[2]
-		              : (type == FM_FRAME_HAVE_END && records) ? FM_KNOWN_SECRET_BYTES
+		              : (type == FM_FRAME_HAVE_END && records) ? FM_HASH_SECRET_BYTES
 		                                                       : 0;
+		if (type == FM_FRAME_HAVE_END && take == sizeof(secret.bytes))
+			memcpy(payload, secret.bytes, take);
 		records += type == FM_FRAME_FILES_HAVE ? take / 24 : 0;
 		fm_frame_encode(out + len, type, type == FM_FRAME_HAVE_END ? records + (in[0] > 250) : in[1], in[2], payload, take);
 		memcpy(out + len + FM_FRAME_HEADER_BYTES, payload, take);

@@ -74,7 +74,7 @@ static void one_stream(struct fm_page_store *store, const uint8_t *data, size_t 
 	int peer = -1;
 
 	struct fm_stream *s = fuzz_stream(wire, make_frames(data, size, wire), &peer);
-	int rc = fm_push_receive(s, store, -1, &err);
+	int rc = fm_push_receive(s, store, NULL, NULL, -1, &err);
 	assert((rc == 0) == (err.code == FM_OK));
 	assert(rc < 0 || fm_page_store_is_sealed(store));
 	assert(!sealed || (fm_page_store_is_sealed(store) && sum_of(store) == before));

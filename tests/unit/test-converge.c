@@ -237,41 +237,38 @@ static void test_last_round(void **state)
 	assert_false(fm_converge_last_round(r, 2, true));
 }
 
-static void test_throttle_from_string(void **state)
+/* A label's number: 0 to max */
+static void check_numbers(int (*from_string)(const char *, uint32_t *, struct fm_error *), const char *const *bad, const char *highest,
+                          uint32_t max)
 {
-	static const char *const bad[] = { "", "-1", "100", "4294967296", "60%", "half", " 60", "6 0", "99999999999999999999" };
 	struct fm_error e = FM_ERROR_INIT;
 	uint32_t v = 7;
 
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+	for (; *bad; bad++) {
 		e = FM_ERROR_INIT;
-		assert_int_equal(fm_throttle_from_string(bad[i], &v, &e), -1);
+		assert_int_equal(from_string(*bad, &v, &e), -1);
 		assert_int_equal(e.code, FM_E_INVALID_ARGUMENT);
 		assert_int_equal(v, 7);
 	}
-	assert_int_equal(fm_throttle_from_string("0", &v, &e), 0);
+	assert_int_equal(from_string("0", &v, &e), 0);
 	assert_int_equal(v, 0);
-	assert_int_equal(fm_throttle_from_string("99", &v, &e), 0);
-	assert_int_equal(v, FM_MAX_THROTTLE_PERCENT);
+	assert_int_equal(from_string(highest, &v, &e), 0);
+	assert_int_equal(v, max);
+}
+
+static void test_throttle_from_string(void **state)
+{
+	static const char *const bad[] = { "", "-1", "100", "4294967296", "60%", "half", " 60", "6 0", "99999999999999999999", NULL };
+
+	check_numbers(fm_throttle_from_string, bad, "99", FM_MAX_THROTTLE_PERCENT);
 }
 
 static void test_streams(void **state)
 {
-	static const char *const bad[] = { "", "-1", "17", "4294967297", "two", "2 " };
+	static const char *const bad[] = { "", "-1", "17", "4294967297", "two", "2 ", NULL };
 	static const unsigned of_processors[] = { 1, 1, 1, 1, 2, 2, 3, 3, 4, 4 };
-	struct fm_error e = FM_ERROR_INIT;
-	uint32_t v = 7;
 
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		e = FM_ERROR_INIT;
-		assert_int_equal(fm_streams_from_string(bad[i], &v, &e), -1);
-		assert_int_equal(e.code, FM_E_INVALID_ARGUMENT);
-		assert_int_equal(v, 7);
-	}
-	assert_int_equal(fm_streams_from_string("0", &v, &e), 0);
-	assert_int_equal(v, 0);
-	assert_int_equal(fm_streams_from_string("16", &v, &e), 0);
-	assert_int_equal(v, FM_MAX_PUSH_STREAMS);
+	check_numbers(fm_streams_from_string, bad, "16", FM_MAX_PUSH_STREAMS);
 	for (uint32_t i = 0; i < sizeof(of_processors) / sizeof(of_processors[0]); i++)
 		assert_int_equal(fm_converge_streams(i), of_processors[i]);
 	assert_int_equal(fm_converge_streams(UINT32_MAX), 4);

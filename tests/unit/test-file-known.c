@@ -15,7 +15,7 @@
 #include "sync/file-known-internal.h"
 #include "sync/filetree-internal.h"
 
-static const uint8_t secret[FM_KNOWN_SECRET_BYTES] = { 1, 2, 3 };
+static struct fm_hash_secret secret;
 
 #define MIB (1u << 20)
 #define GIB (1ull << 30)
@@ -39,6 +39,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	umask(022);
+	fm_hash_secret_draw(&secret);
 	f->dir = fm_xstrdup("/tmp/fm-test-known-XXXXXX");
 	if (!mkdtemp(f->dir))
 		return -1;
@@ -127,8 +128,8 @@ static void assert_same(struct fixture *f, const char *path)
 			fail_msg("'%s' differs after %lld", path, (long long)at);
 		at += n;
 	}
-	assert_int_equal(1, fm_known_hash(fa, (uint64_t)a.st_size, secret, -1, x, NULL));
-	assert_int_equal(1, fm_known_hash(fb, (uint64_t)a.st_size, secret, -1, y, NULL));
+	assert_int_equal(1, fm_known_hash(fa, (uint64_t)a.st_size, &secret, -1, x, NULL));
+	assert_int_equal(1, fm_known_hash(fb, (uint64_t)a.st_size, &secret, -1, y, NULL));
 	assert_memory_equal(x, y, sizeof(x));
 }
 
@@ -490,7 +491,7 @@ static void expect_claim(struct fixture *f, const void *p, size_t n, uint64_t co
 {
 	if (n)
 		assert_ok(fm_stream_send(f->b, FM_FRAME_FILES_HAVE, 0, 0, p, n, WAIT_MS, &err));
-	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, count, 0, secret, n ? sizeof(secret) : 0, WAIT_MS, &err));
+	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, count, 0, secret.bytes, n ? sizeof(secret.bytes) : 0, WAIT_MS, &err));
 	err = FM_ERROR_INIT;
 	assert_int_equal(code == FM_OK ? 0 : -1, fm_known_take(f->a, &f->told, WAIT_MS, -1, &err));
 	assert_int_equal(code, err.code);
@@ -524,12 +525,12 @@ static void test_claims(void **state)
 	assert_ok(fm_stream_send(f->b, FM_FRAME_FILES_HAVE, 0, 0, NULL, 0, WAIT_MS, &err));
 	assert_code(FM_E_DATA_LOSS, fm_known_take(f->a, &f->told, WAIT_MS, -1, &err));
 	new_streams(f);
-	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, 0, 0, secret, sizeof(secret), WAIT_MS, &err)); /* of nothing */
+	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, 0, 0, secret.bytes, sizeof(secret.bytes), WAIT_MS, &err)); /* of nothing */
 	assert_code(FM_E_DATA_LOSS, fm_known_take(f->a, &f->told, WAIT_MS, -1, &err));
 	new_streams(f);
 	record(p, FM_KNOWN_FILE_BYTES_MIN, 1);
 	assert_ok(fm_stream_send(f->b, FM_FRAME_FILES_HAVE, 0, 0, p, 24, WAIT_MS, &err));
-	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, 1, 0, secret, sizeof(secret) - 1, WAIT_MS, &err));
+	assert_ok(fm_stream_send(f->b, FM_FRAME_HAVE_END, 1, 0, secret.bytes, sizeof(secret.bytes) - 1, WAIT_MS, &err));
 	assert_code(FM_E_DATA_LOSS, fm_known_take(f->a, &f->told, WAIT_MS, -1, &err));
 }
 
@@ -549,7 +550,7 @@ static void *claim_many(void *arg)
 		if (fm_stream_send(c->s, FM_FRAME_FILES_HAVE, 0, 0, p, (size_t)k * 24, WAIT_MS, NULL) < 0)
 			break;
 	}
-	(void)fm_stream_send(c->s, FM_FRAME_HAVE_END, c->n, 0, secret, sizeof(secret), WAIT_MS, NULL);
+	(void)fm_stream_send(c->s, FM_FRAME_HAVE_END, c->n, 0, secret.bytes, sizeof(secret.bytes), WAIT_MS, NULL);
 	free(p);
 	return NULL;
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test-push-streams.c - rounds over several push streams at once: each has its pages and no others, breaks for itself, and fails for all. */
-#include "hostile-lab.h"
 #include "push-lab.h"
-#include "stream-lab.h"
 
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -56,6 +54,8 @@ static void test_runs_stay_in_blocks(void **state)
 
 /* ---------------------------------------------------------------- both ends */
 
+static const struct churn churn = { .pages = PAGES, .changes = 12, .longest = 80 };
+
 struct world;
 
 struct lane {
@@ -85,7 +85,7 @@ static void *receive(void *arg)
 	struct lane *l = arg;
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_push_receive(l->destination, l->store, -1, &e) == 0)
+	if (fm_push_receive(l->destination, l->store, NULL, NULL, -1, &e) == 0)
 		l->complete = true;
 	else
 		fm_stream_shutdown(l->destination);
@@ -193,64 +193,31 @@ static void end_world(struct world *w)
 	target_end(&w->target);
 }
 
-static struct fm_page_source_task task_of(const struct world *w)
-{
-	return (struct fm_page_source_task){ .ns_pid = w->target.pid, .host_pid = w->target.pid };
-}
-
 static unsigned lane_of(const struct world *w, unsigned page)
 {
 	return fm_push_stream_of(w->target.pid, w->target.memory + (uint64_t)page * PAGE, w->n);
 }
 
-static void change_some(struct world *w)
-{
-	for (int i = 0; i < 12; i++) {
-		uint32_t first = (uint32_t)rand_r(&w->seed) % PAGES, n = 1 + (uint32_t)rand_r(&w->seed) % 80;
-		order(&w->target, rand_r(&w->seed) % 4 ? 'w' : 'd', first, first + n > PAGES ? PAGES - first : n);
-	}
-}
-
 /* Pages are in the store of their stream, with the frozen process's bytes, and in no other. Returns how many of its memory are not there. */
 static unsigned compare(const struct world *w)
 {
-	static const uint8_t zero[PAGE];
-	uint8_t real[PAGE];
 	unsigned missing = 0;
 
 	for (unsigned i = 0; i < PAGES; i++) {
 		uint64_t at = w->target.memory + (uint64_t)i * PAGE;
-		struct iovec local = { .iov_base = real, .iov_len = PAGE }, remote = { .iov_base = (void *)(uintptr_t)at, .iov_len = PAGE };
 		const void *page = NULL;
-		assert_int_equal(process_vm_readv(w->target.pid, &local, 1, &remote, 1, 0), PAGE);
 		for (unsigned k = 0; k < w->n; k++)
 			if (k != lane_of(w, i))
 				assert_int_equal(fm_page_store_get(w->lanes[k].store, w->target.pid, at, &page), FM_PAGE_NOT_HERE);
 		enum fm_page_have have = fm_page_store_get(w->lanes[lane_of(w, i)].store, w->target.pid, at, &page);
-		if (have == FM_PAGE_NOT_HERE)
-			missing += memcmp(real, zero, PAGE) != 0;
-		else if (memcmp(real, zero, PAGE) != 0 && memcmp(real, have == FM_PAGE_ZERO ? zero : page, PAGE) != 0)
-			fail_msg("page %u is not the process's", i);
+		missing += is_missing(&w->target, at, have, page);
 	}
 	return missing;
 }
 
-static void freeze(const struct world *w)
-{
-	assert_int_equal(kill(w->target.pid, SIGSTOP), 0);
-	assert_int_equal(state_becomes(w->target.pid, "T"), 'T');
-}
-
 static void run(struct world *w, unsigned rounds, uint64_t max_pages, struct fm_push_result *ret)
 {
-	struct fm_page_source_task t = task_of(w);
-
-	for (unsigned i = 0; i < rounds; i++) {
-		assert_ok(fm_push_round(w->push, &t, 1, -1, ret, &err));
-		change_some(w);
-	}
-	freeze(w);
-	assert_ok(fm_push_final(w->push, &t, 1, max_pages, -1, ret, &err));
+	push_all(w->push, &w->target, &churn, &w->seed, rounds, max_pages, ret);
 }
 
 static void start(struct world *w, unsigned n, unsigned seed, const struct fm_push_opts *o)
@@ -293,7 +260,7 @@ static void test_what_was_read_is_noted(void **state)
 	struct world w;
 
 	start(&w, 4, 3, &o);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
 	assert_true(first.pages_changed >= PAGES);
 	order(&w.target, 'w', 17, 5);
@@ -310,10 +277,10 @@ static void test_the_rest_is_left(void **state)
 		struct fm_push_result r;
 		struct world w;
 		start(&w, 3, 2, &o);
-		struct fm_page_source_task t = task_of(&w);
+		struct fm_page_source_task t = task_of(&w.target);
 		assert_ok(fm_push_round(w.push, &t, 1, -1, &r, &err));
 		order(&w.target, 'w', 0, PAGES);
-		freeze(&w);
+		freeze(&w.target);
 		assert_ok(fm_push_final(w.push, &t, 1, limit, -1, &r, &err));
 		assert_true(r.pages_changed >= PAGES);
 		assert_int_equal(r.pages_left, r.pages_changed - limit);
@@ -329,7 +296,7 @@ static void test_bandwidth(void **state)
 	struct world w;
 
 	start(&w, 4, 9, &o);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &r, &err));
 	uint64_t wanted_us = r.payload_bytes * 1000000 / MIB;
 	assert_true(wanted_us > 1000000); /* 255 different pages */
@@ -425,10 +392,10 @@ static void test_a_limit_and_a_break(void **state)
 	struct world w;
 
 	start(&w, 3, 6, &o);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &r, &err));
 	order(&w.target, 'w', 0, PAGES);
-	freeze(&w);
+	freeze(&w.target);
 	w.damages = 1;
 	assert_ok(fm_push_final(w.push, &t, 1, limit, -1, &r, &err));
 	assert_int_equal(w.lanes[0].breaks + w.lanes[1].breaks + w.lanes[2].breaks, 1);
@@ -444,7 +411,7 @@ static void test_an_earlier_visit(void **state)
 	struct world w;
 
 	start(&w, 3, 7, &o);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
 	assert_int_equal(first.pages_known, 0);
 	for (unsigned i = 0; i < w.n; i++)
@@ -482,7 +449,7 @@ static void free_unserved(struct world *w)
 
 static void expect_promptly(struct world *w, int cancel_fd, enum fm_code code)
 {
-	struct fm_page_source_task t = task_of(w);
+	struct fm_page_source_task t = task_of(&w->target);
 	struct fm_push_result r;
 	uint64_t since = fm_now_ms();
 

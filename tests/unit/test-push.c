@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test-push.c - rounds of pages of a running process into a store, over streams that are cut or damaged at any byte: what the store has in the end is what the frozen process has. */
-#include "hostile-lab.h"
 #include "push-lab.h"
-#include "stream-lab.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -21,6 +19,8 @@
 #define MIB   (1ull << 20)
 
 /* ---------------------------------------------------------------- both ends */
+
+static const struct churn churn = { .pages = PAGES, .changes = 6, .longest = 40 };
 
 struct world {
 	struct target target;
@@ -60,7 +60,7 @@ static void *receive(void *arg)
 	struct world *w = arg;
 	struct fm_error e = FM_ERROR_INIT;
 
-	if (fm_push_receive_with(w->destination, w->store, w->has_files ? look : NULL, w, -1, &e) == 0)
+	if (fm_push_receive(w->destination, w->store, w->has_files ? look : NULL, w, -1, &e) == 0)
 		w->complete = true;
 	else if (e.code != FM_E_UNAVAILABLE && e.code != FM_E_DATA_LOSS)
 		print_error("the receiver ended: %s\n", e.message);
@@ -131,57 +131,23 @@ static void end_world(struct world *w)
 	target_end(&w->target);
 }
 
-static struct fm_page_source_task task_of(const struct world *w)
-{
-	return (struct fm_page_source_task){ .ns_pid = w->target.pid, .host_pid = w->target.pid };
-}
-
-static void change_some(struct world *w)
-{
-	for (int i = 0; i < 6; i++) {
-		uint32_t first = (uint32_t)rand_r(&w->seed) % PAGES, n = 1 + (uint32_t)rand_r(&w->seed) % 40;
-		order(&w->target, rand_r(&w->seed) % 4 ? 'w' : 'd', first, first + n > PAGES ? PAGES - first : n);
-	}
-}
-
 /* Pages that are in the store have the frozen process's bytes; returns how many of its memory are not there. */
 static unsigned compare(const struct world *w)
 {
-	static const uint8_t zero[PAGE];
-	uint8_t real[PAGE];
 	unsigned missing = 0;
 
 	for (unsigned i = 0; i < PAGES; i++) {
 		uint64_t at = w->target.memory + (uint64_t)i * PAGE;
-		struct iovec local = { .iov_base = real, .iov_len = PAGE }, remote = { .iov_base = (void *)(uintptr_t)at, .iov_len = PAGE };
 		const void *page = NULL;
-		assert_int_equal(process_vm_readv(w->target.pid, &local, 1, &remote, 1, 0), PAGE);
 		enum fm_page_have have = fm_page_store_get(w->store, w->target.pid, at, &page);
-		if (have == FM_PAGE_NOT_HERE)
-			missing += memcmp(real, zero, PAGE) != 0;
-		/* what the process has discarded is never asked for: only pages that have content are */
-		else if (memcmp(real, zero, PAGE) != 0 && memcmp(real, have == FM_PAGE_ZERO ? zero : page, PAGE) != 0)
-			fail_msg("page %u is not the process's", i);
+		missing += is_missing(&w->target, at, have, page);
 	}
 	return missing;
 }
 
-static void freeze(const struct world *w)
-{
-	assert_int_equal(kill(w->target.pid, SIGSTOP), 0);
-	assert_int_equal(state_becomes(w->target.pid, "T"), 'T');
-}
-
 static void run(struct world *w, unsigned rounds, uint64_t max_pages, struct fm_push_result *ret)
 {
-	struct fm_page_source_task t = task_of(w);
-
-	for (unsigned i = 0; i < rounds; i++) {
-		assert_ok(fm_push_round(w->push, &t, 1, -1, ret, &err));
-		change_some(w);
-	}
-	freeze(w);
-	assert_ok(fm_push_final(w->push, &t, 1, max_pages, -1, ret, &err));
+	push_all(w->push, &w->target, &churn, &w->seed, rounds, max_pages, ret);
 }
 
 static void test_rounds(void **state)
@@ -234,7 +200,7 @@ static void test_an_earlier_visit(void **state)
 	struct world w;
 
 	setup_world(&w, 7, 0, false);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
 	assert_int_equal(first.pages_known, 0);
 	disconnect(&w);
@@ -249,7 +215,7 @@ static void test_an_earlier_visit(void **state)
 	assert_int_equal(second.pages_known, first.pages_changed);
 	assert_in_range(second.pages_sent, 5, 15); /* and what its stack is used for */
 	assert_true(second.payload_bytes < first.payload_bytes / 10);
-	freeze(&w);
+	freeze(&w.target);
 	assert_ok(fm_push_final(w.push, &t, 1, UINT64_MAX, -1, &last, &err));
 	assert_int_equal(compare(&w), 0);
 	end_world(&w);
@@ -337,7 +303,7 @@ static void test_a_secret_that_is_none(void **state)
 		assert_ok(fm_page_store_new(MIB, &store, &err));
 		assert_ok(fm_stream_send(source, cases[i].type, 0, 0, cases[i].payload, cases[i].length, 1000, &err));
 		err = FM_ERROR_INIT;
-		assert_int_equal(fm_push_receive(destination, store, -1, &err), -1);
+		assert_int_equal(fm_push_receive(destination, store, NULL, NULL, -1, &err), -1);
 		assert_int_equal(err.code, FM_E_DATA_LOSS);
 		err = FM_ERROR_INIT;
 		assert_false(fm_page_store_is_sealed(store));
@@ -372,14 +338,14 @@ static void files_help(bool worth_it, bool breaks)
 		.streams = &w.source, .n_streams = 1, .look = worth_it, .reconnect = reconnect, .userdata = &w, .compress = FM_CHUNK_PLAIN
 	};
 	assert_ok(fm_push_new(&o, &w.push, &err));
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	assert_ok(fm_push_round(w.push, &t, 1, -1, &first, &err));
 	assert_true(breaks ? w.looked >= 1 : w.looked == worth_it);
 	assert_int_equal(first.pages_of_files, worth_it ? FILE_PAGES : 0);
 	if (!breaks)
 		assert_true(worth_it ? first.payload_bytes < (PAGES - FILE_PAGES + 100) * PAGE : first.payload_bytes > FILE_PAGES * PAGE);
-	change_some(&w);
-	freeze(&w);
+	change_some(&w.target, &churn, &w.seed);
+	freeze(&w.target);
 	assert_ok(fm_push_final(w.push, &t, 1, UINT64_MAX, -1, &last, &err));
 	fm_page_store_taken(w.store, FM_FILE_PAGES_PID, 0, UINT64_MAX);
 	assert_int_equal(compare(&w), 0);
@@ -396,7 +362,7 @@ static void test_pages_of_files(void **state)
 static void tell_nonsense(struct world *w, uint64_t a, uint64_t b, size_t length, uint64_t end)
 {
 	uint8_t payload[4096] = { 1 };
-	struct fm_page_source_task t = task_of(w);
+	struct fm_page_source_task t = task_of(&w->target);
 	struct fm_push_result r;
 	struct fm_push *p;
 
@@ -476,7 +442,7 @@ static void test_without_another_link(void **state)
 	struct world w;
 
 	setup_world(&w, 3, 1000, false);
-	struct fm_page_source_task t = task_of(&w);
+	struct fm_page_source_task t = task_of(&w.target);
 	w.link.damages = false;
 	err = FM_ERROR_INIT;
 	assert_int_equal(fm_push_round(w.push, &t, 1, -1, &r, &err), -1);
