@@ -2,9 +2,10 @@
 /*
  * paths-several.c - k paths of least latency, none with a node twice. See topology.h.
  *
- * J. Y. Yen, Finding the k shortest loopless paths in a network, Management Science 17 (11), 1971: each further path leaves one of those before it at some node and goes on from there by the
- * shortest way that none of them takes. With E. L. Lawler's refinement (Management Science 18 (7), 1972): a path that itself left
- * another at node i is left only there and behind, because before that the other's turns have found everything already. So no path is found twice.
+ * J. Y. Yen, Finding the k shortest loopless paths in a network, Management Science 17 (11), 1971: each further path leaves one of those
+ * before it at some node and goes on from there by the shortest way that none of them takes. With E. L. Lawler's refinement (Management
+ * Science 18 (7), 1972): a path that itself left another at node i is left only there and behind, because before that the other's turns
+ * have found everything already. So no path is found twice.
  */
 #include <errno.h>
 #include <stdlib.h>

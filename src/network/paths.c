@@ -2,14 +2,15 @@
 /*
  * paths.c - one search over the topology, and the questions for one path. See topology.h.
  *
- * Dijkstra's algorithm (E. W. Dijkstra, A note on two problems in connexion with graphs, Numerische Mathematik 1, 1959) with a binary heap that knows where each node is, so that a
- * node is in it once. A label is (cost, number of links), compared in this order; both add up along a path, and the number of links always grows, so equal
- * labels have predecessors that were taken out of the heap before, and choosing the first link among them depends on nothing but the graph.
+ * Dijkstra's algorithm (E. W. Dijkstra, A note on two problems in connexion with graphs, Numerische Mathematik 1, 1959) with a binary heap
+ * that knows where each node is, so that a node is in it once. A label is (cost, number of links), compared in this order; both add up
+ * along a path, and the number of links always grows, so equal labels have predecessors that were taken out of the heap before, and
+ * choosing the first link among them depends on nothing but the graph.
  *
- * Widest paths are the same search with "greater of the two" in the place of "sum" (the maximum capacity path: M. Pollack, Operations Research 8, 1960). It finds how wide,
- * not which: the path is then the shortest one over links that are wide enough (Z. Wang, J. Crowcroft, Quality-of-service routing for
- * supporting multimedia applications, IEEE JSAC 14 (7), 1996: "shortest-widest path", and leaving out the links that are too narrow where both
- * bandwidth and delay are bounded).
+ * Widest paths are the same search with "greater of the two" in the place of "sum" (the maximum capacity path: M. Pollack, Operations
+ * Research 8, 1960). It finds how wide, not which: the path is then the shortest one over links that are wide enough (Z. Wang, J.
+ * Crowcroft, Quality-of-service routing for supporting multimedia applications, IEEE JSAC 14 (7), 1996: "shortest-widest path", and leaving
+ * out the links that are too narrow where both bandwidth and delay are bounded).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -314,8 +315,8 @@ static int by_value(const void *a, const void *b)
 }
 
 /*
- * The widest path is too long: the greatest width with which there is one that is not. It is the availability of some link, and what a width allows, every
- * smaller one does, so it is found by halving.
+ * The widest path is too long: the greatest width with which there is one that is not. It is the availability of some link, and what a
+ * width allows, every smaller one does, so it is found by halving.
  */
 static int narrow(struct search *s, struct fm_error *err)
 {
@@ -344,19 +345,16 @@ int fm_topology_widest(const struct fm_topology *t, uint32_t from, uint32_t to, 
                        struct fm_error *err)
 {
 	_fm_cleanup_(fm_search_done) struct search s;
-	uint64_t asked, available = 0;
+	uint64_t available = 0;
 
 	if (fm_search_init(&s, t, from, to, c, err) < 0)
 		return -1;
-	asked = s.min_available;
 	if (!fm_search_shortest(&s, from, RULE_ALL) || !widest_available(&s, RULE_ALL, &available))
 		return fm_search_explain(&s, err);
 	s.min_available = available;
 	if (!fm_search_shortest(&s, from, RULE_ALL)) {
 		if (narrow(&s, err) < 0)
 			return -1;
-		if (s.min_available < asked)
-			s.min_available = asked;
 		if (!fm_search_shortest(&s, from, RULE_ALL))
 			return fm_error_set(err, FM_E_INTERNAL, "a path was there a moment ago");
 	}

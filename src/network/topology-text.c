@@ -2,8 +2,8 @@
 /*
  * topology-text.c - JSON in and out, Graphviz out. See topology.h.
  *
- * The text is an outsider's. jansson makes some hundred bytes of every bracket and nests up to 2048, so the brackets are counted first: a topology has no more of
- * them than nodes and links.
+ * The text is an outsider's. jansson makes some hundred bytes of every bracket and nests up to 2048, so the brackets are counted first: a
+ * topology has no more of them than nodes and links.
  */
 #include <inttypes.h>
 #include <jansson.h>

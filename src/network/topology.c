@@ -2,8 +2,8 @@
 /*
  * topology.c - the graph: adding, measuring, finding. See topology.h.
  *
- * Three arrays (nodes, links, ways out of each node), which grow by doubling, and a hash table from names to nodes. FNV-1a can be made to collide, but with
- * FM_MAX_TOPOLOGY_NODES names that costs tens of milliseconds in all.
+ * Three arrays (nodes, links, ways out of each node), which grow by doubling, and a hash table from names to nodes. FNV-1a can be made to
+ * collide, but with FM_MAX_TOPOLOGY_NODES names that costs tens of milliseconds in all.
  */
 #include <errno.h>
 #include <stdio.h>

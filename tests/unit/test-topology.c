@@ -223,6 +223,7 @@ static void test_parallel_links(void **state)
 	_fm_cleanup_(fm_topology_freep) struct fm_topology *t = fm_topology_new();
 	uint32_t a = node(t, "h:a"), b = node(t, "h:b"), slow = add(t, a, b, "eth0", 20, 10, 0, false),
 	         quick = add(t, b, a, "eth1", 10, 10, 0, false);
+	struct fm_topology_link l = { .from = a, .from_port = { .name = "x" }, .to = b, .to_port = { .name = "y" } };
 	uint32_t found = 0;
 	struct fm_path *v = NULL;
 	size_t n = 0;
@@ -238,6 +239,12 @@ static void test_parallel_links(void **state)
 	assert_ok(fm_topology_find_link(t, "a", NULL, "b", "eth1", &found, &err));
 	assert_int_equal(found, quick);
 	assert_code(FM_E_NOT_FOUND, fm_topology_find_link(t, "a", "eth2", "b", NULL, &found, &err));
+	/* a link between two named ports is one from either end, and another than between the ports of these names the other way round */
+	assert_ok(fm_topology_add_link(t, &l, NULL, &err));
+	l = (struct fm_topology_link){ .from = b, .from_port = { .name = "y" }, .to = a, .to_port = { .name = "x" }, .directed = true };
+	assert_code(FM_E_ALREADY_EXISTS, fm_topology_add_link(t, &l, NULL, &err));
+	l = (struct fm_topology_link){ .from = b, .from_port = { .name = "x" }, .to = a, .to_port = { .name = "y" }, .directed = true };
+	assert_ok(fm_topology_add_link(t, &l, NULL, &err));
 	assert_code(FM_E_NOT_FOUND, fm_topology_find_link(t, "a", NULL, "z", NULL, &found, &err));
 }
 
@@ -309,8 +316,20 @@ static void test_what_cannot_be_added(void **state)
 	l.from = S1; /* the other way round is the same link */
 	l.to = A;
 	assert_code(FM_E_ALREADY_EXISTS, fm_topology_add_link(t, &l, NULL, &err));
+	l.directed = true; /* and half of it is there already, too */
+	assert_code(FM_E_ALREADY_EXISTS, fm_topology_add_link(t, &l, NULL, &err));
 	l.to_port.number = 1;
+	strcpy(l.from_port.name, "eth0"); /* ports told apart by name at one end, by number at the other */
 	assert_ok(fm_topology_add_link(t, &l, NULL, &err));
+	l.directed = false; /* both ways where there is one */
+	assert_code(FM_E_ALREADY_EXISTS, fm_topology_add_link(t, &l, NULL, &err));
+	l.from = A;
+	l.to = S1;
+	l.from_port = (struct fm_topology_port){ .number = 1 };
+	l.to_port = (struct fm_topology_port){ .name = "eth0" };
+	assert_code(FM_E_ALREADY_EXISTS, fm_topology_add_link(t, &l, NULL, &err));
+	l.from = S1;
+	l.to = A;
 	l.to_port.number = 0xffffff01;
 	assert_code(FM_E_INVALID_ARGUMENT, fm_topology_add_link(t, &l, NULL, &err));
 	l.to_port.number = 2;
@@ -348,7 +367,7 @@ static uint32_t random_below(uint32_t n)
 static struct fm_topology *random_topology(void)
 {
 	struct fm_topology *t = fm_topology_new();
-	uint32_t nodes = 2 + random_below(NODES_MAX - 1), links = nodes / 2 + random_below(LINKS_MAX - 3);
+	uint32_t spread = 1 + random_below(6), nodes = 2 + random_below(NODES_MAX - 1), links = nodes / 2 + random_below(LINKS_MAX - 3);
 
 	assert_non_null(t);
 	for (uint32_t i = 0; i < nodes; i++) {
@@ -364,7 +383,7 @@ static struct fm_topology *random_topology(void)
 		snprintf(port, sizeof(port), "p%u", i);
 		if (from == to)
 			continue;
-		link = add(t, from, to, port, random_below(6), random_below(5) * 100, random_below(3) * 400000, random_below(4) == 0);
+		link = add(t, from, to, port, random_below(spread), random_below(5) * 100, random_below(3) * 400000, random_below(4) == 0);
 		assert_ok(fm_topology_set_up(t, link, random_below(12) > 0, &err));
 	}
 	return t;

@@ -5,7 +5,7 @@
  * Commands on stdin, a line each; an answer ends with a line "end":
  *   open PATH                                          a description
  *   shortest|widest|several FROM TO K MIN_AVAILABLE MAX_LATENCY    zero: no constraint; K is for several only
- *   time TIMES and the rest as above                   "us PER_QUESTION"
+ *   time TIMES and the rest as above                   "us PER_QUESTION", of processor time
  * A path is "LATENCY AVAILABLE LOSS LINK LINK …"; an error "error CODE MESSAGE".
  */
 #include <inttypes.h>
@@ -63,7 +63,7 @@ static void answer(const struct fm_topology *t, const struct question *q)
 
 static void measure(const struct fm_topology *t, const struct question *q, unsigned times)
 {
-	uint64_t began = fm_now_us();
+	uint64_t began = fm_thread_cpu_us();
 
 	for (unsigned i = 0; i < times; i++) {
 		struct fm_path *v = NULL;
@@ -72,7 +72,7 @@ static void measure(const struct fm_topology *t, const struct question *q, unsig
 		if (ask(t, q, &v, &n, NULL) == 0)
 			fm_paths_free(v, n);
 	}
-	printf("us %.1f\n", (double)(fm_now_us() - began) / times);
+	printf("us %.1f\n", (double)(fm_thread_cpu_us() - began) / times);
 }
 
 static void open_topology(const char *path, struct fm_topology **t)
