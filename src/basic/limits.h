@@ -22,4 +22,15 @@
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
 
+/* the topology graph, network/topology.h */
+#define FM_MAX_TOPOLOGY_NODES   8192 /* hosts and switches of one topology: all hosts, and as many switches */
+#define FM_MAX_TOPOLOGY_LINKS   16384
+#define FM_MAX_TOPOLOGY_PORTS   4096              /* links of one node: a switch that has all hosts as ports */
+#define FM_MAX_TOPOLOGY_BYTES   (8u << 20)        /* of its description: the largest one with the longest names, as it is written */
+#define FM_MAX_PORT_NAME        32                /* with the final NUL */
+#define FM_MAX_LINK_LATENCY_US  60000000          /* with as many links as there are nodes, a path's sum is far from overflowing */
+#define FM_MAX_LINK_BYTES_PER_S 10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
+#define FM_MAX_PATHS            64                /* of one question for alternatives */
+#define FM_MAX_PATH_STEPS       100000000ull      /* nodes and links looked at for one question: about a second */
+
 #endif
