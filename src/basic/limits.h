@@ -25,7 +25,7 @@
 #define FM_MAX_OF_ACTIONS         16u        /* of a flow that is written from here */
 #define FM_MAX_OF_SWITCHES        64u        /* that change together */
 #define FM_MAX_OF_BUNDLE_MESSAGES 1024u      /* in one change of one switch */
-#define FM_MAX_OF_OUTPUT_BYTES    (4u << 20) /* waiting to be sent: a whole change, and echoes of a switch that reads nothing */
+#define FM_MAX_OF_OUTPUT_BYTES    (2u << 20) /* waiting to be sent: a whole change, and echoes of a switch that reads nothing */
 #define FM_MAX_OF_FLOWS           65536u     /* in one answer */
 #define FM_MAX_OF_PORTS           4096u      /* in one answer */
 #define FM_MAX_OF_EVENTS          256u       /* of ports, not asked for yet; the oldest go, and it is told */

@@ -79,7 +79,7 @@ static const struct words words[] = {
 	{ 17, 11, "messages in it are in conflict", FM_OK },
 	{ 17, 12, "too many messages in it", FM_E_RESOURCE_EXHAUSTED },
 	{ 17, 13, "a message in it failed", FM_OK },
-	{ 17, 14, "it was not committed in time", FM_E_DEADLINE_EXCEEDED },
+	{ 17, 14, "it was not committed in time", FM_E_ABORTED },
 	{ 17, 15, "another bundle is in the way", FM_E_ABORTED },
 	{ 0xffff, -1, "an experimenter's error", FM_OK },
 };
