@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "basic/cleanup.h"
 #include "basic/str.h"
 #include "network/openflow-internal.h"
 
@@ -25,6 +26,7 @@ const char *fm_of_type_to_string(unsigned type)
 		[FM_OF_ECHO_REPLY] = "ECHO_REPLY",
 		[FM_OF_FEATURES_REQUEST] = "FEATURES_REQUEST",
 		[FM_OF_FEATURES_REPLY] = "FEATURES_REPLY",
+		[FM_OF_SET_CONFIG] = "SET_CONFIG",
 		[FM_OF_PORT_STATUS] = "PORT_STATUS",
 		[FM_OF_FLOW_MOD] = "FLOW_MOD",
 		[FM_OF_MULTIPART_REQUEST] = "MULTIPART_REQUEST",
@@ -33,6 +35,7 @@ const char *fm_of_type_to_string(unsigned type)
 		[FM_OF_BARRIER_REPLY] = "BARRIER_REPLY",
 		[FM_OF_ROLE_REQUEST] = "ROLE_REQUEST",
 		[FM_OF_ROLE_REPLY] = "ROLE_REPLY",
+		[FM_OF_SET_ASYNC] = "SET_ASYNC",
 		[FM_OF_BUNDLE_CONTROL] = "BUNDLE_CONTROL",
 		[FM_OF_BUNDLE_ADD] = "BUNDLE_ADD_MESSAGE",
 	};
@@ -66,6 +69,18 @@ static void put_features(struct fm_of_writer *w, const struct fm_of_features *f)
 	fm_of_put_zeros(w, 2);
 	fm_of_put_u32(w, f->capabilities);
 	fm_of_put_zeros(w, 4);
+}
+
+/* Properties {type, length, mask}, of an even type for slaves, of the odd one above it for the other roles */
+static void put_async(struct fm_of_writer *w, const struct fm_of_message *m)
+{
+	const uint32_t masks[] = { m->async.packet_in, m->async.port_status, m->async.flow_removed };
+
+	for (unsigned type = 0; type < 2 * FM_ARRAY_SIZE(masks); type++) {
+		fm_of_put_u16(w, type);
+		fm_of_put_u16(w, 8);
+		fm_of_put_u32(w, masks[type / 2]);
+	}
 }
 
 static void put_port_status(struct fm_of_writer *w, const struct fm_of_port_status *s)
@@ -147,6 +162,13 @@ static int put_body(struct fm_of_writer *w, const struct fm_of_message *m, struc
 		return 0;
 	case FM_OF_FEATURES_REPLY:
 		put_features(w, &m->features);
+		return 0;
+	case FM_OF_SET_CONFIG:
+		fm_of_put_u16(w, m->config.flags);
+		fm_of_put_u16(w, m->config.miss_send_bytes);
+		return 0;
+	case FM_OF_SET_ASYNC:
+		put_async(w, m);
 		return 0;
 	case FM_OF_PORT_STATUS:
 		put_port_status(w, &m->port_status);
@@ -247,6 +269,21 @@ static void get_features(struct fm_of_reader *r, struct fm_of_features *f)
 	(void)fm_of_get(r, 2);
 	f->capabilities = fm_of_get_u32(r);
 	(void)fm_of_get_u32(r);
+}
+
+static int get_async(struct fm_of_reader *r, struct fm_of_message *m, struct fm_error *err)
+{
+	uint32_t *masks[] = { &m->async.packet_in, &m->async.port_status, &m->async.flow_removed };
+
+	for (unsigned i = 0; i < 2 * FM_ARRAY_SIZE(masks); i++) {
+		unsigned type = fm_of_get_u16(r), length = fm_of_get_u16(r);
+		uint32_t mask = fm_of_get_u32(r);
+
+		if (type != i || length != 8 || (i % 2 && mask != *masks[i / 2]))
+			return fm_error_set(err, FM_E_DATA_LOSS, "property %u of %u bytes, which is not one of ours", type, length);
+		*masks[i / 2] = mask;
+	}
+	return 0;
 }
 
 static void get_port_name(struct fm_of_reader *r, char name[FM_OF_PORT_NAME_BYTES])
@@ -381,6 +418,12 @@ static int get_body(struct fm_of_reader *r, unsigned version, struct fm_of_messa
 	case FM_OF_FEATURES_REPLY:
 		get_features(r, &m->features);
 		return 0;
+	case FM_OF_SET_CONFIG:
+		m->config.flags = fm_of_get_u16(r);
+		m->config.miss_send_bytes = fm_of_get_u16(r);
+		return 0;
+	case FM_OF_SET_ASYNC:
+		return get_async(r, m, err);
 	case FM_OF_PORT_STATUS:
 		return get_port_status(r, &m->port_status, err);
 	case FM_OF_FLOW_MOD:

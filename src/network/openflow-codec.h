@@ -40,6 +40,7 @@ enum fm_of_type {
 	FM_OF_ECHO_REPLY = 3,
 	FM_OF_FEATURES_REQUEST = 5,
 	FM_OF_FEATURES_REPLY = 6,
+	FM_OF_SET_CONFIG = 9,
 	FM_OF_PORT_STATUS = 12,
 	FM_OF_FLOW_MOD = 14,
 	FM_OF_MULTIPART_REQUEST = 18,
@@ -48,6 +49,7 @@ enum fm_of_type {
 	FM_OF_BARRIER_REPLY = 21,
 	FM_OF_ROLE_REQUEST = 24,
 	FM_OF_ROLE_REPLY = 25,
+	FM_OF_SET_ASYNC = 28,
 	FM_OF_BUNDLE_CONTROL = 33,
 	FM_OF_BUNDLE_ADD = 34,
 	FM_OF_OTHER = 256, /* decoded only: a type that 1.4 has and that is of no interest here (PACKET_IN, …) */
@@ -204,6 +206,13 @@ struct fm_of_message {
 		} error;
 		struct fm_of_bytes echo; /* both */
 		struct fm_of_features features;
+		struct {
+			uint16_t flags, miss_send_bytes;
+		} config;
+		/* What the switch says unasked, bit by bit its reasons; the same for each role */
+		struct {
+			uint32_t packet_in, port_status, flow_removed;
+		} async;
 		struct fm_of_port_status port_status;
 		struct fm_of_flow_mod flow_mod;
 		struct {

@@ -22,6 +22,9 @@
 #define VERSION_BIT       (1u << FM_OF_VERSION)
 #define MESSAGE_BYTES_OUT 2048u /* of any message that is sent from here, but for an echo's data */
 
+#define PORT_REASONS    7u /* a port came, went, or changed */
+#define MISS_SEND_BYTES 128u
+
 /* waiting */
 
 struct fm_of_wait fm_of_wait_for(int timeout_ms, int cancel_fd)
@@ -386,6 +389,18 @@ int fm_of_ask(struct fm_of *c, struct fm_of_message *m, enum fm_of_type want, co
 	return rc;
 }
 
+/*
+ * Of what a switch says unasked only changes of ports are wanted. (Open vSwitch says nothing at all over connections that it accepted, until it is told how much of a packet to send.) A
+ * switch that knows neither message says so in an error that belongs to no request, and is taken as it is.
+ */
+static int ask_for_quiet(struct fm_of *c, struct fm_error *err)
+{
+	struct fm_of_message async = { .type = FM_OF_SET_ASYNC, .async.port_status = PORT_REASONS };
+	struct fm_of_message config = { .type = FM_OF_SET_CONFIG, .config.miss_send_bytes = MISS_SEND_BYTES };
+
+	return fm_of_queue(c, &async, err) < 0 ? -1 : fm_of_queue(c, &config, err);
+}
+
 static int shake_hands(struct fm_of *c, const struct fm_of_wait *w, struct fm_error *err)
 {
 	struct fm_of_message hello = { .type = FM_OF_HELLO, .hello.versions = VERSION_BIT };
@@ -398,7 +413,7 @@ static int shake_hands(struct fm_of *c, const struct fm_of_wait *w, struct fm_er
 		(void)fm_error_set(err, FM_E_UNIMPLEMENTED, "switch %s does not speak OpenFlow 1.4", c->name);
 		return fm_error_hint(err, "Open vSwitch: ovs-vsctl set bridge NAME protocols=OpenFlow14, or nothing at all");
 	}
-	if (fm_of_ask(c, &features, FM_OF_FEATURES_REPLY, w, err) < 0)
+	if (ask_for_quiet(c, err) < 0 || fm_of_ask(c, &features, FM_OF_FEATURES_REPLY, w, err) < 0)
 		return -1;
 	if (c->features.auxiliary_id != 0)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "switch %s: this is an auxiliary connection", c->name);

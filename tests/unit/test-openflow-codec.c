@@ -167,6 +167,11 @@ static void test_small_messages(void **state)
 	assert_memory_equal(back.echo.data, "who", 3);
 	m = (struct fm_of_message){ .type = FM_OF_ROLE_REQUEST, .xid = 3, .role = { FM_OF_ROLE_MASTER, UINT64_MAX } };
 	assert_true(there_and_back(&m).role.generation == UINT64_MAX);
+	m = (struct fm_of_message){ .type = FM_OF_SET_ASYNC, .xid = 3, .async = { 1, 7, 2 } };
+	back = there_and_back(&m);
+	assert_true(back.async.packet_in == 1 && back.async.port_status == 7 && back.async.flow_removed == 2);
+	m = (struct fm_of_message){ .type = FM_OF_SET_CONFIG, .xid = 3, .config = { 0, 128 } };
+	assert_int_equal(there_and_back(&m).config.miss_send_bytes, 128);
 	m = (struct fm_of_message){ .type = FM_OF_ERROR, .xid = 3, .error = { 5, 1, { (const uint8_t *)"xx", 2 } } };
 	back = there_and_back(&m);
 	assert_true(back.error.type == 5 && back.error.code == 1 && back.error.data.n == 2);
