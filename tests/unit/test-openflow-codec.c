@@ -333,7 +333,8 @@ static size_t put_entry(uint8_t *p, const void *match, size_t match_n, const voi
 	p[13] = 9; /* priority */
 	p[39] = 3; /* packets */
 	memcpy(p + 48, match, match_n);
-	memcpy(p + 48 + padded, instructions, n);
+	if (n)
+		memcpy(p + 48 + padded, instructions, n);
 	return all;
 }
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
+#include "network/openflow-link.h"
 #include "ovs-lab.h"
 
 #define ETH_DST   "\x02\x77\x00\x00\x01\x00"
@@ -353,6 +354,27 @@ static void test_group_no_answer(void **state)
 	assert_states(g, FM_OF_UNKNOWN, FM_OF_UNKNOWN);
 	assert_sys(kill(lab->vswitchd, SIGCONT));
 	assert_ok(fm_of_group_rollback(g, WAIT_MS, -1, &err));
+	assert_states(g, FM_OF_UNDONE, FM_OF_UNDONE);
+	assert_flows("br-a", OLD_FLOWS);
+	assert_flows("br-b", OLD_FLOWS);
+	pair_down(&p);
+}
+
+/* A connection that broke is made again for the undo. */
+static void test_group_undo_connects_again(void **state)
+{
+	_fm_of_group_ struct fm_of_group *g = NULL;
+	struct fm_error broken = { .code = FM_E_UNAVAILABLE, .message = "for the test" };
+	struct pair p;
+
+	pair_up(&p, *state);
+	assert_ok(fm_of_group_new(p.change, 2, &g, &err));
+	assert_ok(fm_of_group_prepare(g, WAIT_MS, -1, &err));
+	assert_ok(fm_of_group_commit(g, WAIT_MS, -1, &err));
+	(void)fm_of_lose(p.a, &broken);
+	(void)fm_of_lose(p.b, &broken);
+	assert_ok(fm_of_group_rollback(g, WAIT_MS, -1, &err));
+	assert_true(fm_of_is_up(p.a) && fm_of_is_up(p.b));
 	assert_states(g, FM_OF_UNDONE, FM_OF_UNDONE);
 	assert_flows("br-a", OLD_FLOWS);
 	assert_flows("br-b", OLD_FLOWS);
@@ -709,6 +731,7 @@ int main(void)
 		cmocka_unit_test(test_group_one_refuses_in_prepare),
 		cmocka_unit_test(test_group_one_refuses_in_commit),
 		cmocka_unit_test(test_group_no_answer),
+		cmocka_unit_test(test_group_undo_connects_again),
 		cmocka_unit_test(test_statistics),
 		cmocka_unit_test(test_ports),
 		cmocka_unit_test(test_flip_loses_nothing),
