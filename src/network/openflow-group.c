@@ -13,8 +13,6 @@
 
 #include "basic/clock.h"
 
-#define LAST_CALL_MS 50 /* for the answers of the others when the time was used up waiting for one: they have had it all */
-
 struct member {
 	struct fm_of *conn;
 	struct fm_of_flow_mod *mods, *undo;
@@ -39,11 +37,16 @@ static struct budget budget_for(int timeout_ms, int cancel_fd)
 	return (struct budget){ .deadline_ms = timeout_ms < 0 ? 0 : fm_now_ms() + (uint64_t)timeout_ms, .cancel_fd = cancel_fd };
 }
 
+/* When the time was used up waiting for one, the others have had it, too: what they have said is there, and is read with 0. */
 static int left_ms(const struct budget *b)
 {
-	int left = b->deadline_ms ? fm_deadline_left_ms(b->deadline_ms) : -1;
+	return b->deadline_ms ? fm_deadline_left_ms(b->deadline_ms) : -1;
+}
 
-	return left == 0 ? LAST_CALL_MS : left;
+/* An equal part of what is left for each of n, so that one that hangs does not take the time of the others */
+static struct budget share_of(const struct budget *b, size_t n)
+{
+	return budget_for(b->deadline_ms ? (int)((size_t)left_ms(b) / n) : -1, b->cancel_fd);
 }
 
 /* The first error is the one that is told. */
@@ -252,20 +255,42 @@ static int undo(struct member *m, const struct budget *b, struct fm_error *err)
 	return -1;
 }
 
+static size_t count(const struct fm_of_group *g, enum fm_of_state s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < g->n; i++)
+		n += g->at[i].state == s;
+	return n;
+}
+
+/* Those that are in this state now, each in its part of the time; `more` others are still to come. */
+static void undo_all(struct fm_of_group *g, enum fm_of_state s, size_t more, const struct budget *b, struct fm_error *first)
+{
+	bool is_due[FM_MAX_OF_SWITCHES];
+	size_t n = count(g, s) + more;
+
+	for (size_t i = 0; i < g->n; i++)
+		is_due[i] = g->at[i].state == s;
+	for (size_t i = 0; i < g->n; i++) {
+		struct fm_error e = FM_ERROR_INIT;
+
+		if (!is_due[i])
+			continue;
+		struct budget own = share_of(b, n--);
+		if (undo(&g->at[i], &own, &e) < 0)
+			keep_first(first, &e);
+	}
+}
+
 int fm_of_group_rollback(struct fm_of_group *g, int timeout_ms, int cancel_fd, struct fm_error *err)
 {
 	struct budget b = budget_for(timeout_ms, cancel_fd);
 	struct fm_error first = FM_ERROR_INIT;
 
-	/* those that forward packets the new way first */
-	for (size_t i = 0; i < g->n; i++) {
-		struct fm_error e = FM_ERROR_INIT;
-
-		if (g->at[i].state != FM_OF_COMMITTED && g->at[i].state != FM_OF_UNKNOWN)
-			continue;
-		if (undo(&g->at[i], &b, &e) < 0)
-			keep_first(&first, &e);
-	}
+	/* those first that have answered: they forward packets the new way, and will answer again */
+	undo_all(g, FM_OF_COMMITTED, count(g, FM_OF_UNKNOWN), &b, &first);
+	undo_all(g, FM_OF_UNKNOWN, 0, &b, &first);
 	discard_prepared(g, &b);
 	return tell(&first, err);
 }

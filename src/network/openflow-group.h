@@ -15,8 +15,8 @@
  * The undo has to be right on the changed switch and on the unchanged one (ADD of the old flows, DELETE_STRICT of the new ones: both may be repeated), because after an answer that did not come it
  * is not known which of the two it is. It is the caller's duty to have it in a journal before commit. Commit has 10 s from prepare on (Open vSwitch forgets idle bundles then, and refuses).
  *
- * A switch whose connection broke in the commit is connected again for the undo. If the old connection could still have the commit on its way when the new one speaks, give the connections a
- * master_generation: a switch then hears only the newer one. Open vSwitch reads what it has of the old one first anyway.
+ * A switch whose connection broke in the commit is connected again for the undo. A commit that is still on its way in the old connection then must not come after it: OpenFlow's means for that
+ * is a master_generation for the connections (a switch hears only the newer claim). Without one it rests on the switch reading what it has of the old connection before it takes a new one.
  *
  * fm_of_group_state tells for each switch how things are, after each call, also after one that failed. While one is UNKNOWN or COMMITTED after a failed commit, fm_of_group_rollback may be tried
  * again, as often as it takes: that is the caller's to do.
@@ -58,7 +58,7 @@ FM_DEFINE_CLEANUP(struct fm_of_group *, fm_of_group_free);
 int fm_of_group_prepare(struct fm_of_group *g, int timeout_ms, int cancel_fd, struct fm_error *err);
 /* All COMMITTED, or an error and what fm_of_group_state says. Only when all are PREPARED (else FAILED_PRECONDITION). The undo after a failure takes up to timeout_ms once more and cannot be cancelled. */
 int fm_of_group_commit(struct fm_of_group *g, int timeout_ms, int cancel_fd, struct fm_error *err);
-/* Discards what is prepared, undoes what is or may be committed (also after a commit that succeeded); connects again where that is necessary. -1: at least one is COMMITTED or UNKNOWN still; the others
+/* Discards what is prepared, undoes what is or may be committed (also after a commit that succeeded); connects again where that is necessary. Each switch has an equal part of what is left of the time. -1: at least one is COMMITTED or UNKNOWN still; the others
  * were dealt with all the same. Nothing to do is success. */
 int fm_of_group_rollback(struct fm_of_group *g, int timeout_ms, int cancel_fd, struct fm_error *err);
 

@@ -160,9 +160,10 @@ static inline void lab_down(struct ovs_lab *lab)
 /* ovs-ofctl's list of a bridge's flows without counters, one a line: "priority=7,dl_dst=… actions=output:2" */
 static inline char *lab_flows(const char *bridge)
 {
-	_fm_free_ char *command = fm_xasprintf("ovs-ofctl -O OpenFlow14 --no-stats --no-names --rsort=priority dump-flows unix:$OVS_RUNDIR/%s.mgmt | "
-	                                       "sed 's/^ *//; /^OFPST/d; s/^cookie=0x[0-9a-f]*, //'",
-	                                       bridge);
+	_fm_free_ char *command =
+	        fm_xasprintf("ovs-ofctl -O OpenFlow14 --no-stats --no-names --rsort=priority dump-flows unix:$OVS_RUNDIR/%s.mgmt | "
+	                     "sed 's/^ *//; /^OFPST/d; s/^cookie=0x[0-9a-f]*, //'",
+	                     bridge);
 
 	return lab_output(command);
 }

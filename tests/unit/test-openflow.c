@@ -18,6 +18,7 @@
 
 #define WAIT_MS    20000
 #define SHORT_MS   100
+#define HANG_MS    500 /* for a commit that is not answered, and for one that is */
 #define DPID       0x77ull
 #define N_EVENTS   (FM_MAX_OF_EVENTS + 44)
 #define FLOW_BYTES 56u /* of an entry without match and actions */
@@ -37,6 +38,7 @@ enum mood {
 	EVENTS,        /* many of them before it answers a barrier */
 	TOO_MANY_FLOWS,
 	DIES_AT_COMMIT,
+	HANGS_AT_COMMIT, /* and at each one that follows */
 	NEVER_READS,
 };
 
@@ -170,6 +172,8 @@ static bool answer(struct fake *f, const struct fm_of_message *m, uint8_t *buf)
 	case FM_OF_BUNDLE_CONTROL:
 		if (m->bundle.kind == FM_OF_BUNDLE_COMMIT && f->mood == DIES_AT_COMMIT)
 			return false;
+		if (m->bundle.kind == FM_OF_BUNDLE_COMMIT && f->mood == HANGS_AT_COMMIT)
+			return true;
 		reply = *m;
 		reply.bundle.kind++;
 		say(f, &reply);
@@ -479,6 +483,32 @@ static void test_group_one_dies(void **state)
 	assert_string_equal(fm_of_group_describe(g, small, sizeof(small)), "fake UND");
 	end(&f[0], c[0]);
 	end(&f[1], c[1]);
+}
+
+/* One hangs, whichever it is: the other one is taken back in time all the same. */
+static void test_group_one_hangs(void **state)
+{
+	struct fm_of_flow_mod mod = { .command = FM_OF_ADD }, undo = { .command = FM_OF_DELETE_STRICT };
+
+	for (int who = 0; who < 2; who++) {
+		_fm_of_group_ struct fm_of_group *g = NULL;
+		struct fake f[2];
+		struct fm_of *c[2] = { meet(&f[0], who ? GOOD : HANGS_AT_COMMIT), meet(&f[1], who ? HANGS_AT_COMMIT : GOOD) };
+		struct fm_of_change changes[2] = { { c[0], &mod, &undo, 1, 1 }, { c[1], &mod, &undo, 1, 1 } };
+		uint64_t begun;
+
+		assert_ok(fm_of_group_new(changes, 2, &g, &err));
+		assert_ok(fm_of_group_prepare(g, WAIT_MS, -1, &err));
+		begun = fm_now_ms();
+		assert_code(FM_E_DEADLINE_EXCEEDED, fm_of_group_commit(g, HANG_MS, -1, &err));
+		assert_true(fm_now_ms() - begun < WAIT_MS / 2);
+		assert_int_equal(fm_of_group_state(g, (size_t)who), FM_OF_UNKNOWN);
+		assert_int_equal(fm_of_group_state(g, (size_t)!who), FM_OF_UNDONE);
+		assert_code(FM_E_DEADLINE_EXCEEDED, fm_of_group_rollback(g, SHORT_MS, -1, &err)); /* again, in vain */
+		assert_int_equal(fm_of_group_state(g, (size_t)who), FM_OF_UNKNOWN);
+		end(&f[0], c[0]);
+		end(&f[1], c[1]);
+	}
 }
 
 /* Nobody has to be undone when one is seen to be gone before the commit. */
