@@ -267,15 +267,12 @@ static size_t count(const struct fm_of_group *g, enum fm_of_state s)
 /* Those that are in this state now, each in its part of the time; `more` others are still to come. */
 static void undo_all(struct fm_of_group *g, enum fm_of_state s, size_t more, const struct budget *b, struct fm_error *first)
 {
-	bool is_due[FM_MAX_OF_SWITCHES];
 	size_t n = count(g, s) + more;
 
-	for (size_t i = 0; i < g->n; i++)
-		is_due[i] = g->at[i].state == s;
 	for (size_t i = 0; i < g->n; i++) {
 		struct fm_error e = FM_ERROR_INIT;
 
-		if (!is_due[i])
+		if (g->at[i].state != s)
 			continue;
 		struct budget own = share_of(b, n--);
 		if (undo(&g->at[i], &own, &e) < 0)

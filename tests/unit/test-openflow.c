@@ -549,14 +549,14 @@ static void test_addresses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bad_handshakes), cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_byte_by_byte),   cmocka_unit_test(test_late_answers),
-		cmocka_unit_test(test_wrong_answer),   cmocka_unit_test(test_echo),
-		cmocka_unit_test(test_chatter),        cmocka_unit_test(test_events),
-		cmocka_unit_test(test_too_many_flows), cmocka_unit_test(test_switch_that_never_reads),
-		cmocka_unit_test(test_keepalive),      cmocka_unit_test(test_another_switch),
-		cmocka_unit_test(test_group_one_dies), cmocka_unit_test(test_group_one_is_gone),
-		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_bad_handshakes),    cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_byte_by_byte),      cmocka_unit_test(test_late_answers),
+		cmocka_unit_test(test_wrong_answer),      cmocka_unit_test(test_echo),
+		cmocka_unit_test(test_chatter),           cmocka_unit_test(test_events),
+		cmocka_unit_test(test_too_many_flows),    cmocka_unit_test(test_switch_that_never_reads),
+		cmocka_unit_test(test_keepalive),         cmocka_unit_test(test_another_switch),
+		cmocka_unit_test(test_group_one_dies),    cmocka_unit_test(test_group_one_hangs),
+		cmocka_unit_test(test_group_one_is_gone), cmocka_unit_test(test_addresses),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
