@@ -21,6 +21,14 @@
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
+/* OpenFlow: what is asked of a switch at once, and what one may answer */
+#define FM_MAX_OF_ACTIONS         16u        /* of a flow that is written from here */
+#define FM_MAX_OF_SWITCHES        64u        /* that change together */
+#define FM_MAX_OF_BUNDLE_MESSAGES 1024u      /* in one change of one switch */
+#define FM_MAX_OF_OUTPUT_BYTES    (2u << 20) /* waiting to be sent: a whole change, and echoes of a switch that reads nothing */
+#define FM_MAX_OF_FLOWS           65536u     /* in one answer */
+#define FM_MAX_OF_PORTS           4096u      /* in one answer */
+#define FM_MAX_OF_EVENTS          256u       /* of ports, not asked for yet; the oldest go, and it is told */
 
 /* the topology graph, network/topology.h */
 #define FM_MAX_TOPOLOGY_NODES   8192 /* hosts and switches of one topology: all hosts, and as many switches */
