@@ -316,8 +316,10 @@ static int notauth_error(const struct fm_dns_answer *a, struct fm_error *err)
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "NOTAUTH, BADSIG: the server has the key but our signature with it is wrong");
 		return fm_error_hint(err, "the secret in the file is not the one in the server's configuration");
 	case FM_DNS_BADKEY:
-		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "NOTAUTH, BADKEY: the server has no such key for this algorithm");
-		return fm_error_hint(err, "compare the key's name and algorithm with the server's configuration");
+		(void)fm_error_set(err, FM_E_UNAUTHENTICATED,
+		                   "NOTAUTH, BADKEY: the server has no such key for this algorithm, or not for this zone");
+		return fm_error_hint(err, "compare the key's name and algorithm with the server's configuration; knot says this of keys "
+		                          "that its acl does not let update, too");
 	case FM_DNS_BADTIME:
 		apart_s = (int64_t)a->tsig.server_time_s - (int64_t)(fm_realtime_ms() / 1000);
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "NOTAUTH, BADTIME: the server's clock and this host's are %lld s apart",

@@ -247,7 +247,8 @@ static int take_signature(struct walk *w, size_t at, struct fm_error *err)
 	t->offset = at;
 	if (!take_name(w, &at, w->n, w->zone->key_name, &t->key_matches) || w->n - at < 10)
 		return damaged("its signature's name", err);
-	if (be16(w->wire + at + 2) != FM_DNS_CLASS_ANY || be16(w->wire + at + 8) != w->n - at - 10)
+	if (be16(w->wire + at + 2) != FM_DNS_CLASS_ANY || be16(w->wire + at + 4) || be16(w->wire + at + 6) ||
+	    be16(w->wire + at + 8) != w->n - at - 10)
 		return damaged("its signature's header", err);
 	at += 10;
 	if (!take_name(w, &at, w->n, fm_dns_algorithm_name(w->zone->algorithm), &t->algorithm_matches) || w->n - at < 8)
