@@ -85,11 +85,18 @@ static enum verdict judge(struct exchange *x, const uint8_t *wire, size_t n, str
 	return COMPLAINT;
 }
 
+/* What a server may say that does not know our key, or does not know what we want. Nothing of it tells what is in the zone: that an unsigned answer cannot. */
+static bool may_be_unsigned(int rcode)
+{
+	return rcode == FM_DNS_FORMERR || rcode == FM_DNS_SERVFAIL || rcode == FM_DNS_NOTIMP || rcode == FM_DNS_REFUSED ||
+	       rcode == FM_DNS_NOTAUTH;
+}
+
 static int complaint_error(const struct exchange *x, struct fm_error *err)
 {
 	const struct fm_dns_answer *a = x->answer;
 
-	if (a->rcode != FM_DNS_NOERROR)
+	if (may_be_unsigned(a->rcode))
 		return fm_dns_rcode_error(a, err);
 	if (a->tsig.present)
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "the answer's signature is wrong");
@@ -142,7 +149,6 @@ static int nobody_there(int sys_errno, struct fm_error *err)
 static int udp_receive(struct exchange *x, int fd, enum verdict *ret, struct fm_error *err)
 {
 	uint8_t buf[FM_DNS_UDP_MAX];
-	_fm_free_ uint8_t *exact = NULL;
 	ssize_t n = recv(fd, buf, sizeof(buf), MSG_TRUNC);
 
 	*ret = NOT_OURS;

@@ -24,7 +24,7 @@ static int side_check(const struct fm_dns_change *c, const struct fm_dns_side *s
 
 	if (!s->value[0])
 		return s->ttl_s == 0 ? 0 : fm_error_set(err, FM_E_INVALID_ARGUMENT, "name service: an absent record has no time to live");
-	if (s->ttl_s > INT32_MAX) /* the protocol's limit */
+	if (s->ttl_s > FM_DNS_TTL_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "name service: a time to live of %u s", s->ttl_s);
 	if (fm_dns_value_parse(c->type, s->value, canonical, err) < 0)
 		return -1;
@@ -87,7 +87,7 @@ static bool take_side(const json_t *o, const char *key, struct fm_dns_side *ret)
 	const json_t *side = json_object_get(o, key), *ttl = json_object_get(side, "ttl");
 
 	if (json_object_size(side) != 2 || !take_string(side, "value", ret->value, sizeof(ret->value)) || !json_is_integer(ttl) ||
-	    json_integer_value(ttl) < 0 || json_integer_value(ttl) > INT32_MAX)
+	    json_integer_value(ttl) < 0 || json_integer_value(ttl) > FM_DNS_TTL_MAX)
 		return false;
 	ret->ttl_s = (uint32_t)json_integer_value(ttl);
 	return true;

@@ -121,6 +121,17 @@ int fm_dns_verify(const struct fm_dns_call *c, const char *name, enum fm_dns_typ
 
 /* ---- planning ---- */
 
+static int single_check(const struct fm_dns_rrset *now, struct fm_error *err)
+{
+	char seen[256];
+
+	if (now->n <= 1)
+		return 0;
+	values_text(now, seen, sizeof(seen));
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "it is %s: only a record with one value can be changed", seen);
+	return fm_error_hint(err, "give the container a name of its own");
+}
+
 static int plan_check(const struct fm_dns_change *p, const struct fm_dns_rrset *now, const char *old, struct fm_error *err)
 {
 	char expected[FM_DNS_NAME_MAX + 1] = "", seen[256];
@@ -130,10 +141,8 @@ static int plan_check(const struct fm_dns_change *p, const struct fm_dns_rrset *
 		return -1;
 	if (old && !is_value(now, expected))
 		return fm_error_set(err, FM_E_ABORTED, "it is %s, not %s", seen, *expected ? expected : "absent");
-	if (now->n > 1) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "it is %s: only a record with one value can be changed", seen);
-		return fm_error_hint(err, "give the container a name of its own");
-	}
+	if (single_check(now, err) < 0)
+		return -1;
 	if (now->n == 0 && !p->to.value[0])
 		return fm_error_set(err, FM_E_NOT_FOUND, "there is no such record to remove");
 	return 0;
@@ -182,10 +191,9 @@ int fm_dns_plan_ttl(const struct fm_dns_call *c, const char *name, enum fm_dns_t
 
 	if (owner_of(c->zone, name, type, p.name, err) < 0 || ttl_check(ttl_s, err) < 0 || query_owner(c, p.name, type, &now, err) < 0)
 		return -1;
-	memcpy(p.to.value, "?", 2); /* it stays what it is, for the check below: something */
 	if (now.n == 0)
 		(void)fm_error_set(err, FM_E_NOT_FOUND, "there is no such record");
-	if (now.n == 0 || plan_check(&p, &now, NULL, err) < 0)
+	if (now.n == 0 || single_check(&now, err) < 0)
 		return at_server(c, "the time to live of", p.name, type, err);
 	take_from(&p, &now);
 	p.to = p.from;

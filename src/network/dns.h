@@ -25,11 +25,11 @@
 
 #include "basic/error.h"
 
-#define FM_DNS_NAME_MAX        253    /* characters, without the dot at the end */
-#define FM_DNS_VALUES_MAX      16     /* of one record that are looked at; a container has one */
-#define FM_DNS_TTL_MAX         604800 /* s, of what we set: a week. What a record had is restored, whatever it was. */
-#define FM_DNS_UNDO_MAX        2048   /* bytes of an undo's line */
-#define FM_DNS_SECRET_MIN      16     /* bytes: less can be guessed */
+#define FM_DNS_NAME_MAX        253       /* characters, without the dot at the end */
+#define FM_DNS_VALUES_MAX      16        /* of one record that are looked at; a container has one */
+#define FM_DNS_TTL_MAX         INT32_MAX /* s; the protocol's */
+#define FM_DNS_UNDO_MAX        2048      /* bytes of an undo's line */
+#define FM_DNS_SECRET_MIN      16        /* bytes: less can be guessed */
 #define FM_DNS_SECRET_MAX      512
 #define FM_DNS_DEADLINE_MAX_MS 120000 /* a request is signed once, and its time is good for 300 s */
 

@@ -14,7 +14,7 @@ static const struct {
 	uint16_t type;
 } requests[] = { { web_request, "web.lab.test", FM_DNS_OP_QUERY, FM_DNS_A },
 	         { ptr_request, "1.0.77.10.in-addr.arpa", FM_DNS_OP_QUERY, FM_DNS_PTR },
-	         { two_request, "web6.lab.test", FM_DNS_OP_QUERY, FM_DNS_AAAA },
+	         { web6_request, "web6.lab.test", FM_DNS_OP_QUERY, FM_DNS_AAAA },
 	         { nxrrset_request, "lab.test", FM_DNS_OP_UPDATE, FM_DNS_TYPE_SOA } };
 
 static unsigned nibble(char c)

@@ -375,7 +375,7 @@ def case_ttl(m, s):
     s.somebody_else(f"update delete {name} A", f"update add {name} 100 A 10.77.0.9")
     m.bad(s.port, "ABORTED", "with 100 s to live", "apply", change)
     m.bad(s.port, "NOT_FOUND", "no such record", "plan-ttl", "nobody." + ZONE, "A", "5")
-    m.bad(s.port, "INVALID_ARGUMENT", "time to live", "plan-ttl", name, "A", "604801")
+    m.bad(s.port, "INVALID_ARGUMENT", "time to live", "plan-ttl", name, "A", "2147483648")
 
 
 def case_reverse(m, s):
@@ -474,6 +474,12 @@ def case_tampering(m, s):
     def unsigned(_number, packet, reply, _elsewhere):
         reply(answer_to(packet, "6.6.6.6"))
 
+    def said_changed(_number, packet, reply, _elsewhere):
+        reply(packet[:2] + b"\xa8\x08" + b"\0" * 8)  # NXRRSET
+
+    change, _ = m.good(s.port, "plan", "web." + ZONE, "A", "*", "10.77.0.2", "60")
+    with Responder(said_changed) as between:
+        m.bad(between.port, "UNAUTHENTICATED", "not signed", "apply", change)
     with Responder(forged_first) as between:
         same(m.good(between.port, "query", "web." + ZONE, "A"), ["3600 10.77.0.1"])
     with Responder(changed) as between:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * dns-messages.h - requests of ours and what a real BIND (9.18) and a real knot (3.2) answered, in hexadecimal. Zone lab.test and 77.10.in-addr.arpa, key mover.lab.test,
- * hmac-sha256 with dns_message_secret. web, two, alias: type A; ptr: 1.0.77.10.in-addr.arpa; nxrrset: an update of lost.lab.test from 10.77.0.1 to 10.77.0.2 (60 s) when that was so already;
+ * hmac-sha256 with dns_message_secret. web, two, alias: type A; web6: AAAA; ptr: 1.0.77.10.in-addr.arpa; nxrrset: an update of lost.lab.test from 10.77.0.1 to 10.77.0.2 (60 s) when that was so already;
  * badtime: our clock was 1000 s ahead; stranger: a key that the server does not know. Included by one program each.
  */
 #ifndef FM_TESTS_DNS_MESSAGES_H
@@ -64,5 +64,12 @@ static const char alias_answer[] =
         "76858400000100020000000105616c696173036c616204746573740000010001c00c0005000100000e10000603776562c012c02c0001000100000e10"
         "00040a4d0001056d6f766572036c616204746573740000fa00ff00000000003d0b686d61632d7368613235360000006b085a17012c00206b3ef53879"
         "723c7e1ba475f1eaf7e3e036126d917993736e65fad69115741603768500000000";
+static const char web6_request[] =
+        "7b1f000000010000000000010477656236036c6162047465737400001c0001056d6f766572036c616204746573740000fa00ff00000000003d0b686d"
+        "61632d7368613235360000006b085a18012c0020b1dd7da1f8df56396ebc4034bd41ccbcb1271c42fbd5045d42bda67d02d35af67b1f00000000";
+static const char web6_answer[] =
+        "7b1f840000010001000000010477656236036c6162047465737400001c0001c00c001c000100000e100010fd00000000000000000000000000000105"
+        "6d6f766572036c616204746573740000fa00ff00000000003d0b686d61632d7368613235360000006b085a18012c0020e6844b18d3093781fa2ce16d"
+        "898b03cf57d36d1eca7fd3353e84248ef521942e7b1f00000000";
 
 #endif

@@ -379,6 +379,9 @@ static void test_answers(void **state)
 	decode(ptr_request, ptr_answer, FM_DNS_OP_QUERY, "1.0.77.10.in-addr.arpa", FM_DNS_PTR, &a);
 	assert_true(a.verified && a.rrset.n == 1);
 	assert_string_equal(a.rrset.value[0], "web.lab.test");
+	decode(web6_request, web6_answer, FM_DNS_OP_QUERY, "web6.lab.test", FM_DNS_AAAA, &a);
+	assert_true(a.verified && a.rrset.n == 1);
+	assert_string_equal(a.rrset.value[0], "fd00::1");
 	decode(two_request, two_answer, FM_DNS_OP_QUERY, "two.lab.test", FM_DNS_A, &a);
 	assert_true(a.verified && a.rrset.n == 2);
 	decode(alias_request, alias_answer, FM_DNS_OP_QUERY, "alias.lab.test", FM_DNS_A, &a);
