@@ -21,5 +21,8 @@
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
+#define FM_MAX_DNS_VALUES          16            /* of one name and type that are looked at; a container has one */
+#define FM_MAX_DNS_RECORDS         512           /* of one answer of a name server; with more it is not looked at */
+#define FM_MAX_DNS_UNDO_BYTES      2048          /* of the line that undoes a change of a record; the longest names fit */
 
 #endif

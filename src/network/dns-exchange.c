@@ -303,6 +303,9 @@ int fm_dns_exchange(const struct fm_dns_call *c, struct fm_dns_request *request,
 	x.deadline_ms = x.begin_ms + FM_DNS_DEADLINE_MAX_MS;
 	if (c->deadline_ms < x.deadline_ms)
 		x.deadline_ms = c->deadline_ms;
+	/* who has cancelled already must not find the update done */
+	if (fm_dns_wait(-1, 0, 0, c->cancel_fd, err) < 0)
+		return -1;
 	if (c->zone->key_name[0] && fm_dns_tsig_sign(c->zone, fm_realtime_ms() / 1000, request, err) < 0)
 		return -1;
 	if (udp_exchange(&x, &v, err) < 0 || (v == CUT_SHORT && tcp_exchange(&x, err) < 0))

@@ -18,7 +18,6 @@
 #define FM_DNS_REQUEST_MAX  2048  /* ours: two records of the longest names fit */
 #define FM_DNS_UDP_MAX      4096  /* we never announce more than the protocol's first 512 */
 #define FM_DNS_MESSAGE_MAX  65535 /* TCP's length prefix */
-#define FM_DNS_RECORDS_MAX  512   /* of an answer; what has more is not looked at */
 #define FM_DNS_MAC_MAX      64    /* SHA-512 */
 #define FM_DNS_FUDGE_S      300   /* RFC 8945's recommendation for how much clocks may differ */
 

@@ -57,7 +57,7 @@ void fm_dns_change_inverse(const struct fm_dns_change *change, struct fm_dns_cha
 	ret->to = was;
 }
 
-int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_DNS_UNDO_MAX], struct fm_error *err)
+int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_MAX_DNS_UNDO_BYTES], struct fm_error *err)
 {
 	struct fm_dns_change u;
 
@@ -66,7 +66,7 @@ int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_DNS_UNDO_
 	fm_dns_change_inverse(change, &u);
 	/* canonical names and addresses have nothing that JSON would have to quote */
 	return fm_snprintf(
-	        ret, FM_DNS_UNDO_MAX, err,
+	        ret, FM_MAX_DNS_UNDO_BYTES, err,
 	        "{\"dns\":%d,\"name\":\"%s\",\"type\":\"%s\",\"from\":{\"value\":\"%s\",\"ttl\":%u},\"to\":{\"value\":\"%s\",\"ttl\":%u}}",
 	        FORMAT_VERSION, u.name, fm_dns_type_to_string(u.type), u.from.value, u.from.ttl_s, u.to.value, u.to.ttl_s);
 }
@@ -95,8 +95,8 @@ static bool take_side(const json_t *o, const char *key, struct fm_dns_side *ret)
 
 int fm_dns_undo_parse(const char *line, struct fm_dns_change *ret, struct fm_error *err)
 {
-	size_t n = strnlen(line, FM_DNS_UNDO_MAX);
-	_fm_cleanup_(json_done) json_t *o = n < FM_DNS_UNDO_MAX ? json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	size_t n = strnlen(line, FM_MAX_DNS_UNDO_BYTES);
+	_fm_cleanup_(json_done) json_t *o = n < FM_MAX_DNS_UNDO_BYTES ? json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL) : NULL;
 	struct fm_dns_change c = { 0 };
 	char type[8];
 

@@ -2,7 +2,7 @@
 /*
  * dns-wire.c - messages: questions and updates out, answers in.
  *
- * Records and names are ldns's to build and to take apart. Ours is the walk over the message, with its own limits: at most one question, FM_DNS_RECORDS_MAX records, a signature only as the last of
+ * Records and names are ldns's to build and to take apart. Ours is the walk over the message, with its own limits: at most one question, FM_MAX_DNS_RECORDS records, a signature only as the last of
  * them, and nothing behind it. Where the signature begins is known from that walk; its fields are read here, with bounds, because ldns keeps copies of some only.
  */
 #include <arpa/inet.h>
@@ -202,7 +202,7 @@ static int take_value(struct walk *w, const ldns_rr *rr, struct fm_error *err)
 		name_text(data, value);
 	else if (!inet_ntop(type == FM_DNS_A ? AF_INET : AF_INET6, ldns_rdf_data(data), value, sizeof(value)))
 		return damaged("a value", err);
-	if (set->n == FM_DNS_VALUES_MAX) {
+	if (set->n == FM_MAX_DNS_VALUES) {
 		w->answer->too_many = true;
 		return 0;
 	}
@@ -308,9 +308,9 @@ int fm_dns_decode(const uint8_t *wire, size_t n, const struct fm_dns_zone *zone,
 	ret->rcode = wire[3] & 15;
 	if (count[0] > 1)
 		return damaged("more than one question", err);
-	if (count[1] + count[2] + count[3] > FM_DNS_RECORDS_MAX)
+	if (count[1] + count[2] + count[3] > FM_MAX_DNS_RECORDS)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "name service: the answer has %u records, %d are looked at",
-		                    count[1] + count[2] + count[3], FM_DNS_RECORDS_MAX);
+		                    count[1] + count[2] + count[3], FM_MAX_DNS_RECORDS);
 	if (count[0] && take_question(&w, err) < 0)
 		return -1;
 	if (take_records(&w, count[1], LDNS_SECTION_ANSWER, false, err) < 0 ||

@@ -60,7 +60,7 @@ static int ask(const struct fm_dns_call *c, const char *owner, enum fm_dns_type 
 	if (a.alias)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "the name is an alias (CNAME): change what it leads to");
 	if (a.too_many)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "more than %d values", FM_DNS_VALUES_MAX);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "more than %d values", FM_MAX_DNS_VALUES);
 	*ret = a.rrset;
 	return 0;
 }

@@ -24,11 +24,10 @@
 #include <sys/socket.h>
 
 #include "basic/error.h"
+#include "basic/limits.h"
 
 #define FM_DNS_NAME_MAX        253       /* characters, without the dot at the end */
-#define FM_DNS_VALUES_MAX      16        /* of one record that are looked at; a container has one */
 #define FM_DNS_TTL_MAX         INT32_MAX /* s; the protocol's */
-#define FM_DNS_UNDO_MAX        2048      /* bytes of an undo's line */
 #define FM_DNS_SECRET_MIN      16        /* bytes: less can be guessed */
 #define FM_DNS_SECRET_MAX      512
 #define FM_DNS_DEADLINE_MAX_MS 120000 /* a request is signed once, and its time is good for 300 s */
@@ -72,17 +71,17 @@ int fm_dns_type_from_string(const char *text, enum fm_dns_type *ret, struct fm_e
 
 struct fm_dns_call {
 	const struct fm_dns_zone *zone;
-	uint64_t deadline_ms; /* of the monotonic clock; at most FM_DNS_DEADLINE_MAX_MS from now, what is later is cut */
+	uint64_t deadline_ms; /* of the monotonic clock; one question or update ends after FM_DNS_DEADLINE_MAX_MS at the latest */
 	int cancel_fd;        /* readable: CANCELLED. -1 = none */
 };
 
 struct fm_dns_rrset {
 	size_t n; /* 0: there is no such record */
 	uint32_t ttl_s;
-	char value[FM_DNS_VALUES_MAX][FM_DNS_NAME_MAX + 1]; /* address or name, canonical */
+	char value[FM_MAX_DNS_VALUES][FM_DNS_NAME_MAX + 1]; /* address or name, canonical */
 };
 
-/* What the zone's server itself says: not a cache's, and not cut short (TCP when UDP is too small). With a key both ways are signed. More than FM_DNS_VALUES_MAX values is RESOURCE_EXHAUSTED, a
+/* What the zone's server itself says: not a cache's, and not cut short (TCP when UDP is too small). With a key both ways are signed. More than FM_MAX_DNS_VALUES values is RESOURCE_EXHAUSTED, a
  * name that is an alias FAILED_PRECONDITION. */
 int fm_dns_query(const struct fm_dns_call *c, const char *name, enum fm_dns_type type, struct fm_dns_rrset *ret, struct fm_error *err);
 /* Ask until the record has exactly this value ("": absent), or the deadline: then the message says what it has. A server that does not answer is asked again, a key that is wrong is not. */
@@ -113,9 +112,9 @@ enum fm_dns_outcome { FM_DNS_DONE, FM_DNS_DONE_ALREADY };
 /* Compare and swap. A change of the time to live alone is compared on the value by the server, on the time to live by us just before. ret may be NULL. */
 int fm_dns_apply(const struct fm_dns_call *c, const struct fm_dns_change *change, enum fm_dns_outcome *ret, struct fm_error *err);
 
-/* The undo of a change: one line of JSON without a line end, {"dns":1,"name","type","from":{"value","ttl"},"to":{…}}, at most FM_DNS_UNDO_MAX bytes. It has no secret and no server. */
+/* The undo of a change: one line of JSON without a line end, {"dns":1,"name","type","from":{"value","ttl"},"to":{…}}, at most FM_MAX_DNS_UNDO_BYTES bytes. It has no secret and no server. */
 void fm_dns_change_inverse(const struct fm_dns_change *change, struct fm_dns_change *ret);
-int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_DNS_UNDO_MAX], struct fm_error *err);
+int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_MAX_DNS_UNDO_BYTES], struct fm_error *err);
 /* The change to apply. DATA_LOSS when the line is not such a text. */
 int fm_dns_undo_parse(const char *line, struct fm_dns_change *ret, struct fm_error *err);
 

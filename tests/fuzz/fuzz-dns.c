@@ -48,7 +48,7 @@ static void answer(unsigned which, const uint8_t *data, size_t size)
 	memcpy(z.secret, dns_message_secret, 32);
 	rc = fm_dns_decode(data, size, &z, &r, &a, &err);
 	assert((rc == 0) == (err.code == FM_OK));
-	assert(a.rrset.n <= FM_DNS_VALUES_MAX);
+	assert(a.rrset.n <= FM_MAX_DNS_VALUES);
 	for (size_t i = 0; i < a.rrset.n; i++)
 		assert(a.rrset.value[i][0] && memchr(a.rrset.value[i], '\0', sizeof(a.rrset.value[i])));
 	assert(!a.tsig.present || a.tsig.offset < size);
@@ -60,7 +60,7 @@ static void answer(unsigned which, const uint8_t *data, size_t size)
 static void undo(const uint8_t *data, size_t size)
 {
 	struct fm_error err = FM_ERROR_INIT;
-	char *text = strndup((const char *)data, size), line[FM_DNS_UNDO_MAX];
+	char *text = strndup((const char *)data, size), line[FM_MAX_DNS_UNDO_BYTES];
 	struct fm_dns_change c, inverse, again;
 
 	if (!text)

@@ -541,6 +541,9 @@ def case_cancel(m):
             expect(r.arrived.wait(PATIENCE_S), "no request came")
             _, said = p.communicate(timeout=PATIENCE_S)  # closes its stdin
             expect(p.returncode == 1 and said.startswith("CANCELLED: "), said)
+        sent = len(r.seen)
+        m.bad(r.port, "CANCELLED", "cancelled", "query", "web." + ZONE, "A", options=("--cancel",))  # its stdin is at its end
+        same(len(r.seen), sent)
 
 
 def case_nobody(m):

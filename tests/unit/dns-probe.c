@@ -32,7 +32,7 @@ static const char *word(const char *arg)
 static int show_plan(const struct fm_dns_change *plan, struct fm_error *err)
 {
 	struct fm_dns_change inverse;
-	char line[FM_DNS_UNDO_MAX], undo[FM_DNS_UNDO_MAX];
+	char line[FM_MAX_DNS_UNDO_BYTES], undo[FM_MAX_DNS_UNDO_BYTES];
 
 	fm_dns_change_inverse(plan, &inverse);
 	if (fm_dns_undo_format(&inverse, line, err) < 0 || fm_dns_undo_format(plan, undo, err) < 0)

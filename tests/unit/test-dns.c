@@ -248,7 +248,7 @@ static void test_undo(void **state)
 	};
 	static const struct fm_dns_change *const all[] = { &moved, &made };
 	struct fm_dns_change back, again;
-	char line[FM_DNS_UNDO_MAX];
+	char line[FM_MAX_DNS_UNDO_BYTES];
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(all); i++) {
 		assert_ok(fm_dns_undo_format(all[i], line, &err));
@@ -270,7 +270,7 @@ static void test_undo(void **state)
 static void test_undo_longest(void **state)
 {
 	struct fm_dns_change c = { .type = FM_DNS_PTR, .from = { .ttl_s = INT32_MAX }, .to = { .ttl_s = INT32_MAX } }, back;
-	char line[FM_DNS_UNDO_MAX];
+	char line[FM_MAX_DNS_UNDO_BYTES];
 
 	assert_ok(fm_dns_name_parse(LABEL "." LABEL "." LABEL ".abcdefghijklmnopqrstuvwxyz-abcdefghijklmnopqrstuvwxyz-1234567", c.name,
 	                            &err));
@@ -310,7 +310,7 @@ static void test_undo_damaged(void **state)
 		"{\"dns\":1,\"name\":\"a\",\"type\":\"A\",\"from\":[],\"to\":{\"value\":\"10.0.0.1\",\"ttl\":1}}",
 	};
 	struct fm_dns_change c = { .name = "untouched" };
-	char large[2 * FM_DNS_UNDO_MAX];
+	char large[2 * FM_MAX_DNS_UNDO_BYTES];
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(bad); i++) {
 		err = FM_ERROR_INIT;
