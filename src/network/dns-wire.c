@@ -5,6 +5,9 @@
  * Records and names are ldns's to build and to take apart. Ours is the walk over the message, with its own limits: at most one question, FM_MAX_DNS_RECORDS records, a signature only as the last of
  * them, and nothing behind it. Where the signature begins is known from that walk; its fields are read here, with bounds, because ldns keeps copies of some only.
  */
+/* Before ldns: its headers make bool a signed char otherwise, with which "flags & 0x80" is not a truth but a number. */
+#include <stdbool.h>
+
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
