@@ -20,6 +20,7 @@
 #include "network/dns-internal.h"
 
 #define FIRST_PAUSE_MS   250
+#define UPDATE_PAUSE_MS  1000 /* the server writes it to its disk before it answers */
 #define LONGEST_PAUSE_MS 2000
 #define COMPLAINT_MS     200
 #define REFUSALS_MAX     2 /* one may be a server that is being restarted */
@@ -196,7 +197,7 @@ static int no_answer(const struct exchange *x, struct fm_error *err)
 static int udp_exchange(struct exchange *x, enum verdict *ret, struct fm_error *err)
 {
 	_fm_close_ int fd = -1;
-	uint64_t pause_ms = FIRST_PAUSE_MS;
+	uint64_t pause_ms = x->request->opcode == FM_DNS_OP_UPDATE ? UPDATE_PAUSE_MS : FIRST_PAUSE_MS;
 	int failure = 0;
 
 	if (open_socket(x, SOCK_DGRAM, &fd, &failure, err) < 0)

@@ -25,6 +25,7 @@ from tap import Skip, Tap, expect, fail  # noqa: E402
 
 PROBE = os.path.join(ROOT, os.environ.get("BUILD", "build"), "tests", "unit", "dns-probe")
 PATIENCE_S = 30  # a bound against hanging, never an expectation
+UPDATE_PAUSE_S = 1  # dns-exchange.c: the first repetition of an update
 CLONE_NEWNET = 0x40000000
 ZONE, REVERSE = "lab.test", "77.10.in-addr.arpa"
 KEY, SECRET = "mover.lab.test", base64.b64encode(b"a secret of thirty-two bytes....").decode()
@@ -270,6 +271,16 @@ class Module:
         expect(done.returncode == 0, lambda: f"{operation}: {done.stderr}")
         return done.stdout.splitlines()
 
+    def apply(self, port, change, **how):
+        """Once: done. A server that takes longer than our patience sees it twice and may answer the second first."""
+        begin = time.monotonic()
+        lines = self.good(port, "apply", change, **how)
+        expect(lines == ["done"] or (lines == ["done already"] and time.monotonic() - begin > UPDATE_PAUSE_S), lambda: f"{change}: {lines}")
+
+    def apply_twice(self, port, change, **how):
+        self.apply(port, change, **how)
+        same(self.good(port, "apply", change, **how), ["done already"])
+
     def bad(self, port, code, words, *operation, **how):
         done = self.run(port, *operation, **how)
         expect(done.returncode == 1 and done.stderr.startswith(code + ": "), lambda: f"{operation}: not {code}: {done.stderr or done.stdout}")
@@ -298,11 +309,11 @@ def case_query(m, s):
 def case_swap(m, s):
     change, undo = m.good(s.port, "plan", "web." + ZONE, "A", "10.77.0.1", "10.77.0.2", "60")
     same(s.dig("web." + ZONE, "A"), [(3600, "10.77.0.1")])
-    same(m.good(s.port, "apply-twice", change), ["done", "done already"])
+    m.apply_twice(s.port, change)
     same(s.dig("web." + ZONE, "A"), [(60, "10.77.0.2")])
     m.good(s.port, "verify", "web." + ZONE, "A", "10.77.0.2")
-    m.bad(s.port, "DEADLINE_EXCEEDED", "still 10.77.0.2, not 10.77.0.1", "verify", "web." + ZONE, "A", "10.77.0.1", timeout_ms=400)
-    same(m.good(s.port, "apply-twice", undo), ["done", "done already"])
+    m.bad(s.port, "DEADLINE_EXCEEDED", "still 10.77.0.2, not 10.77.0.1", "verify", "web." + ZONE, "A", "10.77.0.1", timeout_ms=1500)
+    m.apply_twice(s.port, undo)
     same(s.dig("web." + ZONE, "A"), [(3600, "10.77.0.1")])
 
 
@@ -338,16 +349,16 @@ def case_several_values(m, s):
 def case_new_and_gone(m, s):
     name = "new." + ZONE
     change, undo = m.good(s.port, "plan", name, "A", "-", "10.77.0.7", "60")
-    same(m.good(s.port, "apply-twice", change), ["done", "done already"])
+    m.apply_twice(s.port, change)
     same(s.dig(name, "A"), [(60, "10.77.0.7")])
     s.somebody_else(f"update delete {name} A", f"update add {name} 60 A 10.77.0.8")
     m.bad(s.port, "ABORTED", "10.77.0.8", "apply", change)
     m.bad(s.port, "ABORTED", "10.77.0.8", "apply", undo)
     change, undo = m.good(s.port, "plan", name, "A", "10.77.0.8", "-", "0")
-    same(m.good(s.port, "apply-twice", change), ["done", "done already"])
+    m.apply_twice(s.port, change)
     m.good(s.port, "verify", name, "A", "-")
     same(s.dig(name, "A"), [])
-    same(m.good(s.port, "apply", undo), ["done"])
+    m.apply(s.port, undo)
     same(s.dig(name, "A"), [(60, "10.77.0.8")])
     m.bad(s.port, "NOT_FOUND", "no such record", "plan", "nobody." + ZONE, "A", "*", "-", "0")
 
@@ -359,8 +370,7 @@ def case_ttl(m, s):
     def step(*plan):
         change, undo = m.good(s.port, *plan)
         journal.append(undo)
-        same(m.good(s.port, "apply", change), ["done"])
-        same(m.good(s.port, "apply", change), ["done already"])
+        m.apply_twice(s.port, change)
 
     step("plan-ttl", name, "A", "5")
     same(s.dig(name, "A"), [(5, "10.77.0.9")])
@@ -369,7 +379,7 @@ def case_ttl(m, s):
     step("plan-ttl", name, "A", "7200")
     same(s.dig(name, "A"), [(7200, "10.77.0.10")])
     for undo in reversed(journal):
-        same(m.good(s.port, "apply", undo), ["done"])
+        m.apply(s.port, undo)
     same(s.dig(name, "A"), [(7200, "10.77.0.9")])
     change, _ = m.good(s.port, "plan-ttl", name, "A", "5")
     s.somebody_else(f"update delete {name} A", f"update add {name} 100 A 10.77.0.9")
@@ -384,21 +394,21 @@ def case_reverse(m, s):
     gone, undo_gone = m.good(s.port, "plan", "10.77.0.1", "PTR", "web." + ZONE, "-", "0")
     new, undo_new = m.good(s.port, "plan", "10.77.0.2", "PTR", "-", "web." + ZONE, "60")
     for change in (gone, new):
-        same(m.good(s.port, "apply", change), ["done"])
+        m.apply(s.port, change)
     same((s.dig(old, "PTR"), s.dig("2.0." + REVERSE, "PTR")), ([], [(60, f"web.{ZONE}.")]))
     m.good(s.port, "verify", "10.77.0.2", "PTR", "web." + ZONE)
     for undo in (undo_new, undo_gone):
-        same(m.good(s.port, "apply", undo), ["done"])
+        m.apply(s.port, undo)
     same((s.dig(old, "PTR"), s.dig("2.0." + REVERSE, "PTR")), ([(3600, f"web.{ZONE}.")], []))
 
 
 def case_ipv6(m, s):
     name = "web6." + ZONE
     change, undo = m.good(s.port, "plan", name, "AAAA", "FD00:0::1", "fd00::00:2", "60", server="[::1]")
-    same(m.good(s.port, "apply", change, server="[::1]"), ["done"])
+    m.apply(s.port, change, server="[::1]")
     same(s.dig(name, "AAAA"), [(60, "fd00::2")])
     m.good(s.port, "verify", name, "AAAA", "fd00:0::2")
-    same(m.good(s.port, "apply", undo), ["done"])
+    m.apply(s.port, undo)
     same(s.dig(name, "AAAA"), [(3600, "fd00::1")])
 
 
@@ -455,15 +465,16 @@ def case_lost_answer(m, s):
         same(m.good(between.port, "apply", change), ["done already"])
         expect(len(between.seen) >= 3 and between.seen[0] == between.seen[1], lambda: f"{len(between.seen)} packets")
     same(s.dig(name, "A"), [(60, "10.77.0.2")])
-    same(m.good(s.port, "apply", undo), ["done"])
+    m.apply(s.port, undo)
 
 
 def case_tampering(m, s):
     """Somebody on the way who sees the request but has no key."""
 
     def forged_first(_number, packet, reply, _elsewhere):
+        answer = forward(s, packet)
         reply(answer_to(packet, "6.6.6.6"))
-        reply(forward(s, packet))
+        reply(answer)
 
     def changed(_number, packet, reply, _elsewhere):
         answer = bytearray(forward(s, packet))
@@ -514,7 +525,6 @@ def case_foreign_answers(m):
 
     with Responder(handler) as r:
         same(m.good(r.port, "query", "web." + ZONE, "A", key=None), ["60 10.77.0.1"])
-        same(len(r.seen), 1)
 
 
 def case_foreign_only(m):
@@ -522,16 +532,16 @@ def case_foreign_only(m):
         reply(answer_to(packet, "6.6.6.6", number=other_number(packet)))
 
     with Responder(handler) as r:
-        said = m.bad(r.port, "DEADLINE_EXCEEDED", "were ignored", "query", "web." + ZONE, "A", key=None, timeout_ms=700)
+        said = m.bad(r.port, "DEADLINE_EXCEEDED", "were ignored", "query", "web." + ZONE, "A", key=None, timeout_ms=1500)
         expect("(0 packets" not in said, said)
 
 
 def case_silence(m):
     with Responder(lambda *_: None) as r:
         begin = time.monotonic()
-        m.bad(r.port, "DEADLINE_EXCEEDED", "no answer within", "query", "web." + ZONE, "A", timeout_ms=1000)
+        m.bad(r.port, "DEADLINE_EXCEEDED", "no answer within", "query", "web." + ZONE, "A", timeout_ms=2000)
         took = time.monotonic() - begin
-        expect(took >= 0.95, f"gave up after {took:.2f} s")
+        expect(took >= 1.95, f"gave up after {took:.2f} s")
         expect(len(r.seen) >= 3 and len(set(r.seen)) == 1, f"{len(r.seen)} requests, {len(set(r.seen))} different ones")
 
 
@@ -559,14 +569,14 @@ def case_tcp(m):
     cut = lambda _number, packet, reply, _elsewhere: reply(answer_to(packet, "6.6.6.6", flags=0x8600))  # noqa: E731
     with Responder(cut, lambda packet: answer_to(packet, "10.77.0.1")) as r:
         same(m.good(r.port, "query", "web." + ZONE, "A", key=None), ["60 10.77.0.1"])
-        same((len(r.seen), r.tcp_seen), (1, 1))
+        same(r.tcp_seen, 1)
     for answer, code, words in ((lambda packet: None, "UNAVAILABLE", "closed"), (lambda packet: answer_to(packet, "6.6.6.6", number=other_number(packet)), "DATA_LOSS", "not the answer"),
                                 (lambda packet: b"", "DATA_LOSS", "not the answer"), (lambda packet: answer_to(packet, "6.6.6.6", flags=0x8600), "DATA_LOSS", "cut short")):
         with Responder(cut, answer) as r:
             m.bad(r.port, code, words, "query", "web." + ZONE, "A", key=None)
     release = threading.Event()
     with Responder(cut, lambda packet: release.wait(PATIENCE_S) and None) as r:
-        m.bad(r.port, "DEADLINE_EXCEEDED", "no answer", "query", "web." + ZONE, "A", key=None, timeout_ms=500)
+        m.bad(r.port, "DEADLINE_EXCEEDED", "no answer", "query", "web." + ZONE, "A", key=None, timeout_ms=1000)
         release.set()
 
 
@@ -585,7 +595,7 @@ def case_patience(m):
 
     with Responder(handler) as r:
         m.good(r.port, "verify", "web." + ZONE, "A", "10.77.0.2", key=None)
-        same(len(r.seen), 4)
+        expect(len(r.seen) >= 4, f"{len(r.seen)} questions")
 
 
 def case_secret_mode(m):

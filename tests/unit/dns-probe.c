@@ -3,7 +3,7 @@
  * dns-probe.c - the name service's operations as a command: what tests/integration/test_dns.py drives against real servers.
  *
  * usage: dns-probe [--server S] [--zone Z] [--reverse Z] [--key N] [--algorithm A] [--secret FILE] [--timeout MS] [--skew SECONDS] [--cancel] OPERATION …
- *     query NAME TYPE | verify NAME TYPE VALUE | plan NAME TYPE OLD VALUE TTL | plan-ttl NAME TYPE TTL | apply LINE | apply-twice LINE
+ *     query NAME TYPE | verify NAME TYPE VALUE | plan NAME TYPE OLD VALUE TTL | plan-ttl NAME TYPE TTL | apply LINE
  * "-" is absent, "*" any old value. plan prints two lines: the change and its undo, either of which apply takes. --cancel: stdin cancels. Failures: "CODE: message" and "hint: …" on stderr.
  */
 #include <getopt.h>
@@ -73,18 +73,14 @@ static int do_plan_ttl(const struct fm_dns_call *c, enum fm_dns_type type, char 
 	return show_plan(&plan, err);
 }
 
-static int do_apply(const struct fm_dns_call *c, const char *line, int times, struct fm_error *err)
+static int do_apply(const struct fm_dns_call *c, const char *line, struct fm_error *err)
 {
 	enum fm_dns_outcome outcome = FM_DNS_DONE;
 	struct fm_dns_change change;
 
-	if (fm_dns_undo_parse(line, &change, err) < 0)
+	if (fm_dns_undo_parse(line, &change, err) < 0 || fm_dns_apply(c, &change, &outcome, err) < 0)
 		return -1;
-	for (int i = 0; i < times; i++) {
-		if (fm_dns_apply(c, &change, &outcome, err) < 0)
-			return -1;
-		printf(outcome == FM_DNS_DONE ? "done\n" : "done already\n");
-	}
+	printf(outcome == FM_DNS_DONE ? "done\n" : "done already\n");
 	return 0;
 }
 
@@ -93,9 +89,7 @@ static int operate(const struct fm_dns_call *c, int argc, char **arg, struct fm_
 	enum fm_dns_type type = FM_DNS_A;
 
 	if (argc == 2 && strcmp(arg[0], "apply") == 0)
-		return do_apply(c, arg[1], 1, err);
-	if (argc == 2 && strcmp(arg[0], "apply-twice") == 0)
-		return do_apply(c, arg[1], 2, err);
+		return do_apply(c, arg[1], err);
 	if (argc < 3 || fm_dns_type_from_string(arg[2], &type, err) < 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dns-probe: no such operation");
 	if (argc == 3 && strcmp(arg[0], "query") == 0)
