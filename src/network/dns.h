@@ -10,7 +10,7 @@
  *     A move to another address: plan_ttl(low), apply; [wait for the old time to live, move]; plan_replace, apply, verify; plan_ttl(as before), apply.
  *
  * Every call takes the zone, a deadline and a descriptor that cancels it; nothing is kept between calls, so any thread may make any. A call blocks its thread. After a failure of fm_dns_apply other
- * than ABORTED and INVALID_ARGUMENT it is not known whether the server has carried the change out: apply the undo, now or later.
+ * than ABORTED and INVALID_ARGUMENT it is not known whether the server has carried the change out, or will yet (a packet may come late): apply the undo, now or later, and verify.
  *
  * Codes: UNAUTHENTICATED the key (name, secret, algorithm) is not the server's, or an answer is not signed as it should be; PERMISSION_DENIED refused; ABORTED somebody else changed the record;
  * FAILED_PRECONDITION clocks differ, or not the zone's server; UNAVAILABLE the server fails or nobody listens; DEADLINE_EXCEEDED no answer; CANCELLED. Messages have the server and the name, hints what to do.
