@@ -40,5 +40,8 @@
 #define FM_MAX_LINK_BYTES_PER_S 10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
 #define FM_MAX_PATHS            64                /* of one question for alternatives */
 #define FM_MAX_PATH_STEPS       100000000ull      /* nodes and links looked at for one question: about a second */
+#define FM_MAX_DNS_VALUES          16            /* of one name and type that are looked at; a container has one */
+#define FM_MAX_DNS_RECORDS         512           /* of one answer of a name server; with more it is not looked at */
+#define FM_MAX_DNS_UNDO_BYTES      2048          /* of the line that undoes a change of a record; the longest names fit */
 
 #endif

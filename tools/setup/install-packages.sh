@@ -1,9 +1,10 @@
 #!/bin/bash
 # Install the Debian packages of packages.txt that are missing, and only those.
 #
-# Installing a package must not start a service: the tests start their own Redis,
-# and a machine that is being set up should not get a listening one as a side
-# effect. Debian's hook for that is policy-rc.d; ours is there only meanwhile.
+# Installing a package must not start a service: the tests start their own Redis
+# and name servers, and a machine that is being set up should not get listening
+# ones as a side effect. Debian's hook for that is policy-rc.d; ours is there only
+# meanwhile. Name servers that we brought are not started by the next boot either.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -91,6 +92,17 @@ apt() { # ADVICE ARGUMENTS…: apt-get, whose output matters only if it fails
     die "apt-get $1 failed, see above; $advice, then run this again"
 }
 
+keep_from_booting() { # PACKAGE…: just installed, for the tests only
+    command -v systemctl >/dev/null || return 0
+    local package
+    for package in "$@"; do
+        case $package in
+        knot) systemctl --quiet disable knot.service || say "could not disable knot.service" ;;
+        bind9) systemctl --quiet disable named.service || say "could not disable named.service" ;;
+        esac
+    done
+}
+
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt "check apt's sources and the network" update
@@ -114,6 +126,7 @@ main() {
     log=$(mktemp)
     forbid_services
     install_packages "${missing[@]}"
+    keep_from_booting "${missing[@]}"
     say "installed ${#missing[@]} packages"
 }
 
