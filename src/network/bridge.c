@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bridge.c - redirection on a Linux bridge: the port's master, and one forwarding entry.
+ * bridge.c - attachment to a Linux bridge: the port's master, and one forwarding entry.
  *
  * Open = master set, and a `static sticky` forwarding entry for the container's MAC on its own port: a late packet of the source's copy
  * that comes in through the uplink cannot pull the address away (plain `static` entries still roam). Close = no master. The kernel drops a
@@ -155,7 +155,7 @@ static bool bridge_is_open(struct fm_endpoint *e)
 	return rc < 0 || port.master != 0;
 }
 
-const struct fm_redirect_ops fm_redirect_bridge = {
+const struct fm_attach_ops fm_attach_bridge = {
 	.name = "bridge",
 	.open = bridge_open,
 	.close_inbound = bridge_close_inbound,

@@ -279,7 +279,7 @@ int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path
 	if (!e)
 		return fm_error_errno(err, ENOMEM, "create an endpoint");
 	e->cfg = *cfg;
-	e->redirect = &fm_redirect_bridge;
+	e->attach = &fm_attach_bridge;
 	e->netns_fd = FM_TAKE_FD(fd);
 	e->arp_fd = -1;
 	*ret = e;
@@ -345,27 +345,27 @@ int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err)
 
 int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err)
 {
-	return e->redirect->open(e, err);
+	return e->attach->open(e, err);
 }
 
 int fm_endpoint_close_inbound(struct fm_endpoint *e, struct fm_error *err)
 {
-	return e->redirect->close_inbound(e, err);
+	return e->attach->close_inbound(e, err);
 }
 
 int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err)
 {
-	return e->redirect->close(e, err);
+	return e->attach->close(e, err);
 }
 
 int fm_endpoint_announce(struct fm_endpoint *e, struct fm_error *err)
 {
-	return e->redirect->announce(e, err);
+	return e->attach->announce(e, err);
 }
 
 bool fm_endpoint_is_open(struct fm_endpoint *e)
 {
-	return e->redirect->is_open(e);
+	return e->attach->is_open(e);
 }
 
 int fm_endpoint_remove(const char *host_ifname, struct fm_error *err)

@@ -51,9 +51,8 @@ struct fm_neighbour {
 
 struct fm_endpoint;
 
-/* Redirection driver: how clients reach the endpoint. One today (Linux bridge: FDB + gratuitous ARP); more in the network manager's own
- * issue. */
-struct fm_redirect_ops {
+/* How a host end is attached to the host's network. What else has to be led to the new host is not the endpoint's: redirect.h. */
+struct fm_attach_ops {
 	const char *name;
 	int (*open)(struct fm_endpoint *e, struct fm_error *err); /* make the port forward; 1 ms budget */
 	int (*close_inbound)(struct fm_endpoint *e,
@@ -62,7 +61,7 @@ struct fm_redirect_ops {
 	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell neighbours: gratuitous ARP request and reply */
 	bool (*is_open)(struct fm_endpoint *e);
 };
-extern const struct fm_redirect_ops fm_redirect_bridge;
+extern const struct fm_attach_ops fm_attach_bridge;
 
 /* netns_path: "/run/…/netns/X" or "/proc/PID/ns/net". Opens it (must exist); creates nothing. */
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);

@@ -5,7 +5,7 @@
  *   config.c      words -> struct fm_endpoint_config, names, MAC text
  *   endpoint.c    the public object: order of the steps, undoing, idempotence
  *   veth.c        the pair: creation, the container's end, the sealed host end
- *   bridge.c      the redirection driver: port and forwarding entry
+ *   bridge.c      attachment to a bridge: port and forwarding entry
  *   announce.c    gratuitous ARP, duplicate address check
  *   neighbours.c  the neighbour table out and in
  */
@@ -17,7 +17,7 @@
 
 struct fm_endpoint {
 	struct fm_endpoint_config cfg;
-	const struct fm_redirect_ops *redirect;
+	const struct fm_attach_ops *attach;
 	int netns_fd;
 	struct fm_nl *host;         /* session in the host's namespace; NULL until prepare, attach or the first call that needs it */
 	struct fm_nl *inside;       /* session in the container's namespace */
