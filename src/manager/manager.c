@@ -26,7 +26,7 @@ struct options {
 
 struct manager {
 	struct options o;
-	char *ca, *cert, *key;
+	char *ca, *cert, *key, *secrets_dir;
 	struct fm_rpc_tls tls;
 	struct fm_log *log;
 	struct fm_fault *fault;
@@ -72,11 +72,13 @@ static int wire(struct manager *m, struct fm_error *err)
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
+	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
 	struct fm_coordinator_opts co = { .store = m->store,
 		                          .agents = fm_agent_clients_api(m->clients),
 		                          .fleet = m->fleet,
 		                          .log = m->log,
 		                          .fault = m->fault,
+		                          .secrets_dir = m->secrets_dir,
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
 		return -1;
@@ -107,6 +109,7 @@ static void unwire(struct manager *m)
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
+	free(m->secrets_dir);
 	free(m->ca);
 	free(m->cert);
 	free(m->key);

@@ -44,6 +44,7 @@ int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_
 	    make_dir(h->netns_dir, sizeof(h->netns_dir), run, "netns", err) < 0 ||
 	    make_dir(h->images_dir, sizeof(h->images_dir), run, "images", err) < 0)
 		return -1;
+	(void)snprintf(h->secrets_dir, sizeof(h->secrets_dir), "%s/secrets", h->state_dir);
 	return 0;
 }
 

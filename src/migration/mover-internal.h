@@ -20,6 +20,7 @@
 #include "migration/instances.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
+#include "migration/redirections.h"
 #include "migration/volumes.h"
 #include "network/hold.h"
 #include "network/sockets.h"
@@ -106,6 +107,7 @@ struct fm_mover {
 	struct fm_throttle *throttle; /* NULL: not allowed, or not needed yet */
 	bool hide;                    /* CRIU is not shown the pages that are brought without it */
 	struct fm_hold *hold;         /* what clients send meanwhile */
+	FM_PB(ExecuteRequest) * execute; /* what was asked, with what this host changes of the network in the switch-over */
 
 	/* destination */
 	struct fm_volume_place *places; /* of each volume */

@@ -22,6 +22,7 @@
 #define FILES_TIMEOUT_MS    600000
 #define RUNNING_TIMEOUT_MS  30000
 #define CRIU_END_TIMEOUT_MS 30000
+#define REDIRECT_TIMEOUT_MS 1000
 #define KEEP_PAGES_MS       1000u /* the migration's end waits for it */
 #define RECONNECT_PAUSE_MS  200
 #define WARM_PATIENCE_MS    30000 /* nobody waits yet, and the destination may be busy with its disk */
@@ -433,6 +434,20 @@ static void release_held(struct fm_mover *m)
 	m->hold = NULL;
 }
 
+/* The manager does it again, so that a failure here costs time only. */
+static void redirect_urgent(struct fm_mover *m)
+{
+	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + REDIRECT_TIMEOUT_MS, .cancel_fd = -1, .secrets_dir = m->h->secrets_dir };
+	uint64_t t = fm_now_us();
+	for (size_t i = 0; m->execute && i < m->execute->n_flips; i++) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (fm_redirection_step(&c, m->execute->flips[i], FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_FLIPPED, NULL, &e) < 0)
+			fm_mover_note(m, "%s", e.message);
+	}
+	if (m->execute && m->execute->n_flips)
+		fm_mover_phase(m, "redirect", fm_now_us() - t);
+}
+
 static int hand_over(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_frame_header h;
@@ -441,6 +456,7 @@ static int hand_over(struct fm_mover *m, struct fm_error *err)
 	if (fm_stream_send(m->control, FM_FRAME_COMMIT, 0, 0, NULL, 0, RUNNING_TIMEOUT_MS, err) < 0 ||
 	    expect(m, FM_FRAME_RUNNING, &h, RUNNING_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "commit");
+	redirect_urgent(m);
 	release_held(m);
 	pthread_mutex_lock(&m->lock);
 	m->frozen_us = fm_now_us() - m->fence_us;

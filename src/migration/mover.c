@@ -101,6 +101,8 @@ static void drop_resources(struct fm_mover *m)
 	fm_mover_publish(m);
 	fm_pb_free(m->description);
 	fm_pb_free(m->request);
+	fm_pb_free(m->execute);
+	m->execute = NULL;
 	free(m->config);
 	m->description = NULL;
 	m->request = NULL;
@@ -702,7 +704,7 @@ int fm_movers_execute(struct fm_movers *ms, const FM_PB(ExecuteRequest) * req, F
 	if (m->destination || m->finished || req->epoch != m->epoch || fm_journal_decision(m->journal) != FM_DECISION_PREPARED)
 		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id,
 		                  ms->h->name);
-	else if (fm_source_execute(m, fm_now_ms() + (req->timeout_ms ? req->timeout_ms : 120000), &e) < 0)
+	else if ((m->execute = fm_pb_copy(req)) && fm_source_execute(m, fm_now_ms() + (req->timeout_ms ? req->timeout_ms : 120000), &e) < 0)
 		(void)fm_mover_fail(m, &e);
 	if (rc == 0) {
 		*ret = status_of(m);

@@ -197,6 +197,10 @@ static enum end undo_after_commit(struct fm_migration *m)
 		fm_mlog(m, FM_LOG_INFO, "ContainerManager",
 		        "Halting container '%s' on destination '%s' and carrying its state back to reactivate on source '%s'.",
 		        m->pb->container, m->pb->destination, m->pb->source);
+		/* Clients have to reach both hosts again while it is under way. */
+		if (fm_network_open(m, &e) < 0)
+			fm_mlog(m, FM_LOG_WARN, "NetworkManager", "Opening the way back to '%s' failed: %s.", m->pb->source, e.message);
+		e = FM_ERROR_INIT;
 		if (fm_carry_back(m, &e) == 0) {
 			say_network_reverted(m);
 			return END_RESTORED;
@@ -257,7 +261,7 @@ static enum fm_state failed_in(struct fm_migration *m)
 	return FM_STATE_PENDING;
 }
 
-static enum end undo(struct fm_migration *m)
+static enum end undo_hosts(struct fm_migration *m)
 {
 	switch (failed_in(m)) {
 	case FM_STATE_PENDING:
@@ -272,6 +276,23 @@ static enum end undo(struct fm_migration *m)
 	default:
 		return undo_after_commit(m);
 	}
+}
+
+/* The hosts first, for the service's sake; then the network around them leads to where the container is. */
+static enum end undo(struct fm_migration *m)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	enum end end = undo_hosts(m);
+	if (fm_stopping(m))
+		return end;
+	if ((end == END_SOURCE || end == END_RESTORED) && !fm_network_revert(m))
+		return END_OPERATOR;
+	if (end == END_DESTINATION && fm_network_flip(m, &e) < 0) {
+		fm_mlog(m, FM_LOG_ERROR, "NetworkManager", "Leading clients of '%s' to '%s' failed: %s.", m->pb->container,
+		        m->pb->destination, e.message);
+		return END_OPERATOR;
+	}
+	return end;
 }
 
 static void conclusion(struct fm_migration *m, enum end end, char *buf, size_t cap)

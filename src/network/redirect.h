@@ -36,8 +36,8 @@
 #include "basic/error.h"
 
 #define FM_MAX_REDIRECTS           64        /* of one migration */
-#define FM_MAX_REDIRECT_BYTES      (64 << 10) /* of one action as text */
-#define FM_MAX_REDIRECT_UNDO_BYTES (64 << 10)
+#define FM_MAX_REDIRECT_BYTES      (16 << 10) /* of one action as text: all of a migration fit into its record */
+#define FM_MAX_REDIRECT_UNDO_BYTES (32 << 10)
 
 struct fm_redirect_call {
 	uint64_t deadline_ms;    /* of fm_now_ms() */

@@ -5,6 +5,7 @@
 #include "migration/doctor.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
+#include "migration/redirections.h"
 #include "network/sockets.h"
 #include "rpc/service.h"
 
@@ -134,6 +135,16 @@ HANDLER(doctor)
 	return 0;
 }
 
+HANDLER(redirect)
+{
+	SERVICE(s);
+	FM_PB(RedirectResponse) *r = NULL;
+	if (fm_redirection_serve(s->host->secrets_dir, -1, (const FM_PB(RedirectRequest) *)request, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
 static const fm_rpc_unary_fn handlers[_FM_AGENT_METHOD_MAX] = {
 	[FM_AGENT_INFO] = info,
 	[FM_AGENT_RUN_CONTAINER] = run_container,
@@ -149,6 +160,7 @@ static const fm_rpc_unary_fn handlers[_FM_AGENT_METHOD_MAX] = {
 	[FM_AGENT_RELEASE] = release,
 	[FM_AGENT_ABORT] = abort_migration,
 	[FM_AGENT_DOCTOR] = doctor,
+	[FM_AGENT_REDIRECT] = redirect,
 };
 
 void fm_agent_service_methods(struct fm_rpc_method ret[_FM_AGENT_METHOD_MAX + 1])

@@ -49,6 +49,7 @@ const struct fm_rpc_method fm_agent_methods[] = {
 	[FM_AGENT_RELEASE] = AGENT("Release", id_request, empty),
 	[FM_AGENT_ABORT] = AGENT("Abort", abort_request, abort_response),
 	[FM_AGENT_DOCTOR] = AGENT("Doctor", doctor_request, doctor_response),
+	[FM_AGENT_REDIRECT] = AGENT("Redirect", redirect_request, redirect_response),
 	[_FM_AGENT_METHOD_MAX] = { .path = NULL },
 };
 _Static_assert(FM_ARRAY_SIZE(fm_agent_methods) == _FM_AGENT_METHOD_MAX + 1, "a method of the agent has no entry");

@@ -22,7 +22,7 @@
 #include "migration/agent-api.h"
 #include "migration/pb.h"
 
-enum { TWIN_MAX_MOVERS = 64, TWIN_MAX_INSTANCES = 64, TWIN_MAX_RULES = 16, TWIN_MAX_CALLS = 4096 };
+enum { TWIN_MAX_REDIRECTIONS = 16, TWIN_MAX_MOVERS = 64, TWIN_MAX_INSTANCES = 64, TWIN_MAX_RULES = 16, TWIN_MAX_CALLS = 4096 };
 
 #define TWIN(d) FLEXIMIGRATE__V1__DECISION__##d
 
@@ -44,6 +44,13 @@ struct twin_mover {
 	uint32_t epoch;
 	uint32_t error_code;
 	bool finished;
+};
+
+/* A change of the network as its host has it: the last step that was taken. */
+struct twin_redirection {
+	char host[64];
+	char action[512];
+	FM_PB(RedirectionStep) step;
 };
 
 enum twin_action {
@@ -84,6 +91,8 @@ struct twin {
 	size_t n_rules;
 	char *calls[TWIN_MAX_CALLS];
 	size_t n_calls;
+	struct twin_redirection redirections[TWIN_MAX_REDIRECTIONS];
+	size_t n_redirections;
 	enum twin_execute execute, execute_back; /* back: of a way back, "-rN" */
 	unsigned violations;
 	char violation[256];
@@ -118,6 +127,7 @@ static const char *const twin_method_names[_FM_AGENT_METHOD_MAX] = {
 	[FM_AGENT_RELEASE] = "Release",
 	[FM_AGENT_ABORT] = "Abort",
 	[FM_AGENT_DOCTOR] = "Doctor",
+	[FM_AGENT_REDIRECT] = "Redirect",
 };
 
 /* ---------------------------------------------------------------- the model; under the lock */
@@ -416,6 +426,34 @@ static int twin_abort(struct twin *t, const char *host, const void *request, Pro
 	return 0;
 }
 
+static struct twin_redirection *twin_redirection(struct twin *t, const char *host, const char *action)
+{
+	for (size_t i = 0; i < t->n_redirections; i++)
+		if (strcmp(t->redirections[i].host, host) == 0 && strcmp(t->redirections[i].action, action) == 0)
+			return &t->redirections[i];
+	if (t->n_redirections == TWIN_MAX_REDIRECTIONS)
+		abort();
+	struct twin_redirection *r = &t->redirections[t->n_redirections++];
+	(void)snprintf(r->host, sizeof(r->host), "%s", host);
+	(void)snprintf(r->action, sizeof(r->action), "%s", action);
+	return r;
+}
+
+/* Wants the undo that its preparation gave, and changes nothing before. */
+static int twin_redirect(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err)
+{
+	const FM_PB(RedirectRequest) *req = request;
+	bool prepare = req->step == FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_PREPARED;
+	if (prepare == (req->redirection->undo[0] != '\0'))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "step %d with undo '%s'", (int)req->step, req->redirection->undo);
+	twin_redirection(t, host, req->redirection->action)->step = req->step;
+	FM_PB(RedirectResponse) *r = FM_PB_NEW(RedirectResponse, redirect_response);
+	if (prepare)
+		fm_pb_set(&r->undo, "{\"was\":\"there\"}");
+	*ret = &r->base;
+	return 0;
+}
+
 static const twin_method_fn twin_methods[_FM_AGENT_METHOD_MAX] = {
 	[FM_AGENT_INSPECT] = twin_inspect,
 	[FM_AGENT_PREPARE_DESTINATION] = twin_prepare_destination,
@@ -426,6 +464,7 @@ static const twin_method_fn twin_methods[_FM_AGENT_METHOD_MAX] = {
 	[FM_AGENT_PROBE] = twin_probe,
 	[FM_AGENT_RELEASE] = twin_release,
 	[FM_AGENT_ABORT] = twin_abort,
+	[FM_AGENT_REDIRECT] = twin_redirect,
 };
 
 /* ---------------------------------------------------------------- the call */
@@ -479,12 +518,14 @@ static int twin_call(void *userdata, const char *host, enum fm_agent_method meth
 	ProtobufCMessage *resp = NULL;
 	enum twin_action action = TWIN_FAIL;
 	enum fm_code code = FM_OK;
+	static const char *const steps[] = { "", " prepare", " open", " flip", " verify", " revert" };
 	bool dead = method == FM_AGENT_ABORT && ((const FM_PB(AbortRequest) *)request)->destination_is_dead;
+	const char *more = dead ? " dead" : method == FM_AGENT_REDIRECT ? steps[((const FM_PB(RedirectRequest) *)request)->step] : "";
 	if (twin_readable(cancel_fd))
 		return fm_error_set(err, FM_E_CANCELLED, "host %s: cancelled", host);
 	pthread_mutex_lock(&t->lock);
 	if (t->n_calls < TWIN_MAX_CALLS)
-		t->calls[t->n_calls++] = fm_xasprintf("%s %s%s", host, twin_method_names[method], dead ? " dead" : "");
+		t->calls[t->n_calls++] = fm_xasprintf("%s %s%s", host, twin_method_names[method], more);
 	struct twin_rule *r = twin_find_rule(t, host, method);
 	if (r) {
 		action = r->action;
