@@ -17,11 +17,11 @@
 #include "migration/coordinator-internal.h"
 #include "migration/redirections.h"
 
-#define STEP_TIMEOUT_MS   5000
-#define CALL_MARGIN_MS    2000 /* an agent's answer comes after its deadline at the latest */
-#define FLIP_TRIES        4
-#define REVERT_TRIES      5
-#define STEP(name)        FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
+#define STEP_TIMEOUT_MS    5000
+#define CALL_MARGIN_MS     2000 /* an agent's answer comes after its deadline at the latest */
+#define FLIP_TRIES         4
+#define REVERT_TRIES       5
+#define STEP(name)         FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
 #define STEP_IS_DONE(r, s) ((r)->step >= (s) && (r)->step != STEP(REVERTED))
 
 typedef FM_PB(RedirectionStep) step_t;
@@ -122,7 +122,8 @@ static int flip_one(struct fm_migration *m, FM_PB(Redirection) * r, struct fm_er
 
 		if (take(m, r, STEP(FLIPPED), NULL, &e) == 0)
 			return 0;
-		if (i == FLIP_TRIES || e.code == FM_E_ABORTED || fm_stopping(m) || fm_wait_fd(m->c->shutdown.fd, POLLIN, pause_ms, NULL) != 0) {
+		if (i == FLIP_TRIES || e.code == FM_E_ABORTED || fm_stopping(m) ||
+		    fm_wait_fd(m->c->shutdown.fd, POLLIN, pause_ms, NULL) != 0) {
 			*err = e;
 			return -1;
 		}

@@ -29,7 +29,8 @@ static json_t *parse(const char *text, size_t max, const char *what, struct fm_e
 	}
 	j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
 	if (!j || !json_is_object(j)) {
-		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "the %s of a redirection is no JSON object: %s", what, j ? "another value" : e.text);
+		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "the %s of a redirection is no JSON object: %s", what,
+		                   j ? "another value" : e.text);
 		json_decref(j);
 		return NULL;
 	}
@@ -49,7 +50,8 @@ static int prepare(const struct fm_redirect_call *c, const struct fm_redirect_op
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	if (strlen(text) > FM_MAX_REDIRECT_UNDO_BYTES) {
 		free(text);
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "what would undo it takes more than %d bytes", FM_MAX_REDIRECT_UNDO_BYTES);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "what would undo it takes more than %d bytes",
+		                    FM_MAX_REDIRECT_UNDO_BYTES);
 	}
 	*ret_undo = text;
 	return 0;
