@@ -131,6 +131,7 @@ int fm_abort_on(struct fm_migration *m, const char *host, bool destination_is_de
 int fm_abort_within_grace(struct fm_migration *m, const char *host, FM_PB(AbortResponse) * *ret, struct fm_error *err);
 
 /* ---- phase-network.c: the redirections of a migration; each is nothing where there are none */
+int fm_network_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err); /* network-plan.c: which */
 int fm_network_prepare(struct fm_migration *m, struct fm_error *err); /* looks; every undo is on record then, and nothing is changed */
 int fm_network_open(struct fm_migration *m, struct fm_error *err);    /* also on the way back of a rollback, from flipped ones */
 int fm_network_flip(struct fm_migration *m, struct fm_error *err);

@@ -5,6 +5,7 @@
 #include "basic/cleanup.h"
 #include "decision/converge.h"
 #include "migration/coordinator-internal.h"
+#include "migration/redirections.h"
 
 int fm_check_hosts(struct fm_migration *m, struct fm_error *err)
 {
@@ -101,6 +102,16 @@ static void add_rounds_step(const struct fm_migration *m, FM_PB(Plan) * p)
 	fm_pb_add_string(&p->steps, &p->n_steps, rounds);
 }
 
+static void add_network_steps(const struct fm_migration *m, FM_PB(Plan) * p)
+{
+	for (size_t i = 0; i < m->pb->n_redirections; i++) {
+		const FM_PB(Redirection) *r = m->pb->redirections[i];
+		_fm_free_ char *step = fm_xasprintf("lead clients there: %s, by %s, opened before the freeze: %s", fm_redirection_title(r),
+		                                    r->at[0] ? r->at : "the manager", r->action);
+		fm_pb_add_string(&p->steps, &p->n_steps, step);
+	}
+}
+
 static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c)
 {
 	FM_PB(Plan) *p = FM_PB_NEW(Plan, plan);
@@ -123,6 +134,7 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 		add_rounds_step(m, p);
 	fm_pb_add_string(&p->steps, &p->n_steps, freeze);
 	fm_pb_add_string(&p->steps, &p->n_steps, commit);
+	add_network_steps(m, p);
 	fm_pb_add_string(&p->steps, &p->n_steps, "verify from the client's side, then free the source");
 	pthread_mutex_lock(&m->lock);
 	fm_pb_free(m->pb->plan);
@@ -147,7 +159,7 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
 	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
-	    streams_of_label(m, err) < 0)
+	    streams_of_label(m, err) < 0 || fm_network_plan(m, ret->predicted_downtime_ms, err) < 0)
 		return -1;
 	keep_plan(m, ret);
 	return 0;

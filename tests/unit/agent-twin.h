@@ -61,6 +61,7 @@ enum twin_action {
 
 struct twin_rule {
 	const char *host; /* NULL = any */
+	const char *step; /* of Redirect: "prepare", …; NULL = any */
 	enum fm_agent_method method;
 	enum twin_action action;
 	enum fm_code code;
@@ -224,6 +225,7 @@ static int twin_inspect(struct twin *t, const char *host, const void *request, P
 	if (t->endpoint) {
 		c->endpoint = FM_PB_NEW(Endpoint, endpoint);
 		fm_pb_set(&c->endpoint->address, "10.77.0.100/24");
+		fm_pb_set(&c->endpoint->mac, "02:77:00:00:01:00");
 		FM_PB(Listener) *l = FM_PB_NEW(Listener, listener);
 		fm_pb_set(&l->address, "0.0.0.0");
 		l->port = 6379;
@@ -469,11 +471,12 @@ static const twin_method_fn twin_methods[_FM_AGENT_METHOD_MAX] = {
 
 /* ---------------------------------------------------------------- the call */
 
-static struct twin_rule *twin_find_rule(struct twin *t, const char *host, enum fm_agent_method method)
+static struct twin_rule *twin_find_rule(struct twin *t, const char *host, enum fm_agent_method method, const char *step)
 {
 	for (size_t i = 0; i < t->n_rules; i++) {
 		struct twin_rule *r = &t->rules[i];
-		if (r->spent || r->lifted || r->method != method || (r->host && strcmp(r->host, host) != 0))
+		if (r->spent || r->lifted || r->method != method || (r->host && strcmp(r->host, host) != 0) ||
+		    (r->step && strcmp(r->step, step) != 0))
 			continue;
 		if (r->after) {
 			r->after--;
@@ -526,7 +529,7 @@ static int twin_call(void *userdata, const char *host, enum fm_agent_method meth
 	pthread_mutex_lock(&t->lock);
 	if (t->n_calls < TWIN_MAX_CALLS)
 		t->calls[t->n_calls++] = fm_xasprintf("%s %s%s", host, twin_method_names[method], more);
-	struct twin_rule *r = twin_find_rule(t, host, method);
+	struct twin_rule *r = twin_find_rule(t, host, method, more[0] ? more + 1 : more);
 	if (r) {
 		action = r->action;
 		code = r->code;

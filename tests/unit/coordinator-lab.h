@@ -22,6 +22,7 @@
 #include "basic/io.h"
 #include "migration/coordinator.h"
 #include "migration/state.h"
+#include "network/description.h"
 #include "store/store-backend.h"
 
 #define assert_ok(call, e)                                                                                                                 \
@@ -45,6 +46,7 @@ struct full_store {
 	atomic_int fail_transition; /* the n-th from now fails, then the following `fail_times - 1` too */
 	atomic_int fail_times;
 	atomic_int fail_create;
+	atomic_int fail_update;
 };
 
 #define REAL(s) (((struct full_store *)(s))->real)
@@ -73,6 +75,8 @@ static int full_transition(struct fm_store *s, int expected, const struct fm_sto
 }
 static int full_update(struct fm_store *s, const struct fm_store_migration *m, struct fm_error *err)
 {
+	if (atomic_load(&((struct full_store *)s)->fail_update))
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the disk is full");
 	return fm_store_migration_update(REAL(s), m, err);
 }
 static int full_get(struct fm_store *s, const char *id, struct fm_store_migration *ret, struct fm_error *err)
@@ -141,6 +145,7 @@ struct lab {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
+	struct fm_description *network; /* NULL: nothing is described */
 	int null_fd;
 	struct twin *t;
 	struct fm_coordinator *c;
@@ -177,6 +182,7 @@ static inline void lab_start(struct lab *l)
 		                         .fleet = l->fleet,
 		                         .log = l->log,
 		                         .fault = l->fault,
+		                         .network = l->network,
 		                         .max_concurrent = l->max_concurrent,
 		                         .agent_grace_ms = l->grace_ms };
 	assert_ok(fm_coordinator_new(&o, &l->c, &e), e);
@@ -233,6 +239,7 @@ static inline int lab_teardown(void **state)
 	fm_store_close(l->store);
 	fm_log_free(l->log);
 	fm_fault_free(l->fault);
+	fm_description_free(l->network);
 	(void)close(l->null_fd);
 	twin_free(l->t);
 	int rc = fm_remove_tree(l->dir, &e);
