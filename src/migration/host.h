@@ -29,7 +29,7 @@
 struct fm_host {
 	char name[64];
 	char state_dir[1024], run_dir[1024], instances_dir[1100], journals_dir[1100], visited_dir[1100], netns_dir[1100], images_dir[1100];
-	char secrets_dir[1100]; /* key files that redirections name; the operator's, may be missing */
+	char secrets_dir[1100];           /* key files that redirections name; the operator's, may be missing */
 	uint64_t revisit_files_max_bytes; /* 0: nothing is kept; see revisit-files.h */
 	char nest_binary[1024];
 	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */

@@ -103,10 +103,10 @@ struct fm_mover {
 	bool thread_started;
 	uint64_t fence_us; /* monotonic time of the fence */
 	bool fenced, held, dumped;
-	struct fm_rounds *rounds;     /* pre-copy and live; NULL when there are none (any more) */
-	struct fm_throttle *throttle; /* NULL: not allowed, or not needed yet */
-	bool hide;                    /* CRIU is not shown the pages that are brought without it */
-	struct fm_hold *hold;         /* what clients send meanwhile */
+	struct fm_rounds *rounds;        /* pre-copy and live; NULL when there are none (any more) */
+	struct fm_throttle *throttle;    /* NULL: not allowed, or not needed yet */
+	bool hide;                       /* CRIU is not shown the pages that are brought without it */
+	struct fm_hold *hold;            /* what clients send meanwhile */
 	FM_PB(ExecuteRequest) * execute; /* what was asked, with what this host changes of the network in the switch-over */
 
 	/* destination */

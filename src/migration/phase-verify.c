@@ -172,7 +172,8 @@ int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 		        m->pb->container, m->pb->destination, unknown.message);
 	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container,
 	        m->pb->destination);
-	if (fm_network_flip(m, err) < 0 || fm_network_verify(m, err) < 0 || check_service(m, err) < 0 || fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
+	if (fm_network_flip(m, err) < 0 || fm_network_verify(m, err) < 0 || check_service(m, err) < 0 || fm_await_pages(m, err) < 0 ||
+	    verify_inside(m, err) < 0) {
 		if (fm_stopping(m))
 			return -1;
 		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination,
