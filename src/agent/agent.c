@@ -19,6 +19,7 @@
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
+#include "migration/keeper.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
@@ -34,6 +35,7 @@ struct agent {
 	struct fm_host host;
 	struct fm_agent_files files;
 	struct fm_movers *movers;
+	struct fm_keeper *keeper;
 	struct fm_agent_service service;
 	struct fm_rpc_method methods[_FM_AGENT_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
@@ -178,7 +180,10 @@ static int wire(struct agent *a, struct fm_error *err)
 	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 ||
 	    fm_movers_new(&a->host, &a->movers, err) < 0)
 		return -1;
-	a->service = (struct fm_agent_service){ .version = FM_VERSION, .host = &a->host, .movers = a->movers };
+	_fm_free_ char *kept = fm_xasprintf("%s/kept", a->host.state_dir);
+	if (fm_keeper_new(kept, a->host.secrets_dir, a->host.log, &a->keeper, err) < 0)
+		return -1;
+	a->service = (struct fm_agent_service){ .version = FM_VERSION, .host = &a->host, .movers = a->movers, .keeper = a->keeper };
 	fm_agent_service_methods(a->methods);
 	struct fm_rpc_tls tls = { .ca_pem_path = a->files.ca, .cert_pem_path = a->files.cert, .key_pem_path = a->files.key };
 	struct fm_rpc_server_opts so = { .methods = a->methods,
@@ -210,6 +215,7 @@ static void unwire(struct agent *a)
 		fm_rpc_server_free(a->server, 1000);
 	fm_rpc_client_free(a->manager);
 	fm_movers_free(a->movers);
+	fm_keeper_free(a->keeper);
 	forget_containers(a);
 	fm_agent_teardown_host(&a->host, &a->files);
 	fm_stop_done(&a->stop);

@@ -5,6 +5,7 @@
  *   PREPARATION    prepare each, its undo durably on record, then open each (widen)
  *   EXECUTION      the source's agent flips the urgent ones in the switch-over; the manager all of them right after it
  *   VERIFICATION   flip what is not flipped yet, ask each medium
+ *   COMPLETED      what old connections still need is handed to its host, which keeps it until the last one has ended (keeper.h)
  *   rollback       revert, newest first; on the way back of a rollback they are opened once more first, so that both hosts can be reached
  *
  * Each step is on record after it was taken. What is on record is at least what was prepared, so that a revert after a restart finds every undo; steps can be repeated, so being behind does no harm.
@@ -200,6 +201,42 @@ bool fm_network_revert(struct fm_migration *m)
 	}
 	(void)fm_migration_save(m);
 	return done;
+}
+
+static int keep_on(struct fm_migration *m, const char *host, struct fm_error *err)
+{
+	FM_PB(RedirectRequest) req = FLEXIMIGRATE__V1__REDIRECT_REQUEST__INIT;
+	_fm_free_ FM_PB(Redirection) **v = calloc(m->pb->n_redirections, sizeof(*v));
+
+	if (!v)
+		abort();
+	req.migration_id = m->id;
+	req.step = STEP(KEPT);
+	req.keep = v;
+	for (size_t i = 0; i < m->pb->n_redirections; i++) {
+		FM_PB(Redirection) *r = m->pb->redirections[i];
+
+		if (r->lasting && fm_streq(r->at, host))
+			v[req.n_keep++] = r;
+	}
+	if (fm_call_until_answered(m, host, FM_AGENT_REDIRECT, &req, STEP_TIMEOUT_MS + CALL_MARGIN_MS, NULL, err) < 0)
+		return -1;
+	for (size_t i = 0; i < req.n_keep; i++)
+		keep_step(m, v[i], STEP(KEPT), NULL);
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "'%s' looks after old connections of '%s' until the last one has ended.", host,
+	        m->pb->container);
+	return 0;
+}
+
+int fm_network_keep(struct fm_migration *m, struct fm_error *err)
+{
+	for (size_t i = 0; i < m->pb->n_redirections; i++) {
+		const FM_PB(Redirection) *r = m->pb->redirections[i];
+
+		if (r->lasting && r->at[0] && r->step != STEP(KEPT) && keep_on(m, r->at, err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 void fm_network_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n)

@@ -208,7 +208,7 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	fm_fleet_container_moved(m->c->o.fleet, m->pb->container, m->pb->destination);
 	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Finalizing migration '%s'. Cleaning up source resources on '%s'.", m->id,
 	        m->pb->source);
-	if (fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
+	if (fm_network_keep(m, err) < 0 || fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
 	    fm_call_until_answered(m, m->pb->destination, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0)
 		return -1;
 	refresh_fleet(m);

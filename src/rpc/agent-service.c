@@ -4,6 +4,7 @@
 #include "basic/limits.h"
 #include "migration/doctor.h"
 #include "migration/instances.h"
+#include "migration/keeper.h"
 #include "migration/pb.h"
 #include "migration/redirections.h"
 #include "network/sockets.h"
@@ -138,8 +139,15 @@ HANDLER(doctor)
 HANDLER(redirect)
 {
 	SERVICE(s);
+	const FM_PB(RedirectRequest) *req = (const FM_PB(RedirectRequest) *)request;
 	FM_PB(RedirectResponse) *r = NULL;
-	if (fm_redirection_serve(s->host->secrets_dir, -1, (const FM_PB(RedirectRequest) *)request, &r, err) < 0)
+	if (req->step == FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_KEPT) {
+		if (fm_keeper_keep(s->keeper, req->migration_id, req->keep, req->n_keep, err) < 0)
+			return -1;
+		GIVE(FM_PB_NEW(RedirectResponse, redirect_response));
+		return 0;
+	}
+	if (fm_redirection_serve(s->host->secrets_dir, -1, req, &r, err) < 0)
 		return -1;
 	GIVE(r);
 	return 0;

@@ -25,6 +25,7 @@ struct fm_agent_service {
 	const char *version;
 	struct fm_host *host;
 	struct fm_movers *movers;
+	struct fm_keeper *keeper;
 };
 void fm_agent_service_methods(struct fm_rpc_method ret[_FM_AGENT_METHOD_MAX + 1]);
 

@@ -445,6 +445,12 @@ static struct twin_redirection *twin_redirection(struct twin *t, const char *hos
 static int twin_redirect(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err)
 {
 	const FM_PB(RedirectRequest) *req = request;
+	for (size_t i = 0; i < req->n_keep; i++)
+		twin_redirection(t, host, req->keep[i]->action)->step = req->step;
+	if (req->n_keep) {
+		*ret = fm_pb_new_raw(&fleximigrate__v1__redirect_response__descriptor);
+		return 0;
+	}
 	bool prepare = req->step == FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_PREPARED;
 	if (prepare == (req->redirection->undo[0] != '\0'))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "step %d with undo '%s'", (int)req->step, req->redirection->undo);
@@ -521,7 +527,7 @@ static int twin_call(void *userdata, const char *host, enum fm_agent_method meth
 	ProtobufCMessage *resp = NULL;
 	enum twin_action action = TWIN_FAIL;
 	enum fm_code code = FM_OK;
-	static const char *const steps[] = { "", " prepare", " open", " flip", " verify", " revert" };
+	static const char *const steps[] = { "", " prepare", " open", " flip", " verify", " revert", " keep" };
 	bool dead = method == FM_AGENT_ABORT && ((const FM_PB(AbortRequest) *)request)->destination_is_dead;
 	const char *more = dead ? " dead" : method == FM_AGENT_REDIRECT ? steps[((const FM_PB(RedirectRequest) *)request)->step] : "";
 	if (twin_readable(cancel_fd))

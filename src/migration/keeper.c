@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* keeper.c - a thread around network/stub.h, and a stub's record out of a migration's redirections. */
+#include "migration/keeper.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "basic/clock.h"
+#include "basic/io.h"
+#include "loop/pool.h"
+#include "migration/pb.h"
+#include "network/stub.h"
+
+#define STEP_EVERY_MS   1000
+#define STEP_TIMEOUT_MS 20000
+
+struct fm_keeper {
+	struct fm_log *log;
+	char *secrets_dir;
+	struct fm_stop stop;
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t lock; /* guards what follows */
+	struct fm_stubs *stubs;
+	struct fm_conntrack *conntrack;
+	bool complained;
+};
+
+static void json_freep(json_t **j)
+{
+	json_decref(*j);
+}
+#define _fm_json_ _fm_cleanup_(json_freep)
+
+static void damaged(const char *file, const struct fm_error *why, void *userdata)
+{
+	struct fm_keeper *k = userdata;
+
+	fm_log_write(k->log, FM_LOG_ERROR, "NetworkManager", NULL,
+	             "The record '%s' of what is kept for old connections cannot be read (%s); it needs an operator.", file, why->message);
+}
+
+static void retired(const char *id, const char *why, void *userdata)
+{
+	struct fm_keeper *k = userdata;
+
+	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL, "What migration '%s' left here for old connections is gone: %s.", id, why);
+}
+
+static void step(struct fm_keeper *k)
+{
+	struct fm_stubs_step how = {
+		.call = { .deadline_ms = fm_now_ms() + STEP_TIMEOUT_MS, .cancel_fd = k->stop.fd, .secrets_dir = k->secrets_dir },
+		.conntrack = k->conntrack,
+		.counter = NULL,
+		.retired = retired,
+		.userdata = k,
+	};
+	struct fm_error e = FM_ERROR_INIT;
+	int rc;
+
+	pthread_mutex_lock(&k->lock);
+	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
+	pthread_mutex_unlock(&k->lock);
+	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
+		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s", e.message);
+	k->complained = rc < 0;
+}
+
+static void *run(void *arg)
+{
+	struct fm_keeper *k = arg;
+
+	while (!fm_stop_requested(&k->stop)) {
+		step(k);
+		(void)fm_wait_fd(k->stop.fd, POLLIN, STEP_EVERY_MS, NULL);
+	}
+	return NULL;
+}
+
+static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)
+{
+	int rc;
+
+	if (fm_stop_init(&k->stop, err) < 0 || fm_conntrack_open(&k->conntrack, err) < 0 ||
+	    fm_stubs_load(folder, damaged, k, &k->stubs, err) < 0)
+		return -1;
+	rc = pthread_create(&k->thread, NULL, run, k);
+	if (rc != 0)
+		return fm_error_errno(err, rc, "cannot start the thread that looks after old connections");
+	k->started = true;
+	return 0;
+}
+
+int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *log, struct fm_keeper **ret, struct fm_error *err)
+{
+	struct fm_keeper *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	k->log = log;
+	k->stop.fd = -1;
+	k->secrets_dir = fm_xstrdup(secrets_dir);
+	pthread_mutex_init(&k->lock, NULL);
+	if (start(k, folder, err) < 0) {
+		fm_keeper_free(k);
+		return -1;
+	}
+	*ret = k;
+	return 0;
+}
+
+void fm_keeper_free(struct fm_keeper *k)
+{
+	if (!k)
+		return;
+	if (k->started) {
+		fm_stop_request(&k->stop);
+		pthread_join(k->thread, NULL);
+	}
+	fm_stubs_free(k->stubs);
+	fm_conntrack_free(k->conntrack);
+	if (k->stop.fd >= 0)
+		fm_stop_done(&k->stop);
+	pthread_mutex_destroy(&k->lock);
+	free(k->secrets_dir);
+	free(k);
+}
+
+size_t fm_keeper_count(struct fm_keeper *k)
+{
+	size_t n;
+
+	pthread_mutex_lock(&k->lock);
+	n = fm_stubs_count(k->stubs);
+	pthread_mutex_unlock(&k->lock);
+	return n;
+}
+
+/* ---------------------------------------------------------------- a record */
+
+static void add_address(json_t *list, const json_t *address)
+{
+	size_t i;
+	json_t *have;
+
+	if (!json_is_string(address))
+		return;
+	json_array_foreach (list, i, have)
+		if (json_equal(have, address))
+			return;
+	(void)json_array_append(list, (json_t *)address);
+}
+
+/* Whose flows need it: "address" of a publication, "addresses" of a tunnel. */
+static void add_addresses(json_t *list, const json_t *action)
+{
+	const json_t *several = json_object_get(action, "addresses");
+	size_t i;
+	json_t *one;
+
+	add_address(list, json_object_get(action, "address"));
+	json_array_foreach (several, i, one)
+		add_address(list, one);
+}
+
+static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirection) * r, struct fm_error *err)
+{
+	_fm_json_ json_t *action = json_loads(r->action, JSON_REJECT_DUPLICATES, NULL);
+	_fm_json_ json_t *undo = json_loads(r->undo, JSON_REJECT_DUPLICATES, NULL);
+
+	if (!json_is_object(action) || !json_is_object(undo))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a redirection to be kept whose action or undo is no JSON object");
+	add_addresses(addresses, action);
+	if (json_array_append_new(actions, json_pack("{s:O, s:O}", "action", action, "undo", undo)) < 0)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	return 0;
+}
+
+int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) * const *v, size_t n, struct fm_error *err)
+{
+	_fm_json_ json_t *actions = json_array();
+	_fm_json_ json_t *addresses = json_array();
+	_fm_json_ json_t *record = NULL;
+	int rc;
+
+	for (size_t i = 0; i < n; i++)
+		if (add_action(actions, addresses, v[i], err) < 0)
+			return -1;
+	record = json_pack("{s:i, s:s, s:O, s:s, s:O}", "stub", 1, "id", migration_id, "addresses", addresses, "flows", "all", "actions", actions);
+	if (!record)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	pthread_mutex_lock(&k->lock);
+	rc = fm_stubs_add(k->stubs, record, err);
+	pthread_mutex_unlock(&k->lock);
+	return rc;
+}
