@@ -134,9 +134,28 @@ static int shut_down_error(struct fm_error *err)
 	return fm_error_set(err, FM_E_UNAVAILABLE, "the stream was shut down on this side");
 }
 
-/* Is the cancel descriptor readable, or (events != 0) wait until it is or the socket is ready */
+static int lost_peer(struct fm_stream *s, int e, const char *what, struct fm_error *err)
+{
+	if (atomic_load_explicit(&s->shut_down, memory_order_relaxed))
+		return shut_down_error(err);
+	if (!e)
+		return fm_error_set(err, FM_E_UNAVAILABLE, "the other side closed the connection while %s", what);
+	(void)fm_error_errno(err, e, "the connection broke while %s", what);
+	if (err)
+		err->code = FM_E_UNAVAILABLE;
+	return -1;
+}
+
+/*
+ * Is the cancel descriptor readable, or (events != 0) wait until it is or the socket is ready. Nobody here ends only one direction: a peer that has ended its own does not read ours any more, and with a full
+ * window no reset would ever tell.
+ */
 static int wait_socket(struct fm_stream *s, short events, struct wait *w, const char *what, struct fm_error *err)
 {
+	bool gone_matters = events == POLLOUT;
+
+	if (gone_matters)
+		events |= POLLRDHUP;
 	for (;;) {
 		struct pollfd p[2] = { { .fd = events ? s->fd : -1, .events = events }, { .fd = w->cancel_fd, .events = POLLIN } };
 		int timeout = !events ? 0 : w->deadline_ms ? fm_deadline_left_ms(w->deadline_ms) : -1;
@@ -146,6 +165,8 @@ static int wait_socket(struct fm_stream *s, short events, struct wait *w, const 
 			return fm_error_errno(err, errno, "poll while %s", what);
 		if (n > 0 && w->cancel_fd >= 0 && p[1].revents)
 			return fm_error_set(err, FM_E_CANCELLED, "cancelled while %s", what);
+		if (n > 0 && gone_matters && p[0].revents == POLLRDHUP)
+			return lost_peer(s, 0, what, err);
 		if (!events || (n > 0 && p[0].revents))
 			return 0;
 		if (w->deadline_ms && fm_deadline_left_ms(w->deadline_ms) == 0)
@@ -165,18 +186,6 @@ static int check_wait(struct fm_stream *s, struct wait *w, const char *what, str
 }
 
 /* transport */
-
-static int lost_peer(struct fm_stream *s, int e, const char *what, struct fm_error *err)
-{
-	if (atomic_load_explicit(&s->shut_down, memory_order_relaxed))
-		return shut_down_error(err);
-	if (!e)
-		return fm_error_set(err, FM_E_UNAVAILABLE, "the other side closed the connection while %s", what);
-	(void)fm_error_errno(err, e, "the connection broke while %s", what);
-	if (err)
-		err->code = FM_E_UNAVAILABLE;
-	return -1;
-}
 
 /* > 0 bytes, 0 wait for *ret_want, -1 */
 static ssize_t transport_read(struct fm_stream *s, void *buf, size_t n, short *ret_want, struct fm_error *err)

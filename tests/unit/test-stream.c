@@ -6,8 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
+#include "basic/cleanup.h"
 #include "sync/crc32c.h"
 
 static void test_crc32c(void **state)
@@ -313,6 +316,49 @@ static void test_explain(void **state)
 	free(p);
 }
 
+static void tcp_pair(int ret[2])
+{
+	_fm_close_ int listening = -1;
+	uint16_t port = 0;
+	char address[32];
+
+	assert_ok(fm_tcp_listen("127.0.0.1:0", 1, &listening, &err));
+	assert_ok(fm_tcp_local_port(listening, &port, &err));
+	(void)snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+	assert_ok(fm_tcp_connect(address, WAIT_MS, &ret[0], &err));
+	assert_ok(fm_accept(listening, WAIT_MS, -1, &ret[1], &err));
+}
+
+/* A peer that gives up while its window is full sends no reset for what it does not read: that it has ended has to be noticed while sending, or the sender waits until its deadline. */
+static void test_explain_full_window(void **state)
+{
+	uint8_t *p = calloc(1, FM_MAX_FRAME_BYTES);
+	struct fm_stream *a, *b;
+	struct fm_error e = FM_ERROR_INIT;
+	int fd[2];
+
+	tcp_pair(fd);
+	/* also what poll does not call room */
+	do
+		while (send(fd[0], p, FM_MAX_FRAME_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+			;
+	while (fm_wait_fd(fd[0], POLLOUT, 300, NULL) > 0);
+	assert_ok(fm_stream_from_fd(fd[0], &a, &err));
+	assert_ok(fm_stream_from_fd(fd[1], &b, &err));
+	fm_error_set(&e, FM_E_RESOURCE_EXHAUSTED, "the disk is full");
+	fm_stream_send_error(b, &e);
+	fm_stream_shutdown(b);
+	(void)alarm(60);
+	assert_code(FM_E_UNAVAILABLE, fm_stream_send(a, FM_FRAME_FILE_DATA, 0, 0, p, FM_MAX_FRAME_BYTES, -1, &err));
+	(void)alarm(0);
+	struct fm_error why = err;
+	assert_int_equal(-1, fm_stream_explain(a, &why));
+	assert_int_equal(FM_E_RESOURCE_EXHAUSTED, why.code);
+	fm_stream_free(a);
+	fm_stream_free(b);
+	free(p);
+}
+
 static void test_batch(void **state)
 {
 	struct fm_stream *a, *b;
@@ -462,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_shutdown),
 		cmocka_unit_test(test_error_frame),
 		cmocka_unit_test(test_explain),
+		cmocka_unit_test(test_explain_full_window),
 		cmocka_unit_test(test_batch),
 		cmocka_unit_test(test_two_senders),
 		cmocka_unit_test(test_throughput_plain),
