@@ -40,8 +40,18 @@
 #define FM_MAX_LINK_BYTES_PER_S 10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
 #define FM_MAX_PATHS            64                /* of one question for alternatives */
 #define FM_MAX_PATH_STEPS       100000000ull      /* nodes and links looked at for one question: about a second */
-#define FM_MAX_DNS_VALUES          16            /* of one name and type that are looked at; a container has one */
-#define FM_MAX_DNS_RECORDS         512           /* of one answer of a name server; with more it is not looked at */
-#define FM_MAX_DNS_UNDO_BYTES      2048          /* of the line that undoes a change of a record; the longest names fit */
+#define FM_MAX_DNS_VALUES       16                /* of one name and type that are looked at; a container has one */
+#define FM_MAX_DNS_RECORDS      512               /* of one answer of a name server; with more it is not looked at */
+#define FM_MAX_DNS_UNDO_BYTES   2048              /* of the line that undoes a change of a record; the longest names fit */
+
+/* the network's description and the intents, network/description.h */
+#define FM_MAX_DESCRIPTION_BYTES (FM_MAX_TOPOLOGY_BYTES + (2u << 20))
+#define FM_MAX_DESCRIPTION_LIST  1024     /* entries of each of its lists, and switches that are changed by flows */
+#define FM_MAX_INTENTS           1024     /* services that want something of the network */
+#define FM_MAX_INTENT_LIST       16       /* clients, ports, webhooks of one of them */
+#define FM_MAX_GAP_MS            86400000 /* that an intent can allow */
+#define FM_MAX_DRAIN_MS          600000   /* that a load balancer's sessions are waited for */
+#define FM_MAX_FLOW_PRIORITY     65535    /* OpenFlow's */
+#define FM_MAX_FLOW_TABLE        254      /* likewise */
 
 #endif

@@ -20,7 +20,7 @@
 #include "rpc/service.h"
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
 	uint64_t max_concurrent;
 };
 
@@ -32,6 +32,7 @@ struct manager {
 	struct fm_fault *fault;
 	struct fm_store *store;
 	struct fm_fleet *fleet;
+	struct fm_network *network;
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
 	struct fm_manager_service service;
@@ -70,7 +71,8 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->key = fm_xasprintf("%s/%s.key", m->o.tls_dir, m->o.name);
 	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
-	    fm_fleet_new(m->store, &m->fleet, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
+	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	struct fm_coordinator_opts co = { .store = m->store,
 		                          .agents = fm_agent_clients_api(m->clients),
@@ -85,7 +87,8 @@ static int wire(struct manager *m, struct fm_error *err)
 		                                  .coordinator = m->coordinator,
 		                                  .fleet = m->fleet,
 		                                  .agents = fm_agent_clients_api(m->clients),
-		                                  .log = m->log };
+		                                  .log = m->log,
+		                                  .network = m->network };
 	fm_manager_service_methods(m->methods);
 	struct fm_rpc_server_opts so = { .methods = m->methods,
 		                         .userdata = &m->service,
@@ -104,6 +107,7 @@ static void unwire(struct manager *m)
 		fm_rpc_server_free(m->server, 1000);
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
+	fm_network_free(m->network);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -121,6 +125,8 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "listen", FM_OPT_STRING, &o->listen, "ADDR:PORT", "also listen on TCP with mutual TLS, for agents on other hosts", NULL },
 		{ "tls-dir", FM_OPT_STRING, &o->tls_dir, "DIR", "ca.pem, NAME.pem, NAME.key (default: /etc/fleximigrate/pki)", NULL },
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
+		{ "network", FM_OPT_STRING, &o->network, "FILE",
+		  "description of the network and of what services want of it (default: none)", NULL },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
@@ -161,7 +167,8 @@ int fm_manager_main(int argc, char **argv)
 	if (rc == 0) {
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket,
 		             m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
-		(void)fm_wait_fd(signals, POLLIN, -1, NULL);
+		while (fm_wait_fd(signals, POLLIN, m.network ? FM_NETWORK_RECHECK_MS : -1, NULL) == 0)
+			fm_network_recheck(m.network, m.log);
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL,
 		             "Stopping; migrations under way go on when the manager is back.");
 	} else {

@@ -10,6 +10,8 @@
 #ifndef FM_NETWORK_TOPOLOGY_INTERNAL_H
 #define FM_NETWORK_TOPOLOGY_INTERNAL_H
 
+#include <jansson.h>
+
 #include "network/topology.h"
 
 #define FM_NO_NODE UINT32_MAX
@@ -32,6 +34,9 @@ struct fm_topology {
 	uint32_t *names; /* open addressing by fm_hash_str(name), a power of two; FM_NO_NODE where there is none */
 	uint32_t names_size;
 };
+
+/* The description as a part of a larger one (description.c), whose size has been checked. */
+int fm_topology_from_json(const json_t *o, struct fm_topology **ret, struct fm_error *err);
 
 /* Which rules a search keeps. One after the other they tell why there is no path. */
 enum {

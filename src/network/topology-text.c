@@ -29,12 +29,12 @@ static int wrong(const struct place *p, const char *key, const char *what, struc
 }
 
 /* Typing errors, and units that are not ours. */
-static int check_members(json_t *o, const struct place *p, const char *const *known, struct fm_error *err)
+static int check_members(const json_t *o, const struct place *p, const char *const *known, struct fm_error *err)
 {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(o, key, value)
+	json_object_foreach((json_t *)o, key, value) /* the macro's iterator wants it changeable, and changes nothing */
 	{
 		size_t i = 0;
 
@@ -47,7 +47,8 @@ static int check_members(json_t *o, const struct place *p, const char *const *kn
 }
 
 /* ret keeps its value when the member is missing and not required. */
-static int get_number(json_t *o, const struct place *p, const char *key, uint64_t max, bool required, uint64_t *ret, struct fm_error *err)
+static int get_number(const json_t *o, const struct place *p, const char *key, uint64_t max, bool required, uint64_t *ret,
+                      struct fm_error *err)
 {
 	json_t *m = json_object_get(o, key);
 	char text[64];
@@ -62,7 +63,7 @@ static int get_number(json_t *o, const struct place *p, const char *key, uint64_
 	return 0;
 }
 
-static int get_bool(json_t *o, const struct place *p, const char *key, bool *ret, struct fm_error *err)
+static int get_bool(const json_t *o, const struct place *p, const char *key, bool *ret, struct fm_error *err)
 {
 	json_t *m = json_object_get(o, key);
 
@@ -73,7 +74,7 @@ static int get_bool(json_t *o, const struct place *p, const char *key, bool *ret
 	return 0;
 }
 
-static int get_text(json_t *o, const struct place *p, const char *key, bool required, const char **ret, struct fm_error *err)
+static int get_text(const json_t *o, const struct place *p, const char *key, bool required, const char **ret, struct fm_error *err)
 {
 	json_t *m = json_object_get(o, key);
 
@@ -159,7 +160,7 @@ static int read_link(struct fm_topology *t, json_t *o, const struct place *p, st
 	return 0;
 }
 
-static int read_list(struct fm_topology *t, json_t *o, const char *key,
+static int read_list(struct fm_topology *t, const json_t *o, const char *key,
                      int (*read)(struct fm_topology *t, json_t *o, const struct place *p, struct fm_error *err), struct fm_error *err)
 {
 	json_t *list = json_object_get(o, key);
@@ -196,20 +197,13 @@ static int check_size(const char *text, size_t n, struct fm_error *err)
 	return 0;
 }
 
-int fm_topology_parse(const char *text, size_t n, struct fm_topology **ret, struct fm_error *err)
+int fm_topology_from_json(const json_t *o, struct fm_topology **ret, struct fm_error *err)
 {
 	static const char *const known[] = { "version", "hosts", "switches", "links", NULL };
 	_fm_cleanup_(fm_topology_freep) struct fm_topology *t = NULL;
-	_fm_cleanup_(json_decrefp) json_t *o = NULL;
 	const struct place whole = { "" };
 	uint64_t version = 0;
-	json_error_t e;
 
-	if (check_size(text, n, err) < 0)
-		return -1;
-	o = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
-	if (!o)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: line %d, column %d: %s", e.line, e.column, e.text);
 	if (!json_is_object(o))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: it is not an object");
 	if (check_members(o, &whole, known, err) < 0 || get_number(o, &whole, "version", UINT32_MAX, true, &version, err) < 0)
@@ -224,6 +218,19 @@ int fm_topology_parse(const char *text, size_t n, struct fm_topology **ret, stru
 		return -1;
 	*ret = FM_TAKE_PTR(t);
 	return 0;
+}
+
+int fm_topology_parse(const char *text, size_t n, struct fm_topology **ret, struct fm_error *err)
+{
+	_fm_cleanup_(json_decrefp) json_t *o = NULL;
+	json_error_t e;
+
+	if (check_size(text, n, err) < 0)
+		return -1;
+	o = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+	if (!o)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: line %d, column %d: %s", e.line, e.column, e.text);
+	return fm_topology_from_json(o, ret, err);
 }
 
 /* ---- writing. No name has a character that would need an escape. */

@@ -213,6 +213,56 @@ HANDLER(cancel_migration)
 	return 0;
 }
 
+HANDLER(get_network)
+{
+	SERVICE(s);
+	FM_PB(GetNetworkResponse) *r = NULL;
+	if (fm_network_show(s->network, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(find_paths)
+{
+	SERVICE(s);
+	FM_PB(FindPathsResponse) *r = NULL;
+	if (fm_network_paths(s->network, (const FM_PB(FindPathsRequest) *)request, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(check_network)
+{
+	SERVICE(s);
+	FM_PB(CheckNetworkResponse) *r = NULL;
+	if (fm_network_check(s->network, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(list_intents)
+{
+	SERVICE(s);
+	FM_PB(ListIntentsResponse) *r = NULL;
+	if (fm_network_intents(s->network, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(get_intent)
+{
+	SERVICE(s);
+	FM_PB(Intent) *i = NULL;
+	if (fm_network_intent(s->network, ((const FM_PB(NameRequest) *)request)->name, &i, err) < 0)
+		return -1;
+	GIVE(i);
+	return 0;
+}
+
 /* Lines as they come; between them a snapshot a tick, for progress; the last event says so and carries the outcome. */
 static int watch_migration(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, struct fm_error *err)
 {
@@ -258,6 +308,11 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_GET_MIGRATION] = get_migration,
 	[FM_MANAGER_LIST_MIGRATIONS] = list_migrations,
 	[FM_MANAGER_CANCEL_MIGRATION] = cancel_migration,
+	[FM_MANAGER_GET_NETWORK] = get_network,
+	[FM_MANAGER_FIND_PATHS] = find_paths,
+	[FM_MANAGER_CHECK_NETWORK] = check_network,
+	[FM_MANAGER_LIST_INTENTS] = list_intents,
+	[FM_MANAGER_GET_INTENT] = get_intent,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

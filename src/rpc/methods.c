@@ -32,6 +32,11 @@ const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1] = {
 	[FM_MANAGER_LIST_MIGRATIONS] = MANAGER("ListMigrations", list_migrations_request, list_migrations_response),
 	[FM_MANAGER_CANCEL_MIGRATION] = MANAGER("CancelMigration", id_request, migration),
 	[FM_MANAGER_WATCH_MIGRATION] = MANAGER("WatchMigration", watch_request, event),
+	[FM_MANAGER_GET_NETWORK] = MANAGER("GetNetwork", empty, get_network_response),
+	[FM_MANAGER_FIND_PATHS] = MANAGER("FindPaths", find_paths_request, find_paths_response),
+	[FM_MANAGER_CHECK_NETWORK] = MANAGER("CheckNetwork", empty, check_network_response),
+	[FM_MANAGER_LIST_INTENTS] = MANAGER("ListIntents", empty, list_intents_response),
+	[FM_MANAGER_GET_INTENT] = MANAGER("GetIntent", name_request, intent),
 };
 
 const struct fm_rpc_method fm_agent_methods[] = {

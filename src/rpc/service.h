@@ -8,6 +8,7 @@
 
 #include "migration/coordinator.h"
 #include "migration/mover.h"
+#include "migration/network.h"
 #include "rpc/rpc.h"
 
 struct fm_manager_service {
@@ -16,6 +17,7 @@ struct fm_manager_service {
 	struct fm_fleet *fleet;
 	struct fm_agent_api agents;
 	struct fm_log *log;
+	struct fm_network *network; /* NULL: none is described */
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
 

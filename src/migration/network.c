@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT */
+/* network.c - the description with measurements and the fleet: actions of a move, and whether intents are met. See network.h; what it tells people is in network-show.c. */
+#include "migration/network.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "basic/cleanup.h"
+#include "basic/io.h"
+#include "migration/network-internal.h"
+#include "network/endpoint.h"
+
+int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network **ret, struct fm_error *err)
+{
+	_fm_free_ char *text = NULL;
+	struct fm_description *d = NULL;
+	struct fm_network *n;
+	size_t len = 0;
+
+	if (fm_read_file(path, FM_MAX_DESCRIPTION_BYTES, &text, &len, err) < 0)
+		return fm_error_prefix(err, "the network's description");
+	if (fm_description_parse(text, len, &d, err) < 0)
+		return fm_error_prefix(err, "%s", path);
+	n = calloc(1, sizeof(*n));
+	if (!n)
+		abort();
+	n->d = d;
+	n->fleet = fleet;
+	n->known_ports = json_object();
+	n->told = json_object();
+	pthread_rwlock_init(&n->lock, NULL);
+	*ret = n;
+	return 0;
+}
+
+void fm_network_free(struct fm_network *n)
+{
+	if (!n)
+		return;
+	fm_description_free(n->d);
+	json_decref(n->known_ports);
+	json_decref(n->told);
+	pthread_rwlock_destroy(&n->lock);
+	free(n);
+}
+
+int fm_network_require(const struct fm_network *n, struct fm_error *err)
+{
+	if (n)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "this manager has no description of its network");
+	return fm_error_hint(err, "start it with --network FILE; docs/NETWORK.md says what is in the file");
+}
+
+/* ---- measurements */
+
+int fm_network_measure(struct fm_network *n, const char *from, const char *from_port, const char *to, const char *to_port,
+                       const struct fm_link_measurement *m, struct fm_error *err)
+{
+	uint32_t link = 0;
+
+	if (fm_network_require(n, err) < 0)
+		return -1;
+	pthread_rwlock_wrlock(&n->lock);
+	int rc = fm_topology_find_link(n->d->topology, from, from_port, to, to_port, &link, err);
+	if (rc == 0)
+		rc = fm_topology_measure(n->d->topology, link, m, err);
+	pthread_rwlock_unlock(&n->lock);
+	return rc;
+}
+
+int fm_network_set_up(struct fm_network *n, const char *from, const char *from_port, const char *to, const char *to_port, bool up,
+                      struct fm_error *err)
+{
+	uint32_t link = 0;
+
+	if (fm_network_require(n, err) < 0)
+		return -1;
+	pthread_rwlock_wrlock(&n->lock);
+	int rc = fm_topology_find_link(n->d->topology, from, from_port, to, to_port, &link, err);
+	if (rc == 0)
+		rc = fm_topology_set_up(n->d->topology, link, up, err);
+	pthread_rwlock_unlock(&n->lock);
+	return rc;
+}
+
+/* ---- containers and their intents */
+
+int fm_network_intent_of(const struct fm_network *n, const FM_PB(Container) * c, const struct fm_intent **ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_strv_freep) char **labels = NULL;
+
+	for (size_t i = 0; i < c->n_labels; i++) {
+		_fm_free_ char *label = fm_xasprintf("%s=%s", c->labels[i]->key, c->labels[i]->value);
+		fm_strv_add(&labels, label);
+	}
+	return fm_intent_find(n->d, c->name, labels, ret, err);
+}
+
+int fm_network_containers(const struct fm_network *n, struct containers *ret, struct fm_error *err)
+{
+	return fm_fleet_containers(n->fleet, "", &ret->v, &ret->n, err);
+}
+
+void fm_containers_done(struct containers *c)
+{
+	for (size_t i = 0; i < c->n; i++)
+		fm_pb_free(c->v[i]);
+	free(c->v);
+}
+
+/* What the container's interfaces are called in the network. */
+struct interfaces {
+	struct fm_intent_endpoint v[1];
+	size_t n;
+	char mac[18], address[64];
+	const char *addresses[1];
+};
+
+static int interfaces_of(const FM_PB(Container) * c, struct interfaces *ret, struct fm_error *err)
+{
+	const FM_PB(Endpoint) *e = c->endpoint;
+	struct fm_endpoint_config config;
+
+	*ret = (struct interfaces){ 0 };
+	if (!e || !e->address[0])
+		return 0;
+	/* the bridge is the host's business, and may not be known here */
+	if (fm_endpoint_config_parse("br", NULL, e->mac, e->address, NULL, c->name, &config, err) < 0)
+		return -1;
+	fm_mac_format(config.mac, ret->mac);
+	(void)snprintf(ret->address, sizeof(ret->address), "%.*s", (int)strcspn(e->address, "/"), e->address);
+	ret->addresses[0] = ret->address;
+	ret->v[0] = (struct fm_intent_endpoint){ .mac = ret->mac, .addresses = ret->addresses, .n_addresses = 1 };
+	ret->n = 1;
+	return 0;
+}
+
+/* ---- links that are somebody's own */
+
+struct taken {
+	uint32_t *v; /* room for all links there are */
+	bool *is;
+	size_t n;
+};
+
+static bool has_dedicated(const struct fm_description *d)
+{
+	for (size_t i = 0; i < d->n_intents; i++)
+		if (d->intents[i].dedicated_path)
+			return true;
+	return false;
+}
+
+static void take(struct taken *t, const uint32_t *links, size_t n)
+{
+	for (size_t l = 0; l < n; l++) {
+		if (t->is[links[l]])
+			continue;
+		t->is[links[l]] = true;
+		t->v[t->n++] = links[l];
+	}
+}
+
+/*
+ * Adds the links of the containers (but for `mine`) whose intents want a dedicated path, or do not. The former keep from each other, so each from those before it; the latter keep from the former only.
+ */
+static int add_taken(const struct fm_network *n, const struct containers *all, const char *mine, bool dedicated, struct taken *taken,
+                     struct fm_error *err)
+{
+	const size_t n_dedicated = taken->n;
+
+	for (size_t c = 0; c < all->n; c++) {
+		const struct fm_intent *i = NULL;
+		_fm_free_ uint32_t *links = NULL;
+		size_t n_links = 0;
+
+		if (fm_streq(all->v[c]->name, mine) || fm_network_intent_of(n, all->v[c], &i, NULL) < 0 || !i ||
+		    i->dedicated_path != dedicated)
+			continue;
+		if (fm_intent_links(n->d, i, all->v[c]->host, taken->v, dedicated ? taken->n : n_dedicated, &links, &n_links, err) < 0)
+			return -1;
+		take(taken, links, n_links);
+	}
+	return 0;
+}
+
+/*
+ * Which links another service must not use. Who wants a dedicated path keeps from all others, and they from it. The paths of dedicated ones are chosen first, one after the other in the fleet's order, so that
+ * everybody who asks comes to the same answer.
+ */
+static int find_taken(const struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i,
+                      struct taken *ret, struct fm_error *err)
+{
+	size_t links = fm_topology_n_links(n->d->topology);
+
+	if (!has_dedicated(n->d))
+		return 0;
+	ret->v = calloc(links + 1, sizeof(*ret->v));
+	ret->is = calloc(links + 1, sizeof(*ret->is));
+	if (!ret->v || !ret->is)
+		return fm_error_errno(err, ENOMEM, "%zu links", links);
+	if (add_taken(n, all, c->name, true, ret, err) < 0)
+		return -1;
+	return i->dedicated_path ? add_taken(n, all, c->name, false, ret, err) : 0;
+}
+
+static void taken_done(struct taken *t)
+{
+	free(t->v);
+	free(t->is);
+}
+
+/* ---- actions */
+
+static int compile(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i,
+                   const char *source, const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+{
+	_fm_cleanup_(taken_done) struct taken taken = { 0 };
+	struct interfaces ends;
+
+	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, all, c, i, &taken, err) < 0)
+		return -1;
+	const struct fm_intent_move m = { .container = c->name,
+		                          .endpoints = ends.v,
+		                          .n_endpoints = ends.n,
+		                          .source = source,
+		                          .destination = destination,
+		                          .predicted_downtime_ms = predicted_downtime_ms,
+		                          .taken_links = taken.v,
+		                          .n_taken_links = taken.n,
+		                          .known_ports = json_object_get(n->known_ports, c->name) };
+	return fm_intent_compile(n->d, i, &m, ret, err);
+}
+
+int fm_network_compile(struct fm_network *n, const FM_PB(Container) * container, const char *source, const char *destination,
+                       uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
+	const struct fm_intent *i = NULL;
+
+	if (n && (fm_network_intent_of(n, container, &i, err) < 0 || (i && fm_network_containers(n, &all, err) < 0)))
+		return -1;
+	if (!i) {
+		*ret = json_array();
+		return *ret ? 0 : fm_error_errno(err, ENOMEM, "actions");
+	}
+	pthread_rwlock_rdlock(&n->lock);
+	int rc = compile(n, &all, container, i, source, destination, predicted_downtime_ms, ret, err);
+	pthread_rwlock_unlock(&n->lock);
+	if (rc < 0 && err && err->code == FM_E_FAILED_PRECONDITION)
+		(void)fm_error_hint(err, "'fleximigrate intent show %s' says what it wants, 'fleximigrate network show' what there is",
+		                    i->service);
+	return rc;
+}
+
+void fm_network_moved(struct fm_network *n, const char *container, const json_t *actions)
+{
+	const json_t *switches, *s;
+	json_t *ports = json_object();
+
+	for (size_t a = 0; a < json_array_size(actions); a++) {
+		switches = json_object_get(json_array_get(actions, a), "switches");
+		for (size_t k = 0; k < json_array_size(switches); k++) {
+			s = json_array_get(switches, k);
+			(void)json_object_set(ports, json_string_value(json_object_get(s, "name")), json_object_get(s, "to_port"));
+		}
+	}
+	if (n && json_object_size(ports) > 0) {
+		pthread_rwlock_wrlock(&n->lock);
+		json_t *known = json_object_get(n->known_ports, container); /* switches that did not change lead where they did */
+		if (known)
+			(void)json_object_update(known, ports);
+		else
+			(void)json_object_set(n->known_ports, container, ports);
+		pthread_rwlock_unlock(&n->lock);
+	}
+	json_decref(ports);
+}
+
+/* ---- are they met? */
+
+static int check_one(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i, char ***ret,
+                     struct fm_error *err)
+{
+	_fm_cleanup_(taken_done) struct taken taken = { 0 };
+	struct interfaces ends;
+
+	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, all, c, i, &taken, err) < 0)
+		return -1;
+	const struct fm_intent_move m = { .container = c->name,
+		                          .endpoints = ends.v,
+		                          .n_endpoints = ends.n,
+		                          .source = c->host,
+		                          .destination = c->host,
+		                          .taken_links = taken.v,
+		                          .n_taken_links = taken.n };
+	return fm_intent_check(n->d, i, &m, ret, err);
+}
+
+static FM_PB(IntentStatus) * new_status(const char *service, const char *container, const char *host)
+{
+	FM_PB(IntentStatus) *s = FM_PB_NEW(IntentStatus, intent_status);
+
+	fm_pb_set(&s->service, service);
+	fm_pb_set(&s->container, container);
+	fm_pb_set(&s->host, host);
+	return s;
+}
+
+/* NULL: the container has no intent. Whatever is wrong with one is a problem of this one only. */
+static FM_PB(IntentStatus) * check_container(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c)
+{
+	_fm_cleanup_(fm_strv_freep) char **problems = NULL;
+	const struct fm_intent *i = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(IntentStatus) * s;
+
+	if (fm_network_intent_of(n, c, &i, &e) == 0 && !i)
+		return NULL;
+	s = new_status(i ? i->service : "", c->name, c->host);
+	if (i && check_one(n, all, c, i, &problems, &e) == 0)
+		for (char **p = problems; p && *p; p++)
+			fm_pb_add_string(&s->problems, &s->n_problems, *p);
+	else
+		fm_pb_add_string(&s->problems, &s->n_problems, e.message);
+	s->met = s->n_problems == 0;
+	return s;
+}
+
+static bool is_checked(const FM_PB(CheckNetworkResponse) * r, const char *service)
+{
+	for (size_t i = 0; i < r->n_intents; i++)
+		if (fm_streq(r->intents[i]->service, service))
+			return true;
+	return false;
+}
+
+int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
+	FM_PB(CheckNetworkResponse) * r;
+
+	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
+		return -1;
+	r = FM_PB_NEW(CheckNetworkResponse, check_network_response);
+	pthread_rwlock_rdlock(&n->lock);
+	for (size_t c = 0; c < all.n; c++) {
+		FM_PB(IntentStatus) *s = check_container(n, &all, all.v[c]);
+		if (s)
+			FM_PB_ADD(r->intents, r->n_intents, s);
+	}
+	pthread_rwlock_unlock(&n->lock);
+	for (size_t i = 0; i < n->d->n_intents; i++) /* a service that nobody runs wants nothing now */
+		if (!is_checked(r, n->d->intents[i].service)) {
+			FM_PB(IntentStatus) *s = new_status(n->d->intents[i].service, "", "");
+			s->met = true;
+			FM_PB_ADD(r->intents, r->n_intents, s);
+		}
+	*ret = r;
+	return 0;
+}
+
+void fm_network_recheck(struct fm_network *n, struct fm_log *log)
+{
+	_fm_pb_ FM_PB(CheckNetworkResponse) *r = NULL;
+
+	if (!n || fm_network_check(n, &r, NULL) < 0)
+		return;
+	for (size_t k = 0; k < r->n_intents; k++) {
+		const FM_PB(IntentStatus) *s = r->intents[k];
+		const struct fm_log_fields fields = { .container = s->container, .host = s->host, .action = "intent" };
+		const char *first = s->n_problems ? s->problems[0] : "";
+		const char *before = json_string_value(json_object_get(n->told, s->container));
+
+		if (!s->container[0] || fm_streq(first, before ? before : ""))
+			continue;
+		if (s->met)
+			fm_log_write(log, FM_LOG_INFO, "NetworkManager", &fields, "Intent '%s' is met again for container '%s' on '%s'.",
+			             s->service, s->container, s->host);
+		else
+			fm_log_write(log, FM_LOG_WARN, "NetworkManager", &fields, "Intent '%s' is not met for container '%s' on '%s': %s.",
+			             s->service, s->container, s->host, first);
+		(void)json_object_set_new(n->told, s->container, json_string(first));
+	}
+}
