@@ -71,9 +71,11 @@ static unsigned controlled_by(const struct fm_description *d, uint32_t node)
 	return by;
 }
 
-/* Learning switches follow an announcement; one that has flows does not. */
+/* Learning switches, and a bridge of a host that is linked directly, follow an announcement; a switch that has flows does not. */
 static int check_switches(const struct fm_intent_plan *p, const struct fm_path *way, bool flows_only, struct fm_error *err)
 {
+	if (way->n_links == 1 && !flows_only && !fm_plan_may(p, FM_INTENT_BRIDGE))
+		return fm_plan_refuse(err, "'%s' has to learn, and bridge may not be used", name_of(p, way->nodes[0]));
 	for (uint32_t n = 0; n <= way->n_links; n++) {
 		uint32_t node = way->nodes[n];
 		unsigned by = controlled_by(p->d, node);

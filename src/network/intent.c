@@ -2,6 +2,7 @@
 /* intent.c - which intent is whose; from an intent and a move to actions, or to problems. See intent.h; the way is in intent-way.c. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "basic/id.h"
 #include "basic/str.h"
