@@ -473,34 +473,47 @@ static void test_dedicated_path(void **state)
 	_fm_cleanup_(fm_description_freep) struct fm_description *d = describe(
 	        "{\"version\": 1, \"topology\": {\"version\": 1, \"hosts\": [{\"name\": \"h1\"}, {\"name\": \"h2\"}, {\"name\": \"gw\"}], "
 	        "\"switches\": [{\"name\": "
-	        "\"s1\"}, {\"name\": \"s2\"}, {\"name\": \"s3\"}, {\"name\": \"s4\"}], \"links\": [" LINK("gw", "s1", 1, "") "," NUMBERED(
-	                "s1", 2, "s2",
-	                1) "," NUMBERED("s2", 2, "s4",
-	                                2) "," NUMBERED("s1", 3, "s3",
-	                                                1) "," NUMBERED("s3", 2, "s4",
-	                                                                3) "," LINK("h2", "s4", 1,
-	                                                                            "") "," LINK("h1", "s1", 9,
-	                                                                                         "") "]},"
-	                                                                                             "\"openflow\": {\"switches\": "
-	                                                                                             "[{\"switch\": "
-	                                                                                             "\"s1\", " S(1) "}, {\"switch\": "
-	                                                                                                             "\"s2\", " S(
-	                                                                                                                     2) "}, "
-	                                                                                                                        "{\"switch"
-	                                                                                                                        "\": "
-	                                                                                                                        "\"s3\","
-	                                                                                                                        " " S(3) "}"
-	                                                                                                                                 ","
-	                                                                                                                                 " "
-	                                                                                                                                 "{"
-	                                                                                                                                 "\"switch"
-	                                                                                                                                 "\": "
-	                                                                                                                                 "\"s4\","
-	                                                                                                                                 " " S(4) "}"
-	                                                                                                                                          "]"
-	                                                                                                                                          "}"
-	                                                                                                                                          "," INTENT(
-	                                                                                                                                                  ", \"isolation\": \"dedicated-path\", \"clients\": [\"gw\"]") "}");
+	        "\"s1\"}, {\"name\": \"s2\"}, {\"name\": \"s3\"}, {\"name\": \"s4\"}], \"links\": [" LINK("gw", "s1", 1, "") "," NUMBERED("s1", 2, "s2", 1) "," NUMBERED(
+	                "s2", 2, "s4",
+	                2) "," NUMBERED("s1", 3, "s3",
+	                                1) "," NUMBERED("s3", 2, "s4",
+	                                                3) "," LINK("h2", "s4", 1,
+	                                                            "") "," LINK("h1", "s1", 9,
+	                                                                         "") "]},"
+	                                                                             "\"openflow\": {\"switches\": "
+	                                                                             "[{\"switch\": "
+	                                                                             "\"s1\", " S(
+	                                                                                     1) "}, {\"switch\": "
+	                                                                                        "\"s2\", " S(
+	                                                                                                2) "}, "
+	                                                                                                   "{\"switch"
+	                                                                                                   "\": "
+	                                                                                                   "\"s3\","
+	                                                                                                   " " S(3) "}"
+	                                                                                                            ","
+	                                                                                                            " "
+	                                                                                                            "{"
+	                                                                                                            "\"switch"
+	                                                                                                            "\": "
+	                                                                                                            "\"s4\","
+	                                                                                                            " " S(4) "}"
+	                                                                                                                     "]"
+	                                                                                                                     "}"
+	                                                                                                                     "," INTENT(
+	                                                                                                                             ", "
+	                                                                                                                             "\"iso"
+	                                                                                                                             "latio"
+	                                                                                                                             "n\": "
+	                                                                                                                             "\"ded"
+	                                                                                                                             "icate"
+	                                                                                                                             "d-"
+	                                                                                                                             "path"
+	                                                                                                                             "\", "
+	                                                                                                                             "\"cli"
+	                                                                                                                             "ents"
+	                                                                                                                             "\": "
+	                                                                                                                             "[\"gw"
+	                                                                                                                             "\"]") "}");
 	const uint32_t short_way[] = { 1 }, own_link[] = { 5 };
 	struct fm_intent_move m = move("h1", "h2");
 	_fm_free_ uint32_t *links = NULL;
@@ -709,11 +722,14 @@ static void follow(const struct fm_description *d, const uint32_t *to_port, uint
 	}
 }
 
-/* What a switch that does not change has: the port of its best path, found independently of the compiler by trying each port's peer. */
-static void unchanged_ports(const struct fm_description *d, const char *host, bool wide, const uint32_t *avoid, size_t n_avoid,
-                            uint32_t *ret)
+/* The first port of each switch's best path to the host; without the taken links where that can be. */
+static void best_ports(const struct fm_description *d, const char *host, bool wide, const uint32_t *avoid, size_t n_avoid,
+                       const struct fm_intent_move *m, uint32_t *ret)
 {
-	const struct fm_path_constraints c = { .avoid_nodes = avoid, .n_avoid_nodes = n_avoid };
+	struct fm_path_constraints c = {
+		.avoid_nodes = avoid, .n_avoid_nodes = n_avoid, .avoid_links = m->taken_links, .n_avoid_links = m->n_taken_links
+	};
+	struct fm_path_constraints all = { .avoid_nodes = avoid, .n_avoid_nodes = n_avoid };
 	uint32_t to = 0;
 
 	assert_ok(fm_topology_find_node(d->topology, host, &to, &err));
