@@ -189,6 +189,8 @@ static void test_ports_without_numbers(void **state)
 	struct fm_intent_move m = move("h1", "h2");
 
 	assert_refused(d, &m, "which port of 's1' leads to 'h2'");
+	m.destination = "s1"; /* a host that is called like a switch */
+	assert_refused(d, &m, "'s1' is not a host of the topology");
 }
 
 static void test_known_ports(void **state)
@@ -405,7 +407,7 @@ static void test_bandwidth(void **state)
 
 	assert_actions(d, &m, "[]");
 	assert_actions(clients, &m, "[]");
-	assert_refused(unknown, &m, "'h1' is not in the topology");
+	assert_refused(unknown, &m, "'h1' is not a host of the topology");
 	assert_ok(fm_topology_measure(d->topology, 0, &busy, &err)); /* h1 - s1 */
 	assert_ok(fm_topology_measure(clients->topology, 0, &busy, &err));
 	assert_refused(d, &m, "has 600 bytes/s available: the widest has 500");
