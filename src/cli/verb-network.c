@@ -260,7 +260,7 @@ static void print_intent(const FM_PB(Intent) * i)
 	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
 	char who[300], longest[32], bandwidth[40];
 
-	printf("Service:       %s (%s)\n", i->service, whose(i, who, sizeof(who)));
+	printf("Service:       %s (%s%s)\n", i->service, i->container[0] ? "container " : "", whose(i, who, sizeof(who)));
 	printf("Keeps:         %s%s%s\n", i->keep, i->name[0] ? " " : "", i->name);
 	if (i->dns[0])
 		printf("Name service:  %s\n", i->dns);

@@ -80,6 +80,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .fleet = m->fleet,
 		                          .log = m->log,
 		                          .fault = m->fault,
+		                          .network = m->network,
 		                          .secrets_dir = m->secrets_dir,
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)

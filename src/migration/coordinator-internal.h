@@ -136,6 +136,7 @@ int fm_network_prepare(struct fm_migration *m, struct fm_error *err); /* looks; 
 int fm_network_open(struct fm_migration *m, struct fm_error *err);    /* also on the way back of a rollback, from flipped ones */
 int fm_network_flip(struct fm_migration *m, struct fm_error *err);
 int fm_network_verify(struct fm_migration *m, struct fm_error *err);
+void fm_network_over(struct fm_migration *m);                      /* network-plan.c: the flows of switches lead where it wanted them */
 int fm_network_keep(struct fm_migration *m, struct fm_error *err); /* before the source is released; repeatable */
 bool fm_network_revert(struct fm_migration *m); /* false: something is left, the log says what */
 /* Those that the source flips in its switch-over. Borrowed; *ret is free()d. */

@@ -18,7 +18,7 @@
 #include "basic/log.h"
 #include "migration/agent-api.h"
 #include "migration/fleet.h"
-#include "network/description.h"
+#include "migration/network.h"
 #include "store/store.h"
 
 struct fm_coordinator;
@@ -30,7 +30,7 @@ struct fm_coordinator_opts {
 	struct fm_log *log;
 	struct fm_fault *fault;
 	unsigned max_concurrent;              /* 0 = 8 */
-	const struct fm_description *network; /* what there is around the hosts, and services' intents; NULL: nothing */
+	struct fm_network *network; /* what there is around the hosts, and services' intents; NULL: nothing */
 	const char *secrets_dir;              /* key files that redirections name (network/redirect.h); NULL: none */
 	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
 };

@@ -97,9 +97,21 @@ int fm_network_intent_of(const struct fm_network *n, const FM_PB(Container) * c,
 	return fm_intent_find(n->d, c->name, labels, ret, err);
 }
 
+/* A container that is moving is reported twice; until it has moved it is where it leaves. */
 int fm_network_containers(const struct fm_network *n, struct containers *ret, struct fm_error *err)
 {
-	return fm_fleet_containers(n->fleet, "", &ret->v, &ret->n, err);
+	FM_PB(Container) **v = NULL;
+	size_t all = 0, kept = 0;
+
+	if (fm_fleet_containers(n->fleet, "", &v, &all, err) < 0)
+		return -1;
+	for (size_t i = 0; i < all; i++)
+		if (fm_streq(v[i]->status, "incoming"))
+			fm_pb_free(v[i]);
+		else
+			v[kept++] = v[i];
+	*ret = (struct containers){ .v = v, .n = kept };
+	return 0;
 }
 
 void fm_containers_done(struct containers *c)

@@ -211,6 +211,7 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	if (fm_network_keep(m, err) < 0 || fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
 	    fm_call_until_answered(m, m->pb->destination, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0)
 		return -1;
+	fm_network_over(m);
 	refresh_fleet(m);
 	fm_migration_step(m, "completed");
 	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,

@@ -16,7 +16,8 @@
 
 int fm_field_wrong(const char *place, const char *key, const char *what, struct fm_error *err)
 {
-	return fm_error_set(err, FM_E_INVALID_ARGUMENT, "network: %.100s%s%.64s %s", place, *place && key ? "." : "", key ? key : "", what);
+	return fm_error_set(err, FM_E_INVALID_ARGUMENT, "network: %.100s%s%.64s%s%s", place, *place && key ? "." : "", key ? key : "",
+	                    *place || key ? " " : "it ", what);
 }
 
 static const struct fm_field *find(const struct fm_field *fields, const char *name)

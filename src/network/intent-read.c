@@ -257,5 +257,7 @@ int fm_intent_read(void *description, size_t n, const json_t *o, const char *pla
 	    fm_fields_each(raw.webhooks, place, "webhooks", read_webhook, &r, err) < 0 ||
 	    read_balancer(d, raw.balancer, place, &i->balancer, err) < 0)
 		return -1;
+	if (i->dedicated_path && i->n_clients == 0)
+		return fm_field_wrong(place, "clients", "is missing, and \"dedicated-path\" needs them", err);
 	return check_who(d, n, i, place, err) < 0 ? -1 : check_name(d, i, raw.dns, place, err);
 }

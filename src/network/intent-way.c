@@ -42,7 +42,7 @@ static int path(const struct fm_intent_plan *p, uint32_t from, uint32_t to, unsi
 
 static bool find(const struct fm_intent_plan *p, const char *host, uint32_t *ret)
 {
-	return fm_topology_find_node(p->d->topology, host, ret, NULL) == 0;
+	return fm_topology_find_node(p->d->topology, host, ret, NULL) == 0 && fm_topology_node(p->d->topology, *ret)->kind == FM_NODE_HOST;
 }
 
 static const char *name_of(const struct fm_intent_plan *p, uint32_t node)
@@ -71,9 +71,11 @@ static unsigned controlled_by(const struct fm_description *d, uint32_t node)
 	return by;
 }
 
-/* Learning switches follow an announcement; one that has flows does not. */
+/* Learning switches, and a bridge of a host that is linked directly, follow an announcement; a switch that has flows does not. */
 static int check_switches(const struct fm_intent_plan *p, const struct fm_path *way, bool flows_only, struct fm_error *err)
 {
+	if (way->n_links == 1 && !flows_only && !fm_plan_may(p, FM_INTENT_BRIDGE))
+		return fm_plan_refuse(err, "'%s' has to learn, and bridge may not be used", name_of(p, way->nodes[0]));
 	for (uint32_t n = 0; n <= way->n_links; n++) {
 		uint32_t node = way->nodes[n];
 		unsigned by = controlled_by(p->d, node);
@@ -116,7 +118,7 @@ static int switch_change(const struct fm_intent_plan *p, const struct fm_net_swi
 
 	*ret = NULL;
 	if (!find(p, p->m->source, &source) || !find(p, p->m->destination, &destination))
-		return fm_plan_refuse(err, "'%s' or '%s' is not in the topology", p->m->source, p->m->destination);
+		return fm_plan_refuse(err, "'%s' or '%s' is not a host of the topology", p->m->source, p->m->destination);
 	if (port_towards(p, s, destination, &to, &why) < 0) {
 		if (why.code == FM_E_NOT_FOUND)
 			return 0;
@@ -269,7 +271,7 @@ static bool can_switches(struct fm_intent_plan *p, struct fm_buf *why)
 		return fm_plan_may(p, FM_INTENT_BRIDGE);
 	}
 	if (!find(p, p->m->source, &source) || !find(p, p->m->destination, &destination)) {
-		fm_buf_addf(why, "'%s' is not in the topology; ", find(p, p->m->source, &source) ? p->m->destination : p->m->source);
+		fm_buf_addf(why, "'%s' is not a host of the topology; ", find(p, p->m->source, &source) ? p->m->destination : p->m->source);
 		return false;
 	}
 	if (path(p, source, destination, TAKEN_LINKS, 0, &way, &e) < 0)
@@ -472,7 +474,7 @@ int fm_plan_bandwidth(struct fm_intent_plan *p, struct fm_error *err)
 	if (!p->i->min_bandwidth_bytes_per_s)
 		return 0;
 	if (!find(p, p->m->destination, &destination) || (n == 0 && fm_plan_moves(p)))
-		return fm_plan_refuse(err, "'%s' is not in the topology: it is not known which bandwidth it has",
+		return fm_plan_refuse(err, "'%s' is not a host of the topology: it is not known which bandwidth it has",
 		                      n ? p->m->destination : p->m->source);
 	for (size_t j = 0; j < n; j++) {
 		_fm_cleanup_(fm_path_done) struct fm_path way = { 0 };
@@ -516,7 +518,8 @@ int fm_plan_isolation(struct fm_intent_plan *p, struct fm_error *err)
 		return fm_plan_refuse(err, "isolation %s: its way from '%s' to '%s' is not one of switches alone", p->i->isolation,
 		                      p->m->source, p->m->destination);
 	if (!find(p, p->m->destination, &destination))
-		return told ? fm_plan_refuse(err, "isolation %s: '%s' is not in the topology", p->i->isolation, p->m->destination) : 0;
+		return told ? fm_plan_refuse(err, "isolation %s: '%s' is not a host of the topology", p->i->isolation, p->m->destination)
+		            : 0;
 	for (size_t j = 0; j < n; j++)
 		if (check_isolated(p, from[j], destination, err) < 0)
 			return -1;

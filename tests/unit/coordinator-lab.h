@@ -22,7 +22,6 @@
 #include "basic/io.h"
 #include "migration/coordinator.h"
 #include "migration/state.h"
-#include "network/description.h"
 #include "store/store-backend.h"
 
 #define assert_ok(call, e)                                                                                                                 \
@@ -145,7 +144,7 @@ struct lab {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
-	struct fm_description *network; /* NULL: nothing is described */
+	struct fm_network *network; /* NULL: nothing is described */
 	int null_fd;
 	struct twin *t;
 	struct fm_coordinator *c;
@@ -239,7 +238,7 @@ static inline int lab_teardown(void **state)
 	fm_store_close(l->store);
 	fm_log_free(l->log);
 	fm_fault_free(l->fault);
-	fm_description_free(l->network);
+	fm_network_free(l->network);
 	(void)close(l->null_fd);
 	twin_free(l->t);
 	int rc = fm_remove_tree(l->dir, &e);

@@ -163,6 +163,11 @@ static struct set all_messages(void)
 		&fleximigrate__v1__abort_response__descriptor,
 		&fleximigrate__v1__doctor_request__descriptor,
 		&fleximigrate__v1__doctor_response__descriptor,
+		&fleximigrate__v1__get_network_response__descriptor,
+		&fleximigrate__v1__find_paths_request__descriptor,
+		&fleximigrate__v1__find_paths_response__descriptor,
+		&fleximigrate__v1__check_network_response__descriptor,
+		&fleximigrate__v1__list_intents_response__descriptor,
 	};
 	struct set s = { .n = 0 };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(roots); i++)

@@ -4,7 +4,6 @@
  * the container is and to nowhere else. The hosts are twins (agent-twin.h) on one VXLAN: 'gamma' and 'delta' have nothing to do with the move but their forwarding entries.
  */
 #include "coordinator-lab.h"
-#include "network/description.h"
 
 #define ON_ALL(step) "alpha Redirect " step ", beta Redirect " step ", gamma Redirect " step ", delta Redirect " step
 #define STEP(name)   FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
@@ -13,16 +12,26 @@ static const char vxlan[] = "{\"version\":1,\"vxlan\":[{\"device\":\"vx0\",\"hos
                             "\"gamma\":\"192.0.2.3\",\"delta\":\"192.0.2.4\"}}],"
                             "\"intents\":[{\"service\":\"web\",\"container\":\"web\",\"keep\":\"address\",\"max_gap_ms\":5000}]}";
 
+static void describe(struct lab *l, const char *text)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/network.json", l->dir);
+	struct fm_error e = FM_ERROR_INIT;
+
+	fm_network_free(l->network);
+	l->network = NULL;
+	assert_ok(fm_write_file_atomic(path, text, strlen(text), 0600, &e), e);
+	assert_ok(fm_network_open(path, l->fleet, &l->network, &e), e);
+}
+
 static int setup(void **state)
 {
 	struct lab *l;
-	struct fm_error e = FM_ERROR_INIT;
 
 	if (lab_setup(state) < 0)
 		return -1;
 	l = *state;
 	l->t->endpoint = true;
-	assert_ok(fm_description_parse(vxlan, strlen(vxlan), &l->network, &e), e);
+	describe(l, vxlan);
 	return 0;
 }
 
@@ -123,11 +132,9 @@ static void test_intent_not_met(void **state)
 	static const char text[] =
 	        "{\"version\":1,\"intents\":[{\"service\":\"web\",\"container\":\"web\",\"keep\":\"address\",\"max_gap_ms\":1}]}";
 	struct lab *l = *state;
-	struct fm_error e = FM_ERROR_INIT;
 	char id[64];
 
-	fm_description_free(l->network);
-	assert_ok(fm_description_parse(text, strlen(text), &l->network, &e), e);
+	describe(l, text);
 	run(l, FAILED, "1N 2F 8N", "alpha", id);
 	FM_PB(Migration) *m = lab_get(l, id);
 	assert_non_null(strstr(m->error_message, "intent 'web'"));
