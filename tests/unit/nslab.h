@@ -187,7 +187,7 @@ static void wait_readable(int fd)
 		fail_msg("nothing came within %d ms", LAB_WAIT_MS);
 }
 
-static struct lab_connection connect_from(int ns, const char *from, const char *to, uint16_t port, int listener)
+__attribute__((unused)) static struct lab_connection connect_from(int ns, const char *from, const char *to, uint16_t port, int listener)
 {
 	struct lab_connection c = { .client = socket_in(ns, SOCK_STREAM, from, 0) };
 	struct sockaddr_in6 a = lab_sockaddr(to, port);
@@ -236,7 +236,7 @@ __attribute__((unused)) static void break_off(struct lab_connection *c)
 	c->client = c->server = -1;
 }
 
-static void hang_up(struct lab_connection *c)
+__attribute__((unused)) static void hang_up(struct lab_connection *c)
 {
 	(void)close(c->client);
 	(void)close(c->server);
