@@ -81,7 +81,7 @@ __attribute__((format(printf, 2, 3))) static char *output_in(int ns, const char 
 #define in_ns(...) free(output_in(__VA_ARGS__))
 
 /* Until the command succeeds: for what the kernel does in its own time. */
-__attribute__((format(printf, 2, 3))) static void until_in(int ns, const char *fmt, ...)
+__attribute__((unused, format(printf, 2, 3))) static void until_in(int ns, const char *fmt, ...)
 {
 	char command[1024];
 	va_list ap;
