@@ -472,18 +472,19 @@ int fm_conntrack_dump_begin(struct fm_conntrack *ct, const struct fm_conntrack_a
 int fm_conntrack_dump_end(struct fm_conntrack_dumping *d, uint8_t **ret, size_t *ret_len, struct fm_conntrack_dumped *ret_what,
                           struct fm_error *err)
 {
-	_fm_free_ struct fm_conntrack_dumping *done = d;
+	int rc;
 
 	(void)pthread_join(d->thread, NULL);
-	if (d->rc < 0) {
-		if (err)
-			*err = d->err;
-		return -1;
+	rc = d->rc;
+	if (rc == 0) {
+		*ret = d->bytes;
+		*ret_len = d->len;
+		*ret_what = d->what;
+	} else if (err) {
+		*err = d->err;
 	}
-	*ret = d->bytes;
-	*ret_len = d->len;
-	*ret_what = d->what;
-	return 0;
+	free(d);
+	return rc;
 }
 
 /* ---- in ---- */

@@ -5,7 +5,13 @@
  *    src: br0 {eth0, ct0} --\        ct0 is the host end of the container's only interface. It is moved from src to dst, and the container's sockets with it:
  *    dst: br0 {eth0} -------- sw --- cli        what is missing then at dst is exactly what the old host's table knows.
  */
+#include <linux/filter.h>
 #include <linux/netfilter/nf_conntrack_tcp.h>
+#include <linux/netlink.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "nslab.h"
 #include "network/conntrack.h"
@@ -631,6 +637,60 @@ static void test_only_the_containers_own(void **state)
 	assert_code(FM_E_INVALID_ARGUMENT, fm_conntrack_count(tables[DST], own, 0, &(struct fm_conntrack_live){ 0 }, &err));
 }
 
+/* A kernel without netfilter: such a socket cannot be made. In a process of its own, because a seccomp filter stays. */
+static int without_netfilter(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NETLINK_NETFILTER, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPROTONOSUPPORT),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = FM_ARRAY_SIZE(code), .filter = code };
+	struct fm_conntrack_flow f = sample();
+	struct fm_conntrack_restored restored = { 0 };
+	struct fm_conntrack_live live = { .tcp = 1 };
+	struct fm_conntrack_dumped dumped = { 0 };
+	struct fm_conntrack *ct = NULL;
+	uint8_t *bytes = NULL, *empty = NULL;
+	size_t len, empty_len, deleted = 1;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
+		return 10;
+	if (fm_conntrack_open(&ct, NULL) < 0 || fm_conntrack_is_there(ct))
+		return 11;
+	if (fm_conntrack_dump(ct, own, 2, 100, &empty, &empty_len, &dumped, NULL) < 0 || empty_len != 16 || dumped.flows)
+		return 12;
+	if (fm_conntrack_encode(&f, 1, 0, &bytes, &len, NULL) < 0 || fm_conntrack_restore(ct, bytes, len, own, 2, &restored, NULL) < 0 ||
+	    restored.refused != 1 || restored.inserted)
+		return 13;
+	if (fm_conntrack_count(ct, own, 2, &live, NULL) < 0 || live.tcp)
+		return 14;
+	live.tcp = 1;
+	if (fm_conntrack_count_each(ct, own, 1, &live, NULL) < 0 || live.tcp)
+		return 15;
+	if (fm_conntrack_forget(ct, own, 2, NULL, 0, true, &deleted, NULL) < 0 || deleted)
+		return 16;
+	fm_conntrack_free(ct);
+	free(bytes);
+	free(empty);
+	return 0;
+}
+
+static void test_without_conntrack(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_sys(pid);
+	if (pid == 0)
+		_exit(without_netfilter());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void test_addresses(void **state)
 {
 	static const char *const bad[] = {
@@ -657,6 +717,7 @@ int main(void)
 		WITH_TABLES(test_wire),
 		WITH_TABLES(test_wire_refuses),
 		WITH_TABLES(test_only_the_containers_own),
+		WITH_TABLES(test_without_conntrack),
 		WITH_TABLES(test_addresses),
 	};
 
