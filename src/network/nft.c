@@ -408,6 +408,8 @@ static int change_fail(int rc, struct fm_error *err, const char *what)
 	if (rc == -EBUSY || rc == -EEXIST)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
 		                    "%s: the nf_tables table inet %s has chains that are not as they should be", what, FM_NFT_TABLE);
+	if (rc == -ERESTART)
+		return fm_error_set(err, FM_E_UNAVAILABLE, "%s: the nf_tables ruleset is being changed all the time", what);
 	return fm_error_errno(err, -rc, "%s in the nf_tables table inet %s", what, FM_NFT_TABLE);
 }
 

@@ -11,6 +11,9 @@
 #include "basic/str.h"
 #include "network/redirect.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #define PORT 6379
 
 enum { SW, SRC, DST, CLI, CT, N_NS };
@@ -546,6 +549,43 @@ static void test_leftovers(void **state)
 	assert_int_equal(f.n, 0);
 }
 
+static void *make_noise(void *arg)
+{
+	atomic_bool *stop = arg;
+
+	while (!atomic_load(stop))
+		in_ns(DST, "for i in 1 2 3 4 5 6 7 8 9 10; do echo 'add table inet noise'; echo 'delete table inet noise'; done | nft -i "
+		           ">/dev/null 2>&1");
+	return NULL;
+}
+
+/* Somebody changes the ruleset all the time: each change of ours is made for the ruleset that was looked at, or is made again. */
+static void test_busy_ruleset(void **state)
+{
+	enum { ROUNDS = 200 };
+	_fm_free_ char *before = NULL, *after = NULL;
+	atomic_bool stop = false;
+	pthread_t noise;
+	json_t *a, *undo;
+
+	if (!lab.n)
+		skip();
+	a = action_at(DST, "tcp", false, PORT);
+	undo = prepare(DST, a);
+	before = ruleset(DST);
+	assert_int_equal(pthread_create(&noise, NULL, make_noise, &stop), 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		assert_ok(drive(DST, OPEN, a, undo, &err));
+		assert_ok(drive(DST, REVERT, a, undo, &err));
+	}
+	atomic_store(&stop, true);
+	assert_int_equal(pthread_join(noise, NULL), 0);
+	after = ruleset(DST);
+	assert_string_equal(after, before);
+	json_decref(a);
+	json_decref(undo);
+}
+
 static void test_deadline_and_cancel(void **state)
 {
 	json_t *a, *undo, *damaged;
@@ -583,7 +623,7 @@ int main(void)
 		cmocka_unit_test(test_publication_moves),   cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_refuses_words),       cmocka_unit_test(test_refuses_hosts),
 		cmocka_unit_test(test_leaves_others_alone), cmocka_unit_test(test_leftovers),
-		cmocka_unit_test(test_deadline_and_cancel),
+		cmocka_unit_test(test_busy_ruleset),        cmocka_unit_test(test_deadline_and_cancel),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
