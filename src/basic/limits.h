@@ -53,5 +53,22 @@
 #define FM_MAX_DRAIN_MS          600000   /* that a load balancer's sessions are waited for */
 #define FM_MAX_FLOW_PRIORITY     65535    /* OpenFlow's */
 #define FM_MAX_FLOW_TABLE        254      /* likewise */
+#define FM_MAX_TOPOLOGY_NODES      8192 /* hosts and switches of one topology: all hosts, and as many switches */
+#define FM_MAX_TOPOLOGY_LINKS      16384
+#define FM_MAX_TOPOLOGY_PORTS      4096              /* links of one node: a switch that has all hosts as ports */
+#define FM_MAX_TOPOLOGY_BYTES      (8u << 20)        /* of its description: the largest one with the longest names, as it is written */
+#define FM_MAX_PORT_NAME           32                /* with the final NUL */
+#define FM_MAX_LINK_LATENCY_US     60000000          /* with as many links as there are nodes, a path's sum is far from overflowing */
+#define FM_MAX_LINK_BYTES_PER_S    10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
+#define FM_MAX_PATHS               64                /* of one question for alternatives */
+#define FM_MAX_PATH_STEPS          100000000ull      /* nodes and links looked at for one question: about a second */
+#define FM_MAX_DNS_VALUES          16                /* of one name and type that are looked at; a container has one */
+#define FM_MAX_DNS_RECORDS         512               /* of one answer of a name server; with more it is not looked at */
+#define FM_MAX_DNS_UNDO_BYTES      2048              /* of the line that undoes a change of a record; the longest names fit */
+#define FM_MAX_CONNTRACK           4096       /* connection tracking entries of one container that travel: in the freeze, some 10 us each */
+#define FM_MAX_CONNTRACK_TIMEOUT_S 604800     /* of one entry; the kernel's own for an established connection is 5 days */
+#define FM_MAX_CONNTRACK_ADDRESSES 16         /* of one container */
+#define FM_MAX_STUBS               256        /* redirections that a host keeps for the last flows of containers that left */
+#define FM_MAX_STUB_BYTES          (1u << 20) /* of one stub's record */
 
 #endif

@@ -89,24 +89,29 @@ static ssize_t nl_recv(struct fm_nl *nl, char *buf, size_t cap)
 	return n;
 }
 
-int fm_nl_open(unsigned groups, struct fm_nl **ret, struct fm_error *err)
+int fm_nl_open_bus(int bus, unsigned groups, struct fm_nl **ret, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = calloc(1, sizeof(*nl));
 	struct timeval timeout = { .tv_sec = NL_RECV_TIMEOUT_S };
 	int on = 1;
 
 	if (!nl)
-		return fm_error_errno(err, ENOMEM, "open an rtnetlink session");
-	nl->sock = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+		return fm_error_errno(err, ENOMEM, "open a netlink session");
+	nl->sock = mnl_socket_open2(bus, SOCK_CLOEXEC);
 	if (!nl->sock || mnl_socket_bind(nl->sock, groups, MNL_SOCKET_AUTOPID) < 0)
-		return fm_error_errno(err, errno, "open an rtnetlink session");
+		return fm_error_errno(err, errno, "open a netlink session");
 	if (setsockopt(mnl_socket_get_fd(nl->sock), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
-		return fm_error_errno(err, errno, "set the timeout of an rtnetlink session");
+		return fm_error_errno(err, errno, "set the timeout of a netlink session");
 	/* only better messages: a kernel without them is as good */
 	(void)mnl_socket_setsockopt(nl->sock, NETLINK_EXT_ACK, &on, sizeof(on));
 	(void)mnl_socket_setsockopt(nl->sock, NETLINK_CAP_ACK, &on, sizeof(on));
 	*ret = FM_TAKE_PTR(nl);
 	return 0;
+}
+
+int fm_nl_open(unsigned groups, struct fm_nl **ret, struct fm_error *err)
+{
+	return fm_nl_open_bus(NETLINK_ROUTE, groups, ret, err);
 }
 
 static int open_inside(void *userdata, struct fm_error *err)
@@ -153,6 +158,11 @@ struct nlmsghdr *fm_nl_begin(struct fm_nl *nl, uint16_t type, uint16_t flags, si
 
 int fm_nl_flush(struct fm_nl *nl)
 {
+	return fm_nl_flush_each(nl, NULL);
+}
+
+int fm_nl_flush_each(struct fm_nl *nl, int *verdicts)
+{
 	char buf[NL_RECV_BYTES] __attribute__((aligned(8)));
 	unsigned open = nl->queued;
 	uint32_t first = nl->seq - nl->queued + 1;
@@ -179,6 +189,8 @@ int fm_nl_flush(struct fm_nl *nl)
 			if (h->nlmsg_type != NLMSG_ERROR || h->nlmsg_seq - first >= nl->seq - first + 1)
 				continue;
 			rc = nl_verdict(nl, h);
+			if (verdicts)
+				verdicts[h->nlmsg_seq - first] = rc;
 			if (rc < 0 && result == 0)
 				result = rc;
 			open--;
@@ -237,6 +249,36 @@ int fm_nl_dump(struct fm_nl *nl, uint16_t type, const void *header, size_t heade
 			reset(userdata);
 	}
 	return -EAGAIN;
+}
+
+int fm_nl_get(struct fm_nl *nl, uint16_t type, const void *header, size_t header_len, mnl_cb_t cb, void *userdata)
+{
+	char buf[NL_RECV_BYTES] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(buf);
+
+	nl->reason[0] = '\0';
+	nl_drop_queue(nl);
+	h->nlmsg_type = type;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	h->nlmsg_seq = ++nl->seq;
+	memcpy(mnl_nlmsg_put_extra_header(h, header_len), header, header_len);
+	if (mnl_socket_sendto(nl->sock, h, h->nlmsg_len) < 0)
+		return -errno;
+	for (;;) {
+		ssize_t n = nl_recv(nl, buf, sizeof(buf));
+		int left = (int)n;
+
+		if (n < 0)
+			return (int)n;
+		for (const struct nlmsghdr *m = (const void *)buf; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left)) {
+			if (m->nlmsg_seq != nl->seq)
+				continue;
+			if (m->nlmsg_type == NLMSG_ERROR)
+				return nl_verdict(nl, m);
+			if (m->nlmsg_type >= NLMSG_MIN_TYPE && cb(m, userdata) < 0)
+				return -ENOMEM;
+		}
+	}
 }
 
 int fm_nl_fail(const struct fm_nl *nl, int rc, struct fm_error *err, const char *fmt, ...)

@@ -22,6 +22,7 @@
 #include "basic/error.h"
 
 #define FM_NL_BATCH_BYTES 8192
+#define FM_NL_BATCH_MAX   (FM_NL_BATCH_BYTES / NLMSG_HDRLEN)
 
 struct fm_nl {
 	struct mnl_socket *sock;
@@ -34,6 +35,8 @@ struct fm_nl {
 
 /* groups: RTMGRP_LINK and the like for notifications, else 0. */
 int fm_nl_open(unsigned groups, struct fm_nl **ret, struct fm_error *err);
+/* The same on another bus than NETLINK_ROUTE: NETLINK_NETFILTER. */
+int fm_nl_open_bus(int bus, unsigned groups, struct fm_nl **ret, struct fm_error *err);
 /* The same inside another namespace. */
 int fm_nl_open_in(int netns_fd, unsigned groups, struct fm_nl **ret, struct fm_error *err);
 void fm_nl_close(struct fm_nl *nl);
@@ -45,9 +48,13 @@ FM_DEFINE_CLEANUP(struct fm_nl *, fm_nl_close);
 struct nlmsghdr *fm_nl_begin(struct fm_nl *nl, uint16_t type, uint16_t flags, size_t need);
 /* Send all queued requests, wait for all answers. The first failure's negative errno; the others were carried out all the same. */
 int fm_nl_flush(struct fm_nl *nl);
+/* The same, and what became of each, in the order in which they were begun: verdicts has room for all that are queued (at most FM_NL_BATCH_MAX). Valid when the result is 0, or is one of them. */
+int fm_nl_flush_each(struct fm_nl *nl, int *verdicts);
 /* Dump: cb gets every message of the answer; a table that changed under the dump is asked for again (reset() first). */
 int fm_nl_dump(struct fm_nl *nl, uint16_t type, const void *header, size_t header_len, mnl_cb_t cb, void *userdata,
                void (*reset)(void *userdata));
+/* One question, its answer (cb, once or not at all) and the verdict. */
+int fm_nl_get(struct fm_nl *nl, uint16_t type, const void *header, size_t header_len, mnl_cb_t cb, void *userdata);
 /* "<text>: <strerror> (<reason>)" */
 int fm_nl_fail(const struct fm_nl *nl, int rc, struct fm_error *err, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
