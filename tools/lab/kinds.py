@@ -7,6 +7,7 @@ A kind makes the namespace NAME-sw, its end of each host's link, and what is spe
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -393,11 +394,10 @@ class Ovs(Bridge):
 
     def connected(self):
         found = set()
-        for host in self.lab.hosts:
-            shown = self.ofctl(self.switch_of(host), "dump-ports-desc", str(self.lab.number(host)))
-            config = next((line for line in shown.splitlines() if "config:" in line), "")
-            if config and "NO_FWD" not in config and "NO_RECV" not in config:
-                found.add(host)
+        for switch in self.switches:
+            for name, config in re.findall(r"^ \d+\((\w+)\):.*\n(?: {5}(?!config).*\n)* {5}config: +(.*)$", self.ofctl(switch, "dump-ports-desc"), re.M):
+                if "NO_FWD" not in config and "NO_RECV" not in config:
+                    found.add(name)
         return found
 
     def delayable(self):
@@ -406,7 +406,9 @@ class Ovs(Bridge):
     def place(self, container, host):
         if self.lab.learning:
             return
-        for index, switch in enumerate(self.switches):
+        # From the host's own switch outwards: each sends to one that knows the new way already.
+        for index in sorted(range(len(self.switches)), key=lambda index: abs(index - self.switch_index(host)) if host else index):
+            switch = self.switches[index]
             if host:
                 self.ofctl(switch, "add-flow", f"priority={PRIORITY},dl_dst={container['mac']},actions=output:{self.way(index, host)}")
             else:
