@@ -127,8 +127,10 @@ static void send_one(struct stream *s)
 	struct seq_packet p = { .magic = SEQ_MAGIC, .stream = s->id, .number = s->sent++ };
 
 	/* The first error may be about an earlier packet, and has then kept this one from being sent. */
-	if (send(s->fd, &p, sizeof(p), MSG_NOSIGNAL) < 0 && send(s->fd, &p, sizeof(p), MSG_NOSIGNAL) < 0)
-		s->send_errors++;
+	ssize_t n = send(s->fd, &p, sizeof(p), MSG_NOSIGNAL);
+	if (n < 0)
+		n = send(s->fd, &p, sizeof(p), MSG_NOSIGNAL);
+	s->send_errors += n < 0;
 }
 
 static void report_stream(struct stream *s)
