@@ -102,7 +102,7 @@ class Cluster:
         self.name = name
         self.lab = Lab(name, hosts, **(lab_options or {}))
         self.manager_options = manager_options or (lambda cluster: [])
-        self.hosts = hosts
+        self.hosts = (*hosts, *(["sw"] if self.lab.kind == "routed" else []))  # a router has an agent, too: it changes routes there
         self.dir = None
         self.agents = {}
         self.manager = None

@@ -53,6 +53,9 @@ class Bridge:
     def address6(self, number):
         return f"fd77::{number}"
 
+    def switch_address(self):
+        raise LabError(f"lab '{self.lab.name}': what is between its hosts has no address")
+
     def container(self, number):
         """What a container is to be given here; numbers from 101 to 250. gateway, gateway6: None where it needs none."""
         return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": "br0", "address": f"10.77.0.{number}/24", "address6": f"fd77::{number}/64", "gateway": None, "gateway6": None}
@@ -181,6 +184,9 @@ class Routed(Bridge):
 
     def address6(self, number):
         return f"fd77:0:0:{number}::2"
+
+    def switch_address(self):
+        return self.router(1)[0]
 
     def router(self, number):
         return f"10.77.{number}.1", f"fd77:0:0:{number}::1"

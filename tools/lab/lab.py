@@ -124,6 +124,9 @@ class Lab:
         return self.hosts.index(host) + 1
 
     def address(self, host):
+        """Of a host; of "sw", too, where that is a router."""
+        if host == "sw":
+            return self.fabric.switch_address()
         return self.fabric.address(self.number(host))
 
     def address6(self, host):
