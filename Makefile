@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos vm-check bench bench-quick bench-phases format install clean help
+.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network vm-check bench bench-quick bench-phases format install clean help
 
 all: build
 
@@ -46,6 +46,10 @@ e2e-scenarios: test-deps criu build ## the six scenarios of docs/LIFECYCLE.md
 
 soak: test-deps criu build ## N migrations back and forth (N=50)
 	@BUILD=$(BUILD) tests/e2e/soak.py --count $(N)
+
+e2e-network: N = 500
+e2e-network: test-deps criu build ## N switch-overs through bridge, Open vSwitch, VXLAN and routed networks (N=500)
+	@BUILD=$(BUILD) tests/e2e/network.py --count $(N)
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)

@@ -94,12 +94,15 @@ class Cluster:
     agent_options   more options of a host's agent: {"dst": ["--criu-prefix", "/some/where"]}
     state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
     own_folders     folders of which every host has its own, as hosts have: ["/srv"]. Each agent then lives in a mount namespace of its host; private_path() is where the test finds them.
+    lab_options     of Lab: {"kind": "ovs", "ipv6": True}
+    manager_options more options of the manager; called with the cluster when its folder and its lab are there
     """
 
-    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=()):
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=(), lab_options=None, manager_options=None):
         self.name = name
-        self.lab = Lab(name, hosts)
-        self.hosts = hosts
+        self.lab = Lab(name, hosts, **(lab_options or {}))
+        self.manager_options = manager_options or (lambda cluster: [])
+        self.hosts = (*hosts, *(["sw"] if self.lab.kind == "routed" else []))  # a router has an agent, too: it changes routes there
         self.dir = None
         self.agents = {}
         self.manager = None
@@ -129,7 +132,7 @@ class Cluster:
         self.lab.up()
         self._make_pki()
         self.manager = Daemon(self, MANAGER_HOST, [self.program, "manager", "--listen", f"{self.lab.address(MANAGER_HOST)}:7400", "--socket", self.path("manager.sock"),
-                                                   "--tls-dir", self.path("pki"), "--state-dir", self.path("manager")], self.path("manager.log")).start()
+                                                   "--tls-dir", self.path("pki"), "--state-dir", self.path("manager"), *self.manager_options(self)], self.path("manager.log")).start()
         for host, options in self.state_tmpfs.items():
             os.makedirs(self.path("state", host))
             self._run("mount", "-t", "tmpfs", "-o", options, "fleximigrate-lab", self.path("state", host))
@@ -450,11 +453,13 @@ def system_leftovers(name):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if f"fleximigrate-{name}-".encode() in file.read():
+                words = file.read()
+                if f"fleximigrate-{name}-".encode() in words or f"fleximigrate-lab/{name}/".encode() in words:
                     found.append(f"process {pid}")
         except OSError:
             pass
     found += [f"folder /var/tmp/{entry}" for entry in os.listdir("/var/tmp") if entry.startswith(f"fleximigrate-{name}-")]
+    found += [f"folder {path}" for path in [f"/run/fleximigrate-lab/{name}"] if os.path.exists(path)]
     found += [f"cgroup {path}" for path in _cgroups(f"fleximigrate/{name}")]
     return found
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Several hosts on one machine: network namespaces joined by a switch.
+"""Several hosts on one machine: network namespaces joined by a switch, or by what else kinds.py has.
 
     NAME-src          NAME-dst          NAME-cli
     br0 10.77.0.1     br0 10.77.0.2     br0 10.77.0.3     02:77:00:00:00:0N
@@ -22,8 +22,10 @@ import subprocess
 import sys
 import time
 
-NETNS = "/run/netns"
-SUBNET = "10.77.0"
+import snapshot
+from commands import NETNS, STRETCH, LabError, LeftoverError, call as _call, wait as _wait
+from kinds import KINDS
+
 DEFAULT_HOSTS = ("src", "dst", "cli")
 # A connection that loses its peer for some milliseconds tries again after its
 # retransmission time-out, which Linux never lets fall under 200 ms. On a lab's
@@ -36,36 +38,6 @@ GONE_S_MAX = 5
 LEFTOVER_S_MAX = 1
 # What a limited link holds back before it drops.
 QUEUE_MS = 50
-# How much longer everything that has a limit may take here: an emulated machine is 10 to 20 times slower.
-STRETCH = float(os.environ.get("FLEXIMIGRATE_TEST_STRETCH") or 1)
-
-
-class LabError(Exception):
-    """What was asked, what went wrong, and what to do."""
-
-
-class LeftoverError(LabError):
-    """The lab is down, but processes still live in its namespaces."""
-
-
-def _call(*argv, stdin=None):
-    """Run a configuration command and return what it printed."""
-    try:
-        done = subprocess.run(argv, input=stdin, text=True, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise LabError(f"{argv[0]} is missing: run tools/setup/install-packages.sh --group run") from error
-    if done.returncode != 0:
-        raise LabError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip() or done.returncode}")
-    return done.stdout
-
-
-def _wait(what, condition, seconds_max):
-    deadline = time.monotonic() + seconds_max * STRETCH
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {seconds_max} s")
-        time.sleep(0.005)
-
 
 def _bits_per_second(rate):
     units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -82,9 +54,12 @@ class Lab:
     client_rto_min  the least TCP retransmission time-out of the client, None for
                     the kernel's own
     client          the host that has it; without, "cli" if there is one
+    kind            what is between the hosts: a name in KINDS
+    ipv6            addresses of IPv6, too
+    learning        ovs, ovs3, vxlan: it finds out by itself where an address is; without, only what was entered is known
     """
 
-    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None):
+    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None, kind="bridge", ipv6=False, learning=False):
         # No "-" in a name: NAME-HOST then belongs to one lab only.
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
             raise LabError(f"lab name '{name}': use small letters, digits and _ (at most 31)")
@@ -101,6 +76,16 @@ class Lab:
         if self.client and self.client not in self.hosts:
             raise LabError(f"client '{self.client}' is none of the hosts {','.join(self.hosts)}")
         self._delay_lines = {}  # host: the process that is its link's latency
+        self.ipv6, self.learning = ipv6, learning
+        if kind not in KINDS:
+            raise LabError(f"kind '{kind}': there are {', '.join(KINDS)}")
+        if learning and "learning" not in KINDS[kind].options:
+            raise LabError(f"kind '{kind}' has no choice of learning")
+        if kind != "bridge":  # names of devices next to the hosts' ports
+            taken = [host for host in self.hosts if re.fullmatch(r"mgmt|[mrs][0-9]+", host)]
+            if taken:
+                raise LabError(f"host name '{taken[0]}' is taken in a lab of kind '{kind}'")
+        self.fabric = KINDS[kind](self)
 
     @classmethod
     def existing(cls, name):
@@ -109,7 +94,8 @@ class Lab:
         hosts = lab._hosts_that_exist()
         if not lab.is_up() or not hosts:
             raise LabError(f"there is no lab '{name}'; start one with: lab.py up {name}")
-        return cls(name, sorted(hosts, key=lab._number_that_exists))
+        kind, *options = lab._mark_that_exists()
+        return cls(name, sorted(hosts, key=lab._number_that_exists), kind=kind, **{option: True for option in options})
 
     def __enter__(self):
         return self.up()
@@ -134,11 +120,28 @@ class Lab:
     def netns_path(self, host):
         return f"{NETNS}/{self.netns(host)}"
 
+    def number(self, host):
+        return self.hosts.index(host) + 1
+
     def address(self, host):
-        return f"{SUBNET}.{self.hosts.index(host) + 1}"
+        """Of a host; of "sw", too, where that is a router."""
+        if host == "sw":
+            return self.fabric.switch_address()
+        return self.fabric.address(self.number(host))
+
+    def address6(self, host):
+        return self.fabric.address6(self.number(host))
 
     def mac(self, host):
-        return f"02:77:00:00:00:{self.hosts.index(host) + 1:02x}"
+        return f"02:77:00:00:00:{self.number(host):02x}"
+
+    def container(self, number):
+        """mac, address and address6 (with prefix length) for a container in this network; numbers from 101 to 250."""
+        return self.fabric.container(number)
+
+    @property
+    def kind(self):
+        return self.fabric.name
 
     # --- up and down -------------------------------------------------------
 
@@ -150,12 +153,17 @@ class Lab:
         """Make the lab; one of the same name is taken down first."""
         if os.geteuid() != 0:
             raise LabError(f"lab '{self.name}': making network namespaces needs root")
+        self.fabric.check()
         if self.is_up():
             self.down()
         try:
-            self._make_switch()
+            self._make_netns("sw")
+            self._leave_mark()
+            self.fabric.make_switch()
             for host in self.hosts:
-                self._make_host(host)
+                self._make_netns(host)
+                self.fabric.make_host(host)
+            self.fabric.connect()
             _wait(f"lab '{self.name}': links come up", self._is_ready, READY_S_MAX)
             if self.client and self.client_rto_min:
                 self._set_rto_min(self.client, self.client_rto_min)
@@ -168,6 +176,8 @@ class Lab:
         """Remove the lab. Processes are left alone: LeftoverError names them."""
         for host in list(self._delay_lines):
             self._end_delay_line(host)
+        if self.is_up():
+            self._end_daemons()
         leftovers = self._leftovers()
         self._remove()
         if leftovers:
@@ -180,39 +190,44 @@ class Lab:
         # Its address detection and router solicitations would be noise in captures.
         if os.path.exists("/proc/sys/net/ipv6"):
             settings += ["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"]
-        _call("nsenter", f"--net={self.netns_path(host)}", "sysctl", "-q", "-w", *settings)
-        self._ip(host, "link set lo up")
+        if self.ipv6:
+            # On the bridges only: ports have no business with it.
+            settings = settings[:2] + ["net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.accept_dad=0"]
+        self.sysctl(host, *settings)
+        self.ip(host, "link set lo up")
 
-    def _make_switch(self):
-        self._make_netns("sw")
-        self._ip("sw", "link add br0 type bridge stp_state 0 forward_delay 0", "link set br0 up")
+    def _leave_mark(self):
+        """What kind it is, where existing() finds it: it goes with the namespace."""
+        words = [self.kind] + [option for option in ("ipv6", "learning") if getattr(self, option)]
+        self.ip("sw", f"link set dev lo alias {','.join(words)}")
 
-    def _make_host(self, host):
-        self._make_netns(host)
-        _call("ip", "link", "add", "eth0", "netns", self.netns(host),
-              "type", "veth", "peer", "name", host, "netns", self.netns("sw"))
-        self._ip("sw", f"link set dev {host} master br0 up")
-        self._ip(host,
-                 f"link add br0 address {self.mac(host)} type bridge stp_state 0 forward_delay 0",
-                 "link set eth0 master br0 up",
-                 f"address add {self.address(host)}/24 dev br0",
-                 "link set br0 up")
+    def _mark_that_exists(self):
+        return json.loads(_call("ip", "-netns", self.netns("sw"), "-json", "link", "show", "dev", "lo"))[0].get("ifalias", "bridge").split(",")
 
     def _is_ready(self):
-        ports = json.loads(_call("bridge", "-netns", self.netns("sw"), "-json", "link") or "[]")
-        forwarding = {port["ifname"] for port in ports if port.get("state") == "forwarding"}
-        return forwarding >= set(self.hosts) and all(
-            self._operstate(host, device) == "UP" for host in self.hosts for device in ("eth0", "br0"))
+        return self.fabric.is_ready() and all(self.operstate(host, device) == "UP" for host in self.hosts for device in ("eth0", "br0"))
 
-    def _operstate(self, host, device):
+    def operstate(self, host, device):
         return json.loads(_call("ip", "-netns", self.netns(host), "-json", "link", "show", "dev", device))[0]["operstate"]
 
     def _set_rto_min(self, host, rto_min):
-        # "change" replaces the whole route, so it repeats what the kernel made.
-        self._ip(host, f"route change {SUBNET}.0/24 dev br0 proto kernel scope link "
-                       f"src {self.address(host)} rto_min {rto_min}")
+        # "change" replaces the whole route, so it repeats what the kernel or the lab made.
+        for route in json.loads(_call("ip", "-netns", self.netns(host), "-json", "route", "show", "dev", "br0")):
+            self.ip(host, " ".join(["route change", route["dst"], "dev br0"] + [f"{word} {route[key]}" for word, key in (("via", "gateway"), ("proto", "protocol"), ("scope", "scope"), ("src", "prefsrc"))
+                                                                              if key in route] + [f"rto_min {rto_min}"]))
+        for route in json.loads(_call("ip", "-netns", self.netns(host), "-6", "-json", "route", "show", "dev", "br0")) if self.ipv6 else []:
+            if not route["dst"].startswith("fe80"):
+                self.ip(host, " ".join(["route change", route["dst"], "dev br0"] + [f"{word} {route[key]}" for word, key in (("via", "gateway"), ("proto", "protocol"), ("metric", "metric")) if key in route] +
+                                       [f"rto_min {rto_min}"]))
+
+    def _end_daemons(self):
+        """Those of the lab that is there, which may be of another kind than this object."""
+        kind = self._mark_that_exists()[0]
+        (self.fabric if kind == self.kind or kind not in KINDS else KINDS[kind](self)).remove()
 
     def _remove(self):
+        if self.is_up():
+            self._end_daemons()
         # Devices first: a namespace is taken apart some time after its removal,
         # and until then its devices would still answer.
         hosts = self._hosts_that_exist() + (["sw"] if self.is_up() else [])
@@ -261,8 +276,11 @@ class Lab:
                 pass  # it has ended meanwhile
         return found
 
-    def _ip(self, host, *commands):
+    def ip(self, host, *commands):
         _call("ip", "-netns", self.netns(host), "-batch", "-", stdin="\n".join(commands) + "\n")
+
+    def sysctl(self, host, *settings):
+        _call("nsenter", f"--net={self.netns_path(host)}", "--", "sysctl", "-q", "-w", *settings)
 
     # --- use ---------------------------------------------------------------
 
@@ -317,13 +335,15 @@ class Lab:
         """Make each round trip over a host's link longer; once for each host. delay_line: the program (tools/lab/delay-line.c), which runs until the lab is down."""
         if host in self._delay_lines:
             raise LabError(f"lab '{self.name}': the link of '{host}' has a latency already")
+        if not self.fabric.delayable():
+            raise LabError(f"lab '{self.name}': links of a lab of kind '{self.kind}' cannot have latency")
         near, far = self._wire(host)
-        self._ip("sw", f"link add {near} type veth peer name {far}", f"link set dev {host} nomaster", f"link set dev {near} up")
+        self.ip("sw", f"link add {near} type veth peer name {far}", f"link set dev {host} nomaster", f"link set dev {near} up")
         line = self.popen("sw", [delay_line, host, near, str(round(round_trip_ms * 500))], stdout=subprocess.PIPE, text=True)
         self._delay_lines[host] = line
         if line.stdout.readline() != "ready\n":
             raise LabError(f"lab '{self.name}': {delay_line} did not start")
-        self._ip("sw", f"link set dev {far} master br0 up")
+        self.ip("sw", f"link set dev {far} master {self.fabric.switch_of(host)} up")
 
     def _end_delay_line(self, host):
         with self._delay_lines.pop(host) as line:
@@ -333,23 +353,40 @@ class Lab:
         """The pair between a host's port and the switch when its link has latency; device names have at most 15 letters."""
         return tuple(f"{end}{self.hosts.index(host)}-{host}"[:15] for end in "de")
 
-    def _port(self, host):
+    def port(self, host):
         self.netns(host)
         return self._wire(host)[1] if host in self._delay_lines else host
 
     def cut(self, host):
         """Cut a host's link, at once. Its carrier stays: nobody is told, as behind a switch that failed."""
-        self._ip("sw", f"link set dev {self._port(host)} nomaster")
+        self.netns(host)
+        self.fabric.cut(host)
 
     def heal(self, host):
         """Undo cut(), at once. (Taking the link down and up would need up to a second.)"""
-        self._ip("sw", f"link set dev {self._port(host)} master br0")
+        self.netns(host)
+        self.fabric.heal(host)
+
+    def place(self, container, host):
+        """Lead packets for a container (see container()) to that host where this network does not find out by itself; None: take away what leads to it."""
+        if host is not None:
+            self.netns(host)
+        self.fabric.place(container, host)
+
+    def snapshot(self):
+        """All that can be told of the network's configuration, without what changes by itself; to be compared with snapshot.compare()."""
+        taken = {host: snapshot.take(self.netns(host)) for host in ("sw", *self.hosts)}
+        taken["flows"] = self.fabric.flows()
+        return taken
+
+    def describe(self):
+        """This network as the network manager is told about it."""
+        return self.fabric.describe()
 
     def status(self):
         """One dictionary for each host."""
-        ports = json.loads(_call("ip", "-netns", self.netns("sw"), "-json", "link", "show", "master", "br0") or "[]")
-        connected = {port["ifname"] for port in ports if port}
-        return [{"host": host, "netns": self.netns(host), "address": self.address(host), "mac": self.mac(host),
+        connected = {host for host in self.hosts if self.port(host) in self.fabric.connected()}
+        return [{"host": host, "netns": self.netns(host), "address": self.address(host), "mac": self.mac(host), **({"address6": self.address6(host)} if self.ipv6 else {}),
                  "link": "connected" if host in connected else "cut",
                  "processes": [pid for _, pid, _ in self._processes(host)]} for host in self.hosts]
 
@@ -357,14 +394,15 @@ class Lab:
 # --- the command line ------------------------------------------------------
 
 def _print_status(lab):
+    print(f"{lab.name}: {', '.join([lab.fabric.title] + [option for option in ('ipv6', 'learning') if getattr(lab, option)])}")
     for host in lab.status():
-        print(f"{host['host']:<10} {host['address']:<12} {host['mac']}  netns {host['netns']:<20} "
+        print(f"{host['host']:<10} {host['address']:<12} {host['mac']}  {host.get('address6', ''):<14} netns {host['netns']:<20} "
               f"{host['link']:<10} {len(host['processes'])} processes")
 
 
 def _command_up(arguments):
     rto_min = None if arguments.client_rto_min in ("off", "0") else arguments.client_rto_min
-    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client).up())
+    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client, arguments.kind, arguments.ipv6, arguments.learning).up())
 
 
 def _command_down(arguments):
@@ -381,6 +419,21 @@ def _command_exec(arguments):
 
 def _command_status(arguments):
     _print_status(Lab.existing(arguments.name))
+
+
+def _command_snapshot(arguments):
+    json.dump(Lab.existing(arguments.name).snapshot(), sys.stdout, indent=1, sort_keys=True)
+    print()
+
+
+def _command_describe(arguments):
+    json.dump(Lab.existing(arguments.name).describe(), sys.stdout, indent=1)
+    print()
+
+
+def _command_place(arguments):
+    lab = Lab.existing(arguments.name)
+    lab.place(lab.container(arguments.number), None if arguments.host == "nowhere" else arguments.host)
 
 
 def _command_shape(arguments):
@@ -414,10 +467,18 @@ def _parse_arguments(argv):
     up.add_argument("--client-rto-min", default=DEFAULT_RTO_MIN, metavar="TIME",
                     help="least TCP retransmission time-out of the client, or off (%(default)s; "
                          "the kernel's own 200ms would hide what a switch-over costs)")
+    up.add_argument("--kind", default="bridge", choices=list(KINDS), help="what is between the hosts (%(default)s): " + "; ".join(f"{kind.name}: {kind.title}" for kind in KINDS.values()))
+    up.add_argument("--ipv6", action="store_true", help="addresses of IPv6, too")
+    up.add_argument("--learning", action="store_true", help="ovs, ovs3, vxlan: find out where an address is, as a plain switch does; without, only what is entered is known")
     command("down", _command_down, "remove a lab; fails if processes are left in it, and names them")
     command("exec", _command_exec, "run a command in a host", "host").add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     command("status", _command_status, "show a lab's hosts")
+    command("snapshot", _command_snapshot, "print the configuration of all of the lab's network as JSON: take two and compare")
+    command("describe", _command_describe, "print the network as the network manager is told about it")
+    place = command("place", _command_place, "lead packets for the container of that number (10.77.0.NUMBER; routed: 10.79.0.NUMBER) to a host")
+    place.add_argument("number", type=int)
+    place.add_argument("host", help="a host, or nowhere")
     command("shape", _command_shape, "limit a host's link, both directions (100mbit; off: no limit)", "host", "rate")
     command("cut", _command_cut, "cut a host's link", "host")
     command("heal", _command_heal, "undo cut", "host")
