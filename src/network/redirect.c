@@ -6,7 +6,10 @@
 
 #include "basic/str.h"
 
+extern const struct fm_redirect_ops fm_redirect_openflow;
+
 static const struct fm_redirect_ops *const drivers[] = {
+	&fm_redirect_openflow,
 	NULL,
 };
 
