@@ -6,10 +6,11 @@
 
 #include "basic/str.h"
 
-extern const struct fm_redirect_ops fm_redirect_openflow;
+extern const struct fm_redirect_ops fm_redirect_openflow, fm_redirect_rest;
 
 static const struct fm_redirect_ops *const drivers[] = {
 	&fm_redirect_openflow,
+	&fm_redirect_rest,
 	NULL,
 };
 
