@@ -1,13 +1,14 @@
 #!/usr/bin/osken-manager
 # SPDX-License-Identifier: MIT
-"""The part of ryu's ofctl_rest that FlexiMigrate's driver "rest" asks for, for Debian's os-ken (which has no ofctl_rest and no web framework) and OpenFlow 1.4.
+"""The part of ryu's ofctl_rest that FlexiMigrate's driver "rest" asks for, for Debian's os-ken, which has no ofctl_rest and no web framework.
+OpenFlow 1.4, or with OPENFLOW=1.3 in the environment 1.3, and that version's dialect of JSON.
 
     REST_LISTEN=127.0.0.1:8080 osken-manager --ofp-listen-host 127.0.0.1 --ofp-tcp-listen-port 6653 flows_rest.py
 
     GET  /stats/switches                [1, 2]
     GET  /stats/desc/<dpid>             {"1": {…}}       {} when the switch does not answer within a second
     GET  /stats/flow/<dpid>             {"1": [{…}, …]}  [] likewise
-    POST /stats/flowentry/<command>     add, modify, modify_strict, delete, delete_strict; unlike ofctl_rest it waits for the switch: 409 when it refuses, 504 when it does not answer
+    POST /stats/flowentry/<command>     add, modify, modify_strict, delete, delete_strict; unlike ofctl_rest it waits for the switch: 422 when it refuses, 504 when it does not answer
 """
 import json
 import os
@@ -16,15 +17,16 @@ from os_ken.app.ofctl import api
 from os_ken.base import app_manager
 from os_ken.controller import ofp_event
 from os_ken.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
-from os_ken.lib import hub, ofctl_v1_4
-from os_ken.ofproto import ofproto_v1_4
+from os_ken.lib import hub, ofctl_v1_3, ofctl_v1_4
+from os_ken.ofproto import ofproto_v1_3, ofproto_v1_4
 
+OFCTL, OFPROTO = (ofctl_v1_3, ofproto_v1_3) if os.environ.get("OPENFLOW") == "1.3" else (ofctl_v1_4, ofproto_v1_4)
 PATIENCE_S = 2
 BODY_MAX = 1 << 20
 
 
 class FlowsRest(app_manager.OSKenApp):
-    OFP_VERSIONS = [ofproto_v1_4.OFP_VERSION]
+    OFP_VERSIONS = [OFPROTO.OFP_VERSION]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -45,7 +47,7 @@ class FlowsRest(app_manager.OSKenApp):
         lock, messages = self.waiters.get(message.datapath.id, {}).get(message.xid, (None, None))
         if lock is not None:
             messages.append(message)
-            if not message.flags & ofproto_v1_4.OFPMPF_REPLY_MORE:
+            if not message.flags & OFPROTO.OFPMPF_REPLY_MORE:
                 del self.waiters[message.datapath.id][message.xid]
                 lock.set()
 
@@ -56,16 +58,16 @@ class FlowsRest(app_manager.OSKenApp):
 
     def change(self, switch, flow, command):
         self.errors = [error for error in self.errors if error[0] != switch.id]
-        ofctl_v1_4.mod_flow_entry(switch, flow, command)
+        OFCTL.mod_flow_entry(switch, flow, command)
         with hub.Timeout(PATIENCE_S, False):
             api.send_msg(self, switch.ofproto_parser.OFPBarrierRequest(switch), reply_cls=switch.ofproto_parser.OFPBarrierReply)
             refused = [error[1:] for error in self.errors if error[0] == switch.id]
-            return ("409 Conflict", {"error": f"the switch refuses: type {refused[0][0]}, code {refused[0][1]}"}) if refused else ("200 OK", None)
+            return ("422 Unprocessable Entity", {"error": f"the switch refuses: type {refused[0][0]}, code {refused[0][1]}"}) if refused else ("200 OK", None)
         return "504 Gateway Timeout", {"error": "the switch does not answer"}
 
     def answer(self, method, path, body):
-        commands = {name: getattr(ofproto_v1_4, f"OFPFC_{name.upper()}") for name in ("add", "modify", "modify_strict", "delete", "delete_strict")}
-        questions = {"flow": ofctl_v1_4.get_flow_stats, "desc": ofctl_v1_4.get_desc_stats}
+        commands = {name: getattr(OFPROTO, f"OFPFC_{name.upper()}") for name in ("add", "modify", "modify_strict", "delete", "delete_strict")}
+        questions = {"flow": OFCTL.get_flow_stats, "desc": OFCTL.get_desc_stats}
         if method == "GET" and path == ["stats", "switches"]:
             return "200 OK", sorted(self.switches)
         if method == "GET" and len(path) == 3 and path[0] == "stats" and path[1] in questions and path[2].isdecimal() and int(path[2]) in self.switches:
