@@ -14,6 +14,7 @@
 #define PORT_CONFIG_DOWN   1u
 #define PORT_STATE_NO_LINK 1u
 #define MULTIPART_MORE     1u
+#define COUNTERS_BYTES     80u   /* of a port, without properties */
 #define TYPE_LAST          34u   /* of 1.4 */
 #define ERROR_DATA_BYTES   1024u /* more of a refused message is of no use */
 
@@ -97,12 +98,17 @@ static void put_port_status(struct fm_of_writer *w, const struct fm_of_port_stat
 	fm_of_put_u32(w, s->port.link_down ? PORT_STATE_NO_LINK : 0);
 }
 
+static bool is_multipart(unsigned kind)
+{
+	return kind == FM_OF_MULTIPART_FLOWS || kind == FM_OF_MULTIPART_COUNTERS || kind == FM_OF_MULTIPART_PORTS;
+}
+
 static int put_multipart(struct fm_of_writer *w, const struct fm_of_message *m, struct fm_error *err)
 {
 	const struct fm_of_flow_filter *f = &m->multipart.filter;
 	bool reply = m->type == FM_OF_MULTIPART_REPLY;
 
-	if (m->multipart.kind != FM_OF_MULTIPART_FLOWS && m->multipart.kind != FM_OF_MULTIPART_PORTS)
+	if (!is_multipart(m->multipart.kind))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no multipart %d", (int)m->multipart.kind);
 	fm_of_put_u16(w, m->multipart.kind);
 	fm_of_put_u16(w, reply && m->multipart.to_be_continued ? MULTIPART_MORE : 0);
@@ -118,6 +124,9 @@ static int put_multipart(struct fm_of_writer *w, const struct fm_of_message *m, 
 		fm_of_put_u64(w, f->cookie);
 		fm_of_put_u64(w, f->cookie_mask);
 		return fm_of_put_match(w, &f->match, err);
+	} else if (m->multipart.kind == FM_OF_MULTIPART_COUNTERS) {
+		fm_of_put_u32(w, FM_OF_PORT_ANY);
+		fm_of_put_zeros(w, 4);
 	}
 	return 0;
 }
@@ -327,6 +336,30 @@ int fm_of_port_next(struct fm_of_bytes *rest, struct fm_of_port *ret, struct fm_
 	return 1;
 }
 
+int fm_of_counters_next(struct fm_of_bytes *rest, struct fm_of_counters *ret, struct fm_error *err)
+{
+	struct fm_of_reader r = { .data = rest->data, .n = rest->n };
+	struct fm_of_counters c = { 0 };
+	unsigned n = fm_of_get_u16(&r);
+
+	if (rest->n == 0)
+		return 0;
+	if (r.overflow || n < COUNTERS_BYTES || n % 8 || n > rest->n)
+		return fm_error_set(err, FM_E_DATA_LOSS, "counters of a port with %u bytes of %zu", n, rest->n);
+	struct fm_of_reader one = fm_of_get_part(&r, n - 2);
+	(void)fm_of_get(&one, 2);
+	c.port = fm_of_get_u32(&one);
+	c.age_us = (uint64_t)fm_of_get_u32(&one) * 1000000;
+	c.age_us += fm_of_get_u32(&one) / 1000;
+	c.rx_packets = fm_of_get_u64(&one);
+	c.tx_packets = fm_of_get_u64(&one);
+	c.rx_bytes = fm_of_get_u64(&one);
+	c.tx_bytes = fm_of_get_u64(&one); /* dropped, errors and properties are of no interest here */
+	*ret = c;
+	*rest = (struct fm_of_bytes){ r.data, r.n };
+	return 1;
+}
+
 static int get_port_status(struct fm_of_reader *r, struct fm_of_port_status *ret, struct fm_error *err)
 {
 	unsigned reason = fm_of_get_u8(r);
@@ -356,14 +389,15 @@ static int get_multipart(struct fm_of_reader *r, struct fm_of_message *m, struct
 	unsigned kind = fm_of_get_u16(r), flags = fm_of_get_u16(r);
 
 	(void)fm_of_get(r, 4);
-	m->multipart.kind =
-	        kind == FM_OF_MULTIPART_FLOWS || kind == FM_OF_MULTIPART_PORTS ? (enum fm_of_multipart)kind : FM_OF_MULTIPART_OTHER;
+	m->multipart.kind = is_multipart(kind) ? (enum fm_of_multipart)kind : FM_OF_MULTIPART_OTHER;
 	if (m->type == FM_OF_MULTIPART_REPLY || m->multipart.kind == FM_OF_MULTIPART_OTHER) {
 		m->multipart.to_be_continued = flags & MULTIPART_MORE;
 		m->multipart.entries = (struct fm_of_bytes){ r->data, r->n };
 		(void)fm_of_get(r, r->n);
 		return 0;
 	}
+	if (kind == FM_OF_MULTIPART_COUNTERS)
+		(void)fm_of_get(r, 8); /* of which port; asked for all from here */
 	return kind == FM_OF_MULTIPART_FLOWS ? get_flow_filter(r, &m->multipart.filter, err) : 0;
 }
 

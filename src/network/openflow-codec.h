@@ -147,7 +147,12 @@ enum fm_of_bundle_kind {
 #define FM_OF_BUNDLE_ATOMIC  1u
 #define FM_OF_BUNDLE_ORDERED 2u
 
-enum fm_of_multipart { FM_OF_MULTIPART_FLOWS = 1, FM_OF_MULTIPART_PORTS = 13, FM_OF_MULTIPART_OTHER = 0x10000 };
+enum fm_of_multipart {
+	FM_OF_MULTIPART_FLOWS = 1,
+	FM_OF_MULTIPART_COUNTERS = 4,
+	FM_OF_MULTIPART_PORTS = 13,
+	FM_OF_MULTIPART_OTHER = 0x10000
+};
 enum fm_of_role { FM_OF_ROLE_NO_CHANGE = 0, FM_OF_ROLE_EQUAL = 1, FM_OF_ROLE_MASTER = 2, FM_OF_ROLE_SLAVE = 3 };
 
 /* Which flows a request for statistics is about */
@@ -173,6 +178,13 @@ struct fm_of_port {
 	char name[FM_OF_PORT_NAME_BYTES]; /* always ends; unprintable bytes are '?' */
 	bool down;                        /* taken down by an administrator */
 	bool link_down;                   /* no carrier */
+};
+
+/* What a port has counted since it is there; UINT64_MAX: the switch does not count these */
+struct fm_of_counters {
+	uint32_t port;
+	uint64_t age_us; /* how long it has counted */
+	uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes;
 };
 
 enum fm_of_port_reason { FM_OF_PORT_ADDED = 0, FM_OF_PORT_DELETED = 1, FM_OF_PORT_MODIFIED = 2 };
@@ -219,7 +231,7 @@ struct fm_of_message {
 			enum fm_of_multipart kind;
 			bool to_be_continued;            /* replies */
 			struct fm_of_flow_filter filter; /* requests for flows */
-			struct fm_of_bytes entries;      /* replies: see fm_of_flow_next, fm_of_port_next */
+			struct fm_of_bytes entries;      /* replies: see fm_of_flow_next, fm_of_port_next, fm_of_counters_next */
 		} multipart;
 		struct {
 			enum fm_of_role role;
@@ -246,6 +258,7 @@ int fm_of_decode(const void *data, size_t n, struct fm_of_message *ret, struct f
 /* The entries of a multipart reply, one a call: 1 and *ret, 0 at the end, -1. *rest moves on. */
 int fm_of_flow_next(struct fm_of_bytes *rest, struct fm_of_flow *ret, struct fm_error *err);
 int fm_of_port_next(struct fm_of_bytes *rest, struct fm_of_port *ret, struct fm_error *err);
+int fm_of_counters_next(struct fm_of_bytes *rest, struct fm_of_counters *ret, struct fm_error *err);
 
 /* "bad action: there is no such port to send to (2/4)" into buf, returns buf */
 const char *fm_of_error_text(unsigned type, unsigned code, char *buf, size_t cap);

@@ -7,12 +7,14 @@
  */
 #include "network/openflow-link.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "basic/clock.h"
 #include "basic/id.h"
@@ -20,6 +22,7 @@
 
 #define HANDSHAKE_MS_MAX  10000
 #define VERSION_BIT       (1u << FM_OF_VERSION)
+#define BUSY_PAUSE_MS     10
 #define MESSAGE_BYTES_OUT 2048u /* of any message that is sent from here, but for an echo's data */
 
 #define PORT_REASONS    7u /* a port came, went, or changed */
@@ -342,6 +345,7 @@ void fm_of_request_end(struct fm_of *c)
 {
 	free(c->request.flows);
 	free(c->request.ports);
+	free(c->request.counters);
 	c->request = (struct fm_of_request){ 0 };
 }
 
@@ -451,11 +455,124 @@ static int begin(struct fm_of *c, int fd, const struct fm_of_wait *w, struct fm_
 	return 0;
 }
 
-static int open_socket(const struct fm_of *c, int timeout_ms, int *ret_fd, struct fm_error *err)
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	struct sockaddr_un un;
+};
+
+/* The socket's address; 0 when it is none that can be known without asking a name server. */
+static socklen_t numeric_address(const char *text, union address *ret)
 {
-	if (fm_str_startswith(c->address, "unix:"))
-		return fm_unix_connect(c->address + strlen("unix:"), SOCK_STREAM, ret_fd, err);
-	return fm_tcp_connect(c->address + strlen("tcp:"), timeout_ms, ret_fd, err);
+	const char *colon = strrchr(text, ':');
+	char host[INET6_ADDRSTRLEN + 2];
+	size_t n = colon ? (size_t)(colon - text) : 0;
+	int port;
+
+	*ret = (union address){ 0 };
+	if (fm_str_startswith(text, "unix:")) {
+		ret->un.sun_family = AF_UNIX;
+		return fm_snprintf(ret->un.sun_path, sizeof(ret->un.sun_path), NULL, "%s", text + strlen("unix:")) < 0 ? 0
+		                                                                                                       : sizeof(ret->un);
+	}
+	text += strlen("tcp:");
+	n -= n < strlen("tcp:") ? n : strlen("tcp:");
+	if (!colon || fm_parse_int(colon + 1, 1, 65535, &port, NULL) < 0 || fm_snprintf(host, sizeof(host), NULL, "%.*s", (int)n, text) < 0)
+		return 0;
+	if (inet_pton(AF_INET, host, &ret->v4.sin_addr) == 1) {
+		ret->v4.sin_family = AF_INET;
+		ret->v4.sin_port = htons((uint16_t)port);
+		return sizeof(ret->v4);
+	}
+	if (n < 2 || host[0] != '[' || host[n - 1] != ']')
+		return 0;
+	host[n - 1] = '\0';
+	ret->v6.sin6_family = AF_INET6;
+	ret->v6.sin6_port = htons((uint16_t)port);
+	return inet_pton(AF_INET6, host + 1, &ret->v6.sin6_addr) == 1 ? sizeof(ret->v6) : 0;
+}
+
+bool fm_of_address_is_numeric(const char *address)
+{
+	union address a;
+
+	return (fm_str_startswith(address, "tcp:") || fm_str_startswith(address, "unix:/")) && numeric_address(address, &a) > 0;
+}
+
+/* Until fd (-1: none) is ready for `events`, for at most `ms`; DEADLINE_EXCEEDED, CANCELLED */
+static int wait_for(const struct fm_of *c, int fd, short events, int ms, const struct fm_of_wait *w, struct fm_error *err)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = events }, { .fd = w->cancel_fd, .events = POLLIN } };
+	int left = fm_deadline_left_ms(w->deadline_ms);
+
+	if (left == 0)
+		return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "switch %s could not be connected to within %d ms", c->name,
+		                    w->timeout_ms);
+	int n = poll(p, 2, ms < left ? ms : left);
+	if (n < 0 && errno != EINTR)
+		return fm_error_errno(err, errno, "waiting for switch %s", c->name);
+	if (n > 0 && p[1].revents)
+		return fm_error_set(err, FM_E_CANCELLED, "cancelled while connecting to switch %s", c->name);
+	return 0;
+}
+
+static int connect_refused(const struct fm_of *c, int failure, struct fm_error *err)
+{
+	(void)fm_error_errno(err, failure, "connecting to switch %s", c->name);
+	if (err)
+		err->code = failure == EACCES || failure == EPERM ? FM_E_PERMISSION_DENIED : FM_E_UNAVAILABLE;
+	return fm_error_hint(
+	        err,
+	        "nothing listens there: is the switch up, and does it listen (Open vSwitch: ovs-vsctl set-controller BRIDGE ptcp:6653)?");
+}
+
+/* A listener on a Unix socket whose queue is full says EAGAIN, and nothing tells when it has room again. */
+static int connect_to(const struct fm_of *c, const union address *a, socklen_t len, const struct fm_of_wait *w, int *ret_fd,
+                      struct fm_error *err)
+{
+	_fm_close_ int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd done = { .fd = fd, .events = POLLOUT };
+	int failure = 0;
+
+	if (fd < 0)
+		return fm_error_errno(err, errno, "creating a socket");
+	while (connect(fd, &a->any, len) < 0 && errno != EISCONN) {
+		if (errno == EAGAIN) {
+			if (wait_for(c, -1, 0, BUSY_PAUSE_MS, w, err) < 0)
+				return -1;
+		} else if (errno == EINPROGRESS || errno == EALREADY) {
+			break;
+		} else if (errno != EINTR) {
+			return connect_refused(c, errno, err);
+		}
+	}
+	while (poll(&done, 1, 0) == 0)
+		if (wait_for(c, fd, POLLOUT, HANDSHAKE_MS_MAX, w, err) < 0)
+			return -1;
+	socklen_t n = sizeof(failure);
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &n) < 0)
+		return fm_error_errno(err, errno, "connecting to switch %s", c->name);
+	if (failure)
+		return connect_refused(c, failure, err);
+	*ret_fd = FM_TAKE_FD(fd);
+	return 0;
+}
+
+static int open_socket(const struct fm_of *c, const struct fm_of_wait *w, int *ret_fd, struct fm_error *err)
+{
+	union address a;
+	socklen_t n = numeric_address(c->address, &a);
+
+	if (n > 0)
+		return connect_to(c, &a, n, w, ret_fd, err);
+	if (fm_str_startswith(c->address, "unix:")) /* a long path */
+		return fm_unix_connect(c->address + strlen("unix:"), SOCK_STREAM, ret_fd, err) < 0
+		               ? fm_error_prefix(err, "switch %s", c->name)
+		               : 0;
+	return fm_tcp_connect(c->address + strlen("tcp:"), fm_deadline_left_ms(w->deadline_ms), ret_fd, err) < 0
+	               ? fm_error_prefix(err, "switch %s", c->name)
+	               : 0;
 }
 
 int fm_of_reconnect(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_error *err)
@@ -468,13 +585,13 @@ int fm_of_reconnect(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_er
 		return 0;
 	if (!c->address)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "switch %s has called us, and has to call again", c->name);
-	if (open_socket(c, fm_deadline_left_ms(w.deadline_ms), &fd, &e) == 0)
+	if (open_socket(c, &w, &fd, &e) == 0)
 		return begin(c, fd, &w, err);
 	c->why_down = e;
 	try_later(c);
 	if (err)
 		*err = e;
-	return fm_error_prefix(err, "switch %s", c->name);
+	return -1;
 }
 
 static int make(const struct fm_of_options *o, bool passive, struct fm_of **ret, struct fm_error *err)

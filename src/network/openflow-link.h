@@ -25,6 +25,7 @@ struct fm_of_request {
 	struct fm_error failure;  /* an answer that is too much */
 	struct fm_of_flow *flows; /* answers that are lists */
 	struct fm_of_port *ports;
+	struct fm_of_counters *counters;
 	size_t n, cap;
 };
 

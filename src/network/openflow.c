@@ -259,6 +259,7 @@ int fm_of_take_entries(struct fm_of_request *r, const struct fm_of_message *m, s
 	struct fm_of_bytes rest = m->multipart.entries;
 	struct fm_of_flow flow;
 	struct fm_of_port port;
+	struct fm_of_counters counters;
 	int rc;
 
 	if (r->multipart == FM_OF_MULTIPART_FLOWS) {
@@ -266,6 +267,12 @@ int fm_of_take_entries(struct fm_of_request *r, const struct fm_of_message *m, s
 			if (grow((void **)&r->flows, r->n, &r->cap, sizeof(flow), FM_MAX_OF_FLOWS, err) < 0)
 				return -1;
 			r->flows[r->n++] = flow;
+		}
+	} else if (r->multipart == FM_OF_MULTIPART_COUNTERS) {
+		while ((rc = fm_of_counters_next(&rest, &counters, err)) > 0) {
+			if (grow((void **)&r->counters, r->n, &r->cap, sizeof(counters), FM_MAX_OF_PORTS, err) < 0)
+				return -1;
+			r->counters[r->n++] = counters;
 		}
 	} else {
 		while ((rc = fm_of_port_next(&rest, &port, err)) > 0) {
@@ -310,6 +317,20 @@ int fm_of_ports(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_of_por
 	if (rc == 0) {
 		*ret_n = c->request.n;
 		*ret = FM_TAKE_PTR(c->request.ports);
+	}
+	fm_of_request_end(c);
+	return rc;
+}
+
+int fm_of_port_counters(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_of_counters **ret, size_t *ret_n, struct fm_error *err)
+{
+	struct fm_of_wait w = fm_of_wait_for(timeout_ms, cancel_fd);
+	struct fm_of_message m = { .type = FM_OF_MULTIPART_REQUEST, .multipart.kind = FM_OF_MULTIPART_COUNTERS };
+
+	int rc = ask_list(c, &m, &w, err);
+	if (rc == 0) {
+		*ret_n = c->request.n;
+		*ret = FM_TAKE_PTR(c->request.counters);
 	}
 	fm_of_request_end(c);
 	return rc;

@@ -17,7 +17,7 @@
  *
  * Lost connections come back with fm_of_reconnect, whenever the caller thinks fit; fm_of_retry_at_ms says when that is sensible: at once after a connection
  * that was good for 10 s, else after 100 ms, twice as long after each failure up to 10 s, less up to a half of it by chance, so that many controllers do not call at the same moment.
- * Cancelling does not reach into the connecting itself (timeout_ms does, 10 s at most), only into the handshake.
+ * Connecting ends at timeout_ms, after 10 s at most, and when cancelled; but for the look-up of a host's name, which has only the resolver's own limit: write addresses where that matters.
  */
 #ifndef FM_NETWORK_OPENFLOW_H
 #define FM_NETWORK_OPENFLOW_H
@@ -59,6 +59,8 @@ FM_DEFINE_CLEANUP(struct fm_of *, fm_of_free);
 bool fm_of_is_up(const struct fm_of *c);
 /* Takes what has come, without waiting: is the switch still there, as far as that is known? */
 int fm_of_check(struct fm_of *c, struct fm_error *err);
+/* Can it be connected to without asking a name server? */
+bool fm_of_address_is_numeric(const char *address);
 const char *fm_of_name(const struct fm_of *c);
 uint64_t fm_of_datapath_id(const struct fm_of *c); /* 0 until the first handshake */
 /* Connects again; nothing to do when it is up. FAILED_PRECONDITION when a switch with another datapath id answers there now. */
@@ -99,6 +101,8 @@ int fm_of_finish(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_error
 int fm_of_flows(struct fm_of *c, const struct fm_of_flow_filter *filter, int timeout_ms, int cancel_fd, struct fm_of_flow **ret,
                 size_t *ret_n, struct fm_error *err);
 int fm_of_ports(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_of_port **ret, size_t *ret_n, struct fm_error *err);
+/* What all ports have counted; openflow-rates.h makes rates of two readings. */
+int fm_of_port_counters(struct fm_of *c, int timeout_ms, int cancel_fd, struct fm_of_counters **ret, size_t *ret_n, struct fm_error *err);
 /*
  * The oldest change of a port that was not asked for yet; waits for one. Events are kept while other calls go on, FM_MAX_OF_EVENTS of them: when older ones had to go this says ABORTED once
  * (ask fm_of_ports for how things are now), then goes on with those that are left. Those of a lost connection are forgotten.

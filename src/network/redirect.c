@@ -10,6 +10,11 @@ extern const struct fm_redirect_ops fm_redirect_dnat;
 
 static const struct fm_redirect_ops *const drivers[] = {
 	&fm_redirect_dnat,
+extern const struct fm_redirect_ops fm_redirect_openflow, fm_redirect_rest;
+
+static const struct fm_redirect_ops *const drivers[] = {
+	&fm_redirect_openflow,
+	&fm_redirect_rest,
 	NULL,
 };
 

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "network/openflow-link.h"
+#include "network/openflow-rates.h"
 #include "ovs-lab.h"
 
 #define ETH_DST   "\x02\x77\x00\x00\x01\x00"
@@ -492,6 +493,41 @@ static void test_statistics(void **state)
 	assert_true(packets == 20 && bytes == 20 * sizeof(struct packet));
 }
 
+/* Two readings with known traffic between them, and what that is a second */
+static void test_counters(void **state)
+{
+	_fm_of_ struct fm_of *a = connect_to(TCP_A);
+	_fm_close_ int from = open_port(1), to = open_port(2);
+	_fm_free_ struct fm_of_counters *before = NULL, *after = NULL;
+	struct fm_of_flow_mod f = flow_to(2, 10);
+	uint64_t deadline = fm_now_ms() + WAIT_MS, rx = 0;
+	size_t n_before = 0, n = 0, at = 0;
+	struct fm_of_rate rates[8];
+
+	clear(a);
+	assert_ok(fm_of_flow_mods(a, &f, 1, WAIT_MS, -1, &err));
+	assert_ok(fm_of_port_counters(a, WAIT_MS, -1, &before, &n_before, &err));
+	assert_int_equal(n_before, 4); /* three, and the bridge's own */
+	for (uint32_t i = 0; i < 20; i++) {
+		send_packet(from, i);
+		assert_int_equal(await_packet(to, WAIT_MS), i);
+	}
+	while (rx < 20 * sizeof(struct packet) && fm_deadline_left_ms(deadline) > 0) {
+		free(FM_TAKE_PTR(after));
+		assert_ok(fm_of_port_counters(a, WAIT_MS, -1, &after, &n, &err));
+		for (at = 0; at < n && after[at].port != 1;)
+			at++;
+		assert_true(at < n && before[at].port == 1);
+		rx = after[at].rx_bytes - before[at].rx_bytes;
+		fm_pause_ms(5);
+	}
+	assert_true(after[at].rx_packets - before[at].rx_packets >= 20 && after[at].age_us > before[at].age_us);
+	fm_of_port_rates(before, n_before, after, n, rates, &n);
+	assert_int_equal(n, 4);
+	assert_int_equal(rates[at].port, 1);
+	assert_int_equal(rates[at].rx_bytes_per_s, rx * 1000000 / (after[at].age_us - before[at].age_us));
+}
+
 static void assert_event(struct fm_of *c, enum fm_of_port_reason reason, const char *name, bool link_down)
 {
 	struct fm_of_port_status s = { 0 };
@@ -736,6 +772,7 @@ int main(void)
 		cmocka_unit_test(test_group_no_answer),
 		cmocka_unit_test(test_group_undo_connects_again),
 		cmocka_unit_test(test_statistics),
+		cmocka_unit_test(test_counters),
 		cmocka_unit_test(test_ports),
 		cmocka_unit_test(test_flip_loses_nothing),
 		cmocka_unit_test(test_passive),

@@ -543,7 +543,7 @@ static void test_addresses(void **state)
 	}
 	struct fm_of_options o = { .address = "tcp:nonsense" }, nobody = { .address = "unix:/nonexistent/socket" };
 	assert_code(FM_E_INVALID_ARGUMENT, fm_of_connect(&o, WAIT_MS, -1, &c, &err));
-	assert_code(FM_E_NOT_FOUND, fm_of_connect(&nobody, WAIT_MS, -1, &c, &err));
+	assert_code(FM_E_UNAVAILABLE, fm_of_connect(&nobody, WAIT_MS, -1, &c, &err));
 }
 
 int main(void)
