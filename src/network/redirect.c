@@ -6,7 +6,11 @@
 
 #include "basic/str.h"
 
+extern const struct fm_redirect_ops fm_redirect_dns, fm_redirect_haproxy;
+
 static const struct fm_redirect_ops *const drivers[] = {
+	&fm_redirect_dns,
+	&fm_redirect_haproxy,
 	NULL,
 };
 
