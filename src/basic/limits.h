@@ -43,7 +43,8 @@
 #define FM_MAX_DNS_VALUES          16            /* of one name and type that are looked at; a container has one */
 #define FM_MAX_DNS_RECORDS         512           /* of one answer of a name server; with more it is not looked at */
 #define FM_MAX_DNS_UNDO_BYTES      2048          /* of the line that undoes a change of a record; the longest names fit */
-#define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20)   /* the state of some thousand servers of one backend */
+
+#define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
 /* HTTP: one request to a controller, a load balancer or a webhook, and its answer */
 #define FM_MAX_HTTP_URL_BYTES             2048u

@@ -24,6 +24,12 @@ int fm_member_wrong(const char *where, const char *key, const char *text, struct
 /* The path of a file in the call's secrets_dir that the member names; *ret NULL when it is missing and not required. To be freed. */
 int fm_member_secret_path(const struct fm_redirect_call *c, const json_t *o, const char *where, const char *key, bool required, char **ret,
                           struct fm_error *err);
+/*
+ * What is in that file, without white space at its end: min to cap bytes, *ret_len 0 when the member is missing. Only root or ourselves may own it and nobody else read it (mode 0600 or less), else
+ * PERMISSION_DENIED. The caller overwrites ret.
+ */
+int fm_member_secret(const struct fm_redirect_call *c, const json_t *o, const char *where, const char *key, size_t min, char *ret,
+                     size_t cap, size_t *ret_len, struct fm_error *err);
 /* What was read of an undo is wrong: DATA_LOSS instead, with the driver's name. Returns -1. */
 int fm_members_undo_error(const char *where, struct fm_error *err);
 

@@ -6,11 +6,12 @@
 
 #include "basic/str.h"
 
-extern const struct fm_redirect_ops fm_redirect_dns, fm_redirect_haproxy;
+extern const struct fm_redirect_ops fm_redirect_dns, fm_redirect_haproxy, fm_redirect_webhook;
 
 static const struct fm_redirect_ops *const drivers[] = {
 	&fm_redirect_dns,
 	&fm_redirect_haproxy,
+	&fm_redirect_webhook,
 	NULL,
 };
 
