@@ -153,21 +153,21 @@ struct table {
 /* One quoted column, RFC 4180; what is between the marks is never of interest, so doubled ones stay as they are. */
 static bool take_quoted(struct span *line, struct span *ret)
 {
-	size_t i = 1;
+	size_t end = 1; /* the mark that ends it */
 
-	for (;; i++) {
-		const char *mark = i < line->n ? memchr(line->p + i, '"', line->n - i) : NULL;
+	for (;;) {
+		const char *mark = end < line->n ? memchr(line->p + end, '"', line->n - end) : NULL;
 
 		if (!mark)
 			return false;
-		i = (size_t)(mark - line->p);
-		if (i + 1 == line->n || line->p[i + 1] != '"')
+		end = (size_t)(mark - line->p);
+		if (end + 1 == line->n || mark[1] != '"')
 			break;
-		i++;
+		end += 2;
 	}
-	*ret = (struct span){ line->p + 1, i - 1 };
-	line->p += i + 1;
-	line->n -= i + 1;
+	*ret = (struct span){ line->p + 1, end - 1 };
+	line->p += end + 1;
+	line->n -= end + 1;
 	return line->n == 0 || *line->p == ',';
 }
 
@@ -383,7 +383,7 @@ int fm_haproxy_state_parse(const char *text, size_t n, const char *backend, cons
 {
 	struct fm_haproxy_server s = { 0 };
 	struct state_numbers v;
-	size_t at[N_STATE_COLUMNS];
+	size_t at[N_STATE_COLUMNS] = { 0 };
 	struct table t;
 	bool found = false;
 	int got;

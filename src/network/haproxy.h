@@ -74,7 +74,10 @@ int fm_haproxy_look(const struct fm_haproxy_call *c, struct fm_haproxy_server *r
 int fm_haproxy_sessions(const struct fm_haproxy_call *c, uint64_t *ret, struct fm_error *err);
 /* May we change servers over this socket? Changes nothing: the command is not complete, but rights come first. */
 int fm_haproxy_may_change(const struct fm_haproxy_call *c, struct fm_error *err);
-/* These two are repeatable, and look afterwards. Connections to the old address that stand go on; ones that idle are closed. */
+/*
+ * These two are repeatable, and look afterwards. At `point` idle connections to the old address are closed, busy ones go on; where connections are used again (HTTP) those come to the idle ones later, still
+ * to the old address, and are given new sessions.
+ */
 int fm_haproxy_point(const struct fm_haproxy_call *c, const struct fm_haproxy_address *to, struct fm_error *err);
 int fm_haproxy_set_state(const struct fm_haproxy_call *c, enum fm_haproxy_state state, struct fm_error *err);
 /* Between two questions: 0, or CANCELLED. Ends at the deadline at the latest. */

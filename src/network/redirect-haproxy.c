@@ -118,11 +118,21 @@ static int check_server(const struct job *j, const struct fm_haproxy_server *now
 		return 0;
 	if (now->checked_elsewhere || (now->check_port && j->from.port != j->to.port)) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "%s: the health checks of server %s go to an %s of their own, which would not move", ME, name,
-		                   now->checked_elsewhere ? "address" : "port");
+		                   "%s: the health checks of server %s go to %s of their own, which would not move", ME, name,
+		                   now->checked_elsewhere ? "an address" : "a port");
 		return fm_error_hint(err, "leave out %s in HAProxy's configuration", now->checked_elsewhere ? "\"addr\"" : "\"port\"");
 	}
 	return 0;
+}
+
+static int check_others(const struct job *j, const struct fm_haproxy_server *now, struct fm_error *err)
+{
+	if (!j->drain || now->state != FM_HAPROXY_READY || now->others_ready > 0)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+	                   "%s: no other server of backend %s takes new sessions now: draining %s would refuse them all", ME,
+	                   j->call.backend, j->call.server);
+	return fm_error_hint(err, "leave out \"drain\": then only the address changes");
 }
 
 static int prepare(const struct fm_redirect_call *c, const json_t *action, json_t **ret_undo, struct fm_error *err)
@@ -136,12 +146,8 @@ static int prepare(const struct fm_redirect_call *c, const json_t *action, json_
 		return -1;
 	if (!same(&now.address, &j.from))
 		return found(&j, FM_E_ABORTED, &now, "not where \"from\" says", err);
-	if (j.drain && now.state == FM_HAPROXY_READY && now.others_ready == 0) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "%s: no other server of backend %s takes new sessions now: draining %s would refuse them all", ME,
-		                   j.call.backend, j.call.server);
-		return fm_error_hint(err, "leave out \"drain\": then only the address changes");
-	}
+	if (check_others(&j, &now, err) < 0)
+		return -1;
 	if (j.drain && fm_haproxy_sessions(&j.call, &sessions, err) < 0)
 		return -1;
 	/* a socket that may ask but not tell would be found out in the middle of the move */
@@ -192,6 +198,8 @@ static int do_open(const struct fm_redirect_call *c, const json_t *action, const
 		return -1;
 	if (!j.drain || !same(&now.address, &j.old)) /* nothing to widen, or flipped already */
 		return 0;
+	if (check_others(&j, &now, err) < 0) /* one more may have gone since */
+		return -1;
 	if (now.state == FM_HAPROXY_READY && fm_haproxy_set_state(&j.call, FM_HAPROXY_DRAIN, err) < 0)
 		return -1;
 	return j.max_drain_ms > 0 ? wait_drained(&j, err) : 0;

@@ -164,6 +164,7 @@ backend be
     server redis2 {OTHER}:{PORT}
     server spare {OTHER}:{PORT} disabled
 backend alone
+    option http-server-close
     server redis1 {SOURCE}:{PORT}
 backend checked
     server redis1 {SOURCE}:{PORT} check inter 50ms fall 1 rise 1
@@ -247,7 +248,8 @@ class Lab:
 def case_move(lab):
     """Drained, the source really gone, re-pointed: no request fails, and each phase is answered by whom it should be."""
     h, r = lab.haproxy, lab.move(drain=True, max_drain_ms=5000)
-    with lab.unchanged(), Clients(FRONT["be"]) as clients:
+    before = h.rows()
+    with Clients(FRONT["be"]) as clients:
         same(clients.who(), {"source", "other"})
         r.good("prepare")
         same(h.server(), (SOURCE, "ready"))
@@ -263,9 +265,11 @@ def case_move(lab):
         same(clients.who(), {"destination", "other"})
         r.good("open")  # by a process that does not know: what is flipped is not drained
         same(h.server(), (DESTINATION, "ready"))
-        # and back
-        lab.start("source", SOURCE)
-        r.good("revert", "revert")
+    # and back; without load: a connection that is busy is used again afterwards, to the address that it has
+    lab.start("source", SOURCE)
+    r.good("revert", "revert")
+    same_rows(h.rows(), before)
+    with Clients(FRONT["be"]) as clients:
         same(clients.who(), {"source", "other"})
 
 
@@ -279,6 +283,11 @@ def case_only_address(lab):
         same(clients.who(), {"destination"})
         r.good("revert")
         same(clients.who(), {"source"})
+    r = lab.move(drain=True).good("prepare")
+    lab.haproxy.say("disable server be/redis2")
+    r.bad("open", "FAILED_PRECONDITION", "would refuse them all")
+    same(lab.haproxy.server(), (SOURCE, "ready"))
+    lab.haproxy.say("enable server be/redis2")
 
 
 def case_prefixes(lab):
