@@ -77,6 +77,8 @@ struct fm_dns_answer {
 
 int fm_dns_encode_query(const char *name, enum fm_dns_type type, struct fm_dns_request *ret, struct fm_error *err);
 int fm_dns_encode_update(const char *zone, const struct fm_dns_change *change, struct fm_dns_request *ret, struct fm_error *err);
+/* An update of the change's record that can never be carried out: the record shall exist and not exist. Were it carried out all the same, the record would be as the change's `from` says. */
+int fm_dns_encode_rehearsal(const char *zone, const struct fm_dns_change *change, struct fm_dns_request *ret, struct fm_error *err);
 /* DATA_LOSS when it is no message. Looks at every byte's meaning, decides nothing: whose answer it is, and whether to believe it, is judged with the fields. */
 int fm_dns_decode(const uint8_t *wire, size_t n, const struct fm_dns_zone *zone, const struct fm_dns_request *request,
                   struct fm_dns_answer *ret, struct fm_error *err);

@@ -119,6 +119,22 @@ int fm_dns_encode_update(const char *zone, const struct fm_dns_change *c, struct
 	return packet_encode(p, ret, err);
 }
 
+int fm_dns_encode_rehearsal(const char *zone, const struct fm_dns_change *c, struct fm_dns_request *ret, struct fm_error *err)
+{
+	_fm_cleanup_(ldns_pkt_freep) ldns_pkt *p = packet_new(zone, FM_DNS_TYPE_SOA, FM_DNS_OP_UPDATE, ret);
+
+	if (!p)
+		return no_memory(err);
+	/* RFC 2136, 2.4.1 and 2.4.3 */
+	if (push_record(p, LDNS_SECTION_ANSWER, c, FM_DNS_CLASS_ANY, 0, NULL, err) < 0 ||
+	    push_record(p, LDNS_SECTION_ANSWER, c, FM_DNS_CLASS_NONE, 0, NULL, err) < 0 ||
+	    push_record(p, LDNS_SECTION_AUTHORITY, c, FM_DNS_CLASS_ANY, 0, NULL, err) < 0)
+		return -1;
+	if (c->from.value[0] && push_record(p, LDNS_SECTION_AUTHORITY, c, FM_DNS_CLASS_IN, c->from.ttl_s, c->from.value, err) < 0)
+		return -1;
+	return packet_encode(p, ret, err);
+}
+
 /* ---- in ---- */
 
 struct walk {

@@ -264,15 +264,45 @@ static int swap(const struct fm_dns_call *c, const struct fm_dns_change *p, enum
 	return fm_dns_rcode_error(&a, err);
 }
 
-int fm_dns_apply(const struct fm_dns_call *c, const struct fm_dns_change *change, enum fm_dns_outcome *ret, struct fm_error *err)
+static int changeable(const struct fm_dns_call *c, const struct fm_dns_change *change, struct fm_error *err)
 {
 	char owner[FM_DNS_NAME_MAX + 1];
-	enum fm_dns_outcome outcome;
 
 	if (fm_dns_change_check(change, err) < 0 || owner_of(c->zone, change->name, change->type, owner, err) < 0)
 		return -1;
 	if (!c->zone->key_name[0])
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "name service: %s cannot be changed without a key", change->name);
+	return 0;
+}
+
+static int ask_whether(const struct fm_dns_call *c, const struct fm_dns_change *p, struct fm_error *err)
+{
+	const char *zone = p->type == FM_DNS_PTR ? c->zone->reverse_zone : c->zone->zone;
+	struct fm_dns_request request;
+	struct fm_dns_answer a;
+
+	if (fm_dns_encode_rehearsal(zone, p, &request, err) < 0 || fm_dns_exchange(c, &request, &a, err) < 0)
+		return -1;
+	if (a.rcode == FM_DNS_NXRRSET || a.rcode == FM_DNS_YXRRSET)
+		return 0;
+	if (a.rcode == FM_DNS_NOERROR)
+		return fm_error_set(err, FM_E_UNIMPLEMENTED, "the server does not look at the conditions of an update");
+	return fm_dns_rcode_error(&a, err);
+}
+
+int fm_dns_rehearse(const struct fm_dns_call *c, const struct fm_dns_change *change, struct fm_error *err)
+{
+	if (changeable(c, change, err) < 0)
+		return -1;
+	return ask_whether(c, change, err) < 0 ? at_server(c, "may we change", change->name, change->type, err) : 0;
+}
+
+int fm_dns_apply(const struct fm_dns_call *c, const struct fm_dns_change *change, enum fm_dns_outcome *ret, struct fm_error *err)
+{
+	enum fm_dns_outcome outcome;
+
+	if (changeable(c, change, err) < 0)
+		return -1;
 	if (swap(c, change, &outcome, err) < 0)
 		return at_server(c, "changing", change->name, change->type, err);
 	if (ret)

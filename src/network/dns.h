@@ -112,6 +112,10 @@ enum fm_dns_outcome { FM_DNS_DONE, FM_DNS_DONE_ALREADY };
 /* Compare and swap. A change of the time to live alone is compared on the value by the server, on the time to live by us just before. ret may be NULL. */
 int fm_dns_apply(const struct fm_dns_call *c, const struct fm_dns_change *change, enum fm_dns_outcome *ret, struct fm_error *err);
 
+/* Would the server let us? Asks it for the change on conditions that contradict each other, so it looks at key and rights, and changes nothing. Errors as those of fm_dns_apply, but never ABORTED; UNIMPLEMENTED
+ * from a server that does not look at conditions. */
+int fm_dns_rehearse(const struct fm_dns_call *c, const struct fm_dns_change *change, struct fm_error *err);
+
 /* The undo of a change: one line of JSON without a line end, {"dns":1,"name","type","from":{"value","ttl"},"to":{…}}, at most FM_MAX_DNS_UNDO_BYTES bytes. It has no secret and no server. */
 void fm_dns_change_inverse(const struct fm_dns_change *change, struct fm_dns_change *ret);
 int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_MAX_DNS_UNDO_BYTES], struct fm_error *err);

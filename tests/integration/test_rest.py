@@ -218,14 +218,29 @@ def action(url=f"http://127.0.0.1:{REST_PORT}", switches=(("s1", 10, 2, 3), ("s2
                  "switches": [dict(zip(("name", "dpid", "from_port", "to_port"), switch)) for switch in switches]}, **more)
 
 
+def question(step, arguments):
+    """What the probe takes: the action, its undo; for leftovers the driver and what is known."""
+    given = [json.loads(each) if isinstance(each, str) and each[:1] in "{[" else each for each in arguments]
+    return json.dumps(dict(zip(("driver", "known") if step == "leftovers" else ("action", "undo"), given)))
+
+
+class Done:
+    """One step: what it printed, or what went wrong as "CODE: message" and the hint."""
+
+    def __init__(self, answer):
+        error = answer.get("error")
+        self.returncode = 1 if error else 0
+        self.stderr = f"{error['code']}: {error['message']}\nhint: {error['hint']}" if error else ""
+        self.stdout = "\n".join(answer["leftovers"]) if "leftovers" in answer else json.dumps(answer["undo"]) if "undo" in answer else ""
+
+
 def probe(step, *arguments, timeout_ms=PATIENCE_S * 500, options=()):
-    words = [json.dumps(each) if not isinstance(each, str) else each for each in arguments]
     begin = time.monotonic()
-    done = subprocess.run([PROBE, "--timeout", str(timeout_ms), *options, step, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run([PROBE, "--timeout", str(timeout_ms), *options, step, question(step, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     took = time.monotonic() - begin
     expect(done.returncode in (0, 1), lambda: f"{step}: ended with {done.returncode}: {done.stderr}")
     expect(took < timeout_ms / 1000 + SLACK_S, lambda: f"{step}: took {took:.1f} s of {timeout_ms} ms: {done.stderr}")
-    return done
+    return Done(json.loads(done.stdout))
 
 
 def good(step, *arguments, **how):
@@ -406,12 +421,12 @@ def case_switch_hangs(lab):
 def case_cancel(_lab):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        process = subprocess.Popen([PROBE, "--timeout", str(PATIENCE_S * 1000), "--cancel", "prepare", json.dumps(action(url=url))], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([PROBE, "--timeout", str(PATIENCE_S * 1000), "--cancel", "prepare", question("prepare", [action(url=url)])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         connection, _ = mute.accept()
         with connection:
             expect(connection.recv(100).startswith(b"GET /stats/switches"), "not the first question")
-            _, error = process.communicate("x", timeout=PATIENCE_S / 2)
-    expect(error.startswith("CANCELLED: "), error)
+            answer, _ = process.communicate("x", timeout=PATIENCE_S / 2)
+    expect(json.loads(answer)["error"]["code"] == "CANCELLED", answer)
 
 
 def case_tls(lab):

@@ -1,101 +1,111 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redirect-probe.c - the redirection drivers as a command: what tests/integration/test_rest.py drives against a real controller.
+ * redirect-probe.c - one step of any redirection (src/network/redirect.h) as a command, for integration tests of the drivers against real programs.
  *
- * usage: redirect-probe [--timeout MS] [--secrets DIR] [--cancel] prepare ACTION | open|flip|verify|revert ACTION UNDO | leftovers DRIVER KNOWN
- * All in JSON. prepare prints the undo, leftovers a line each. --cancel: stdin cancels. Failures: "CODE: message" and "hint: …" on stderr.
+ * usage: redirect-probe [--secrets DIR] [--timeout MS] [--cancel] STEP [JSON]
+ *     STEP: prepare | open | flip | verify | revert with {"action":{…},"undo":{…}} (no undo for prepare); leftovers with {"driver":"…","known":[…]}
+ * Without the argument JSON comes from stdin. --cancel: stdin cancels, so JSON is an argument. One line of JSON on stdout: {"undo":{…}}, {}, {"leftovers":["…"]} and exit code 0,
+ * or {"error":{"code","message","hint"}} and 1. 2: wrong usage.
  */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/str.h"
 #include "network/redirect.h"
 
-static void print_leftover(const char *what, void *userdata)
+static int usage(const char *why)
 {
-	(void)puts(what);
+	fprintf(stderr, "redirect-probe: %s\n", why);
+	return 2;
 }
 
-static int do_prepare(const struct fm_redirect_ops *driver, const struct fm_redirect_call *c, const json_t *action, struct fm_error *err)
+static int print_json(json_t *o, int rc)
 {
-	json_t *undo = NULL;
+	_fm_cleanup_(json_decrefp) json_t *owned = o;
+	_fm_free_ char *text = owned ? json_dumps(owned, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 
-	if (driver->prepare(c, action, &undo, err) < 0)
-		return -1;
-	char *text = json_dumps(undo, JSON_COMPACT);
-	(void)puts(text);
-	free(text);
-	json_decref(undo);
-	return 0;
-}
-
-static int do_step(const struct fm_redirect_ops *driver, const struct fm_redirect_call *c, const char *step, const json_t *action,
-                   const json_t *undo, struct fm_error *err)
-{
-	if (strcmp(step, "open") == 0)
-		return driver->open(c, action, undo, err);
-	if (strcmp(step, "flip") == 0)
-		return driver->flip(c, action, undo, err);
-	if (strcmp(step, "verify") == 0)
-		return driver->verify(c, action, undo, err);
-	if (strcmp(step, "revert") == 0)
-		return driver->revert(c, action, undo, err);
-	return fm_error_set(err, FM_E_INVALID_ARGUMENT, "there is no step '%s'", step);
-}
-
-static int run(const struct fm_redirect_call *c, char **arg, int n, struct fm_error *err)
-{
-	const struct fm_redirect_ops *driver = NULL;
-	json_t *first = NULL, *second = n > 2 ? json_loads(arg[2], JSON_DECODE_ANY, NULL) : NULL;
-	int rc;
-
-	if (n == 3 && strcmp(arg[0], "leftovers") == 0) {
-		driver = fm_redirect_driver(arg[1]);
-		rc = driver ? driver->leftovers(c, second, print_leftover, NULL, err)
-		            : fm_error_set(err, FM_E_INVALID_ARGUMENT, "no such driver");
-	} else {
-		first = json_loads(arg[1], 0, NULL);
-		rc = fm_redirect_driver_of(first, &driver, err);
-		if (rc == 0)
-			rc = n == 2 && strcmp(arg[0], "prepare") == 0 ? do_prepare(driver, c, first, err)
-			                                              : do_step(driver, c, arg[0], first, second, err);
-	}
-	json_decref(first);
-	json_decref(second);
+	puts(text ? text : "null");
 	return rc;
+}
+
+static int print_error(const struct fm_error *err)
+{
+	json_t *o =
+	        json_pack("{s:{s:s, s:s, s:s}}", "error", "code", fm_code_to_string(err->code), "message", err->message, "hint", err->hint);
+
+	return print_json(o, 1);
+}
+
+static void add_leftover(const char *what, void *userdata)
+{
+	(void)json_array_append_new(userdata, json_string(what));
+}
+
+static int run_leftovers(const struct fm_redirect_call *c, const json_t *input)
+{
+	const struct fm_redirect_ops *ops = fm_redirect_driver(json_string_value(json_object_get(input, "driver")));
+	_fm_cleanup_(json_decrefp) json_t *list = json_array();
+	struct fm_error err = FM_ERROR_INIT;
+
+	if (!ops)
+		return usage("there is no such driver");
+	if (ops->leftovers && ops->leftovers(c, json_object_get(input, "known"), add_leftover, list, &err) < 0)
+		return print_error(&err);
+	return print_json(json_pack("{s:O}", "leftovers", list), 0);
+}
+
+static int run_step(const struct fm_redirect_call *c, const char *step, const json_t *input)
+{
+	const json_t *action = json_object_get(input, "action"), *undo = json_object_get(input, "undo");
+	const struct fm_redirect_ops *ops = NULL;
+	struct fm_error err = FM_ERROR_INIT;
+	json_t *made = NULL;
+
+	if (fm_redirect_driver_of(action, &ops, &err) < 0)
+		return print_error(&err);
+	if (strcmp(step, "prepare") == 0)
+		return ops->prepare(c, action, &made, &err) < 0 ? print_error(&err) : print_json(json_pack("{s:o}", "undo", made), 0);
+	int (*f)(const struct fm_redirect_call *, const json_t *, const json_t *, struct fm_error *) =
+	        strcmp(step, "open") == 0     ? ops->open
+	        : strcmp(step, "flip") == 0   ? ops->flip
+	        : strcmp(step, "verify") == 0 ? ops->verify
+	        : strcmp(step, "revert") == 0 ? ops->revert
+	                                      : NULL;
+	if (!f)
+		return usage("there is no such step");
+	return f(c, action, undo, &err) < 0 ? print_error(&err) : print_json(json_object(), 0);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "timeout", required_argument, NULL, 't' },
-		                                 { "secrets", required_argument, NULL, 's' },
-		                                 { "cancel", no_argument, NULL, 'c' },
-		                                 { 0 } };
-	struct fm_redirect_call c = { .cancel_fd = -1 };
-	struct fm_error err = FM_ERROR_INIT;
-	uint64_t timeout_ms = 10000;
-	int option;
+	static const struct option options[] = {
+		{ "secrets", 1, NULL, 's' }, { "timeout", 1, NULL, 't' }, { "cancel", 0, NULL, 'c' }, { NULL, 0, NULL, 0 }
+	};
+	struct fm_redirect_call call = { .cancel_fd = -1 };
+	unsigned long timeout_ms = 5000;
+	_fm_cleanup_(json_decrefp) json_t *input = NULL;
+	json_error_t e;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option == 't')
-			timeout_ms = strtoull(optarg, NULL, 10);
-		else if (option == 's')
-			c.secrets_dir = optarg;
-		else if (option == 'c')
-			c.cancel_fd = 0;
-		else
+	for (int o; (o = getopt_long(argc, argv, "+", options, NULL)) != -1;) {
+		call.secrets_dir = o == 's' ? optarg : call.secrets_dir;
+		timeout_ms = o == 't' ? strtoul(optarg, NULL, 10) : timeout_ms;
+		call.cancel_fd = o == 'c' ? STDIN_FILENO : call.cancel_fd;
+		if (o == '?')
 			return 2;
 	}
-	if (argc - optind < 2)
-		return 2;
-	c.deadline_ms = fm_now_ms() + timeout_ms;
-	if (run(&c, argv + optind, argc - optind, &err) == 0)
-		return 0;
-	(void)fprintf(stderr, "%s: %s\n", fm_code_to_string(err.code), err.message);
-	if (err.hint[0])
-		(void)fprintf(stderr, "hint: %s\n", err.hint);
-	return 1;
+	if (argc - optind != 2 && (argc - optind != 1 || call.cancel_fd >= 0))
+		return usage("STEP and, with --cancel, JSON are needed");
+	input = argc - optind == 2 ? json_loads(argv[optind + 1], JSON_REJECT_DUPLICATES, &e)
+	                           : json_loadf(stdin, JSON_REJECT_DUPLICATES, &e);
+	if (!json_is_object(input))
+		return usage("the input is not an object of JSON");
+	call.deadline_ms = fm_now_ms() + timeout_ms;
+	if (strcmp(argv[optind], "leftovers") == 0)
+		return run_leftovers(&call, input);
+	return run_step(&call, argv[optind], input);
 }

@@ -4,7 +4,7 @@
 # Installing a package must not start a service: the tests start their own Redis
 # and name servers, and a machine that is being set up should not get listening
 # ones as a side effect. Debian's hook for that is policy-rc.d; ours is there only
-# meanwhile. Name servers that we brought are not started by the next boot either.
+# meanwhile. Servers that we brought for the tests are not started by the next boot either.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -99,6 +99,7 @@ keep_from_booting() { # PACKAGE…: just installed, for the tests only
         case $package in
         knot) systemctl --quiet disable knot.service || say "could not disable knot.service" ;;
         bind9) systemctl --quiet disable named.service || say "could not disable named.service" ;;
+        haproxy) systemctl --quiet disable haproxy.service || say "could not disable haproxy.service" ;;
         esac
     done
 }
