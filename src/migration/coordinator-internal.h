@@ -130,17 +130,17 @@ int fm_abort_on(struct fm_migration *m, const char *host, bool destination_is_de
 /* The same, but a host that is not heard of for agent_grace_ms is left to itself (UNAVAILABLE). Only where that is safe: it cannot own the container any more. */
 int fm_abort_within_grace(struct fm_migration *m, const char *host, FM_PB(AbortResponse) * *ret, struct fm_error *err);
 
-/* ---- phase-network.c: the redirections of a migration; each is nothing where there are none */
-int fm_network_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err); /* network-plan.c: which */
-int fm_network_prepare(struct fm_migration *m, struct fm_error *err); /* looks; every undo is on record then, and nothing is changed */
-int fm_network_open(struct fm_migration *m, struct fm_error *err);    /* also on the way back of a rollback, from flipped ones */
-int fm_network_flip(struct fm_migration *m, struct fm_error *err);
-int fm_network_verify(struct fm_migration *m, struct fm_error *err);
-void fm_network_over(struct fm_migration *m);                      /* network-plan.c: the flows of switches lead where it wanted them */
-int fm_network_keep(struct fm_migration *m, struct fm_error *err); /* before the source is released; repeatable */
-bool fm_network_revert(struct fm_migration *m); /* false: something is left, the log says what */
+/* ---- phase-redirect.c: the redirections of a migration; each is nothing where there are none */
+int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err); /* redirect-plan.c: which */
+int fm_redirections_prepare(struct fm_migration *m, struct fm_error *err); /* looks; every undo is on record then, and nothing is changed */
+int fm_redirections_open(struct fm_migration *m, struct fm_error *err);    /* also on the way back of a rollback, from flipped ones */
+int fm_redirections_flip(struct fm_migration *m, struct fm_error *err);
+int fm_redirections_verify(struct fm_migration *m, struct fm_error *err);
+void fm_redirections_over(struct fm_migration *m); /* redirect-plan.c: the flows of switches lead where it wanted them */
+int fm_redirections_keep(struct fm_migration *m, struct fm_error *err); /* before the source is released; repeatable */
+bool fm_redirections_revert(struct fm_migration *m);                    /* false: something is left, the log says what */
 /* Those that the source flips in its switch-over. Borrowed; *ret is free()d. */
-void fm_network_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n);
+void fm_redirections_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n);
 
 /* policy.c - the Policy Enforcer: built-in policies (the policy language has its own issue). DENIED: FAILED_PRECONDITION. */
 int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err);

@@ -29,9 +29,9 @@ struct fm_coordinator_opts {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
-	unsigned max_concurrent;              /* 0 = 8 */
+	unsigned max_concurrent;    /* 0 = 8 */
 	struct fm_network *network; /* what there is around the hosts, and services' intents; NULL: nothing */
-	const char *secrets_dir;              /* key files that redirections name (network/redirect.h); NULL: none */
+	const char *secrets_dir;    /* key files that redirections name (network/redirect.h); NULL: none */
 	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
 };
 /* Reads unfinished migrations from the store and resumes or rolls back each on a worker thread before new ones are accepted for the same container. */

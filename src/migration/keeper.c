@@ -46,7 +46,8 @@ static void retired(const char *id, const char *why, void *userdata)
 {
 	struct fm_keeper *k = userdata;
 
-	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL, "What migration '%s' left here for old connections is gone: %s.", id, why);
+	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL, "What migration '%s' left here for old connections is gone: %s.", id,
+	             why);
 }
 
 static void step(struct fm_keeper *k)
@@ -65,7 +66,8 @@ static void step(struct fm_keeper *k)
 	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
 	pthread_mutex_unlock(&k->lock);
 	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
-		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s", e.message);
+		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s",
+		             e.message);
 	k->complained = rc < 0;
 }
 
@@ -148,9 +150,7 @@ static void add_address(json_t *list, const json_t *address)
 
 	if (!json_is_string(address))
 		return;
-	json_array_foreach (list, i, have)
-		if (json_equal(have, address))
-			return;
+	json_array_foreach(list, i, have) if (json_equal(have, address)) return;
 	(void)json_array_append(list, (json_t *)address);
 }
 
@@ -162,8 +162,7 @@ static void add_addresses(json_t *list, const json_t *action)
 	json_t *one;
 
 	add_address(list, json_object_get(action, "address"));
-	json_array_foreach (several, i, one)
-		add_address(list, one);
+	json_array_foreach(several, i, one) add_address(list, one);
 }
 
 static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirection) * r, struct fm_error *err)
@@ -179,7 +178,7 @@ static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirectio
 	return 0;
 }
 
-int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) * const *v, size_t n, struct fm_error *err)
+int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err)
 {
 	_fm_json_ json_t *actions = json_array();
 	_fm_json_ json_t *addresses = json_array();
@@ -189,7 +188,8 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 	for (size_t i = 0; i < n; i++)
 		if (add_action(actions, addresses, v[i], err) < 0)
 			return -1;
-	record = json_pack("{s:i, s:s, s:O, s:s, s:O}", "stub", 1, "id", migration_id, "addresses", addresses, "flows", "all", "actions", actions);
+	record = json_pack("{s:i, s:s, s:O, s:s, s:O}", "stub", 1, "id", migration_id, "addresses", addresses, "flows", "all", "actions",
+	                   actions);
 	if (!record)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	pthread_mutex_lock(&k->lock);

@@ -14,7 +14,7 @@ struct fm_keeper;
 
 int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *log, struct fm_keeper **ret, struct fm_error *err);
 /* From now on they are this host's: durable when it returns. Repeatable. */
-int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) * const *v, size_t n, struct fm_error *err);
+int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err);
 size_t fm_keeper_count(struct fm_keeper *k);
 void fm_keeper_free(struct fm_keeper *k);
 

@@ -93,8 +93,8 @@ int fm_phase_preparation(struct fm_migration *m, struct fm_error *err)
 	fm_mlog(m, FM_LOG_INFO, "ContainerManager", "Preparing %s for '%s' on '%s'.",
 	        fm_streq(m->facts->container->kind, "nested") ? "nested parent container" : "container", m->pb->container,
 	        m->pb->destination);
-	if (fm_check_cancelled(m, err) < 0 || fm_network_prepare(m, err) < 0 || fm_move_prepare(m, err) < 0 ||
-	    fm_network_open(m, err) < 0 || fm_check_cancelled(m, err) < 0) {
+	if (fm_check_cancelled(m, err) < 0 || fm_redirections_prepare(m, err) < 0 || fm_move_prepare(m, err) < 0 ||
+	    fm_redirections_open(m, err) < 0 || fm_check_cancelled(m, err) < 0) {
 		if (fm_stopping(m))
 			return -1;
 		fm_mlog(m, FM_LOG_ERROR, component_of(err), "Preparation of '%s' on '%s' failed: %s.", m->pb->container, m->pb->destination,
@@ -211,7 +211,7 @@ int fm_move_execute(struct fm_migration *m, struct fm_error *err)
 	_fm_pb_ FM_PB(MoverStatus) *s = NULL;
 	struct fm_error e = FM_ERROR_INIT;
 	_fm_free_ FM_PB(Redirection) **flips = NULL;
-	fm_network_urgent(m, &flips, &req.n_flips);
+	fm_redirections_urgent(m, &flips, &req.n_flips);
 	req.flips = flips;
 	req.migration_id = m->id;
 	req.epoch = m->epoch;
@@ -253,7 +253,7 @@ int fm_phase_execution(struct fm_migration *m, struct fm_error *err)
 	fm_migration_step(m, "switch-over");
 	fm_mlog(m, FM_LOG_INFO, "StateSynchronizer", "Starting %s state transfer (Checkpoint ID: %s) for '%s' to '%s'.",
 	        fm_strategy_to_string((enum fm_strategy)m->pb->strategy), m->checkpoint_id, m->pb->container, m->pb->destination);
-	if (fm_check_cancelled(m, err) < 0 || fm_move_execute(m, err) < 0 || fm_network_flip(m, err) < 0) {
+	if (fm_check_cancelled(m, err) < 0 || fm_move_execute(m, err) < 0 || fm_redirections_flip(m, err) < 0) {
 		if (fm_stopping(m))
 			return -1;
 		fm_mlog(m, FM_LOG_ERROR, "StateSynchronizer", "State transfer of '%s' to '%s' failed: %s.", m->pb->container,

@@ -159,7 +159,7 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
 	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
-	    streams_of_label(m, err) < 0 || fm_network_plan(m, ret->predicted_downtime_ms, err) < 0)
+	    streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)
 		return -1;
 	keep_plan(m, ret);
 	return 0;

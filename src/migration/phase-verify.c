@@ -172,8 +172,8 @@ int fm_phase_verification(struct fm_migration *m, struct fm_error *err)
 		        m->pb->container, m->pb->destination, unknown.message);
 	fm_mlog(m, FM_LOG_INFO, "ResourceMonitor", "Performing post-migration checks for '%s' on '%s'.", m->pb->container,
 	        m->pb->destination);
-	if (fm_network_flip(m, err) < 0 || fm_network_verify(m, err) < 0 || check_service(m, err) < 0 || fm_await_pages(m, err) < 0 ||
-	    verify_inside(m, err) < 0) {
+	if (fm_redirections_flip(m, err) < 0 || fm_redirections_verify(m, err) < 0 || check_service(m, err) < 0 ||
+	    fm_await_pages(m, err) < 0 || verify_inside(m, err) < 0) {
 		if (fm_stopping(m))
 			return -1;
 		fm_mlog(m, FM_LOG_WARN, "ResourceMonitor", "'%s' is not healthy on '%s': %s.", m->pb->container, m->pb->destination,
@@ -208,10 +208,10 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	fm_fleet_container_moved(m->c->o.fleet, m->pb->container, m->pb->destination);
 	fm_mlog(m, FM_LOG_INFO, "MigrationManager", "Finalizing migration '%s'. Cleaning up source resources on '%s'.", m->id,
 	        m->pb->source);
-	if (fm_network_keep(m, err) < 0 || fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
+	if (fm_redirections_keep(m, err) < 0 || fm_call_until_answered(m, m->pb->source, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0 ||
 	    fm_call_until_answered(m, m->pb->destination, FM_AGENT_RELEASE, &req, 60000, NULL, err) < 0)
 		return -1;
-	fm_network_over(m);
+	fm_redirections_over(m);
 	refresh_fleet(m);
 	fm_migration_step(m, "completed");
 	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,

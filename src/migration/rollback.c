@@ -198,7 +198,7 @@ static enum end undo_after_commit(struct fm_migration *m)
 		        "Halting container '%s' on destination '%s' and carrying its state back to reactivate on source '%s'.",
 		        m->pb->container, m->pb->destination, m->pb->source);
 		/* Clients have to reach both hosts again while it is under way. */
-		if (fm_network_open(m, &e) < 0)
+		if (fm_redirections_open(m, &e) < 0)
 			fm_mlog(m, FM_LOG_WARN, "NetworkManager", "Opening the way back to '%s' failed: %s.", m->pb->source, e.message);
 		e = FM_ERROR_INIT;
 		if (fm_carry_back(m, &e) == 0) {
@@ -285,9 +285,9 @@ static enum end undo(struct fm_migration *m)
 	enum end end = undo_hosts(m);
 	if (fm_stopping(m))
 		return end;
-	if ((end == END_SOURCE || end == END_RESTORED) && !fm_network_revert(m))
+	if ((end == END_SOURCE || end == END_RESTORED) && !fm_redirections_revert(m))
 		return END_OPERATOR;
-	if (end == END_DESTINATION && fm_network_flip(m, &e) < 0) {
+	if (end == END_DESTINATION && fm_redirections_flip(m, &e) < 0) {
 		fm_mlog(m, FM_LOG_ERROR, "NetworkManager", "Leading clients of '%s' to '%s' failed: %s.", m->pb->container,
 		        m->pb->destination, e.message);
 		return END_OPERATOR;

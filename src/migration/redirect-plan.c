@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* network-plan.c - PLANNING's part for the network: what the container's intent means for this move (network.h), as redirections in its record. */
+/* redirect-plan.c - PLANNING's part for the network: what the container's intent means for this move (network.h), as redirections in its record. */
 #include <string.h>
 
 #include "basic/cleanup.h"
@@ -41,7 +41,7 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 	return 0;
 }
 
-int fm_network_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err)
+int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err)
 {
 	_fm_cleanup_(json_freep) json_t *actions = NULL;
 	int rc = 0;
@@ -55,7 +55,7 @@ int fm_network_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_erro
 	return rc;
 }
 
-void fm_network_over(struct fm_migration *m)
+void fm_redirections_over(struct fm_migration *m)
 {
 	_fm_cleanup_(json_freep) json_t *actions = json_array();
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * phase-network.c - the manager's part in leading clients to the new host: the redirections of a migration, in the order of network/redirect.h.
+ * phase-redirect.c - the manager's part in leading clients to the new host: the redirections of a migration, in the order of network/redirect.h.
  *
  *   PREPARATION    prepare each, its undo durably on record, then open each (widen)
  *   EXECUTION      the source's agent flips the urgent ones in the switch-over; the manager all of them right after it
@@ -80,7 +80,7 @@ static int on_record(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
-int fm_network_prepare(struct fm_migration *m, struct fm_error *err)
+int fm_redirections_prepare(struct fm_migration *m, struct fm_error *err)
 {
 	if (m->pb->n_redirections == 0)
 		return 0;
@@ -96,7 +96,7 @@ int fm_network_prepare(struct fm_migration *m, struct fm_error *err)
 }
 
 /* The record says OPEN before it is: a revert after a restart must not take an opened one for untouched. */
-int fm_network_open(struct fm_migration *m, struct fm_error *err)
+int fm_redirections_open(struct fm_migration *m, struct fm_error *err)
 {
 	if (m->pb->n_redirections == 0)
 		return 0;
@@ -133,7 +133,7 @@ static int flip_one(struct fm_migration *m, FM_PB(Redirection) * r, struct fm_er
 	}
 }
 
-int fm_network_flip(struct fm_migration *m, struct fm_error *err)
+int fm_redirections_flip(struct fm_migration *m, struct fm_error *err)
 {
 	size_t flipped = 0;
 
@@ -155,7 +155,7 @@ int fm_network_flip(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
-int fm_network_verify(struct fm_migration *m, struct fm_error *err)
+int fm_redirections_verify(struct fm_migration *m, struct fm_error *err)
 {
 	for (size_t i = 0; i < m->pb->n_redirections; i++) {
 		FM_PB(Redirection) *r = m->pb->redirections[i];
@@ -185,7 +185,7 @@ static bool revert_one(struct fm_migration *m, FM_PB(Redirection) * r)
 	}
 }
 
-bool fm_network_revert(struct fm_migration *m)
+bool fm_redirections_revert(struct fm_migration *m)
 {
 	bool done = true;
 
@@ -228,7 +228,7 @@ static int keep_on(struct fm_migration *m, const char *host, struct fm_error *er
 	return 0;
 }
 
-int fm_network_keep(struct fm_migration *m, struct fm_error *err)
+int fm_redirections_keep(struct fm_migration *m, struct fm_error *err)
 {
 	for (size_t i = 0; i < m->pb->n_redirections; i++) {
 		const FM_PB(Redirection) *r = m->pb->redirections[i];
@@ -239,7 +239,7 @@ int fm_network_keep(struct fm_migration *m, struct fm_error *err)
 	return 0;
 }
 
-void fm_network_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n)
+void fm_redirections_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n)
 {
 	FM_PB(Redirection) **v = calloc(m->pb->n_redirections + 1, sizeof(*v));
 	size_t n = 0;
