@@ -45,15 +45,15 @@
 #define FM_MAX_DNS_UNDO_BYTES   2048              /* of the line that undoes a change of a record; the longest names fit */
 
 /* the network's description and the intents, network/description.h */
-#define FM_MAX_DESCRIPTION_BYTES (FM_MAX_TOPOLOGY_BYTES + (2u << 20))
-#define FM_MAX_DESCRIPTION_LIST  1024     /* entries of each of its lists, and switches that are changed by flows */
-#define FM_MAX_INTENTS           1024     /* services that want something of the network */
-#define FM_MAX_INTENT_LIST       16       /* clients, ports, webhooks of one of them */
-#define FM_MAX_GAP_MS            86400000 /* that an intent can allow */
-#define FM_MAX_DRAIN_MS          600000   /* that a load balancer's sessions are waited for */
-#define FM_MAX_FLOW_PRIORITY     65535    /* OpenFlow's */
-#define FM_MAX_FLOW_TABLE        254      /* likewise */
-#define FM_MAX_TOPOLOGY_NODES      8192 /* hosts and switches of one topology: all hosts, and as many switches */
+#define FM_MAX_DESCRIPTION_BYTES   (FM_MAX_TOPOLOGY_BYTES + (2u << 20))
+#define FM_MAX_DESCRIPTION_LIST    1024     /* entries of each of its lists, and switches that are changed by flows */
+#define FM_MAX_INTENTS             1024     /* services that want something of the network */
+#define FM_MAX_INTENT_LIST         16       /* clients, ports, webhooks of one of them */
+#define FM_MAX_GAP_MS              86400000 /* that an intent can allow */
+#define FM_MAX_DRAIN_MS            600000   /* that a load balancer's sessions are waited for */
+#define FM_MAX_FLOW_PRIORITY       65535    /* OpenFlow's */
+#define FM_MAX_FLOW_TABLE          254      /* likewise */
+#define FM_MAX_TOPOLOGY_NODES      8192     /* hosts and switches of one topology: all hosts, and as many switches */
 #define FM_MAX_TOPOLOGY_LINKS      16384
 #define FM_MAX_TOPOLOGY_PORTS      4096              /* links of one node: a switch that has all hosts as ports */
 #define FM_MAX_TOPOLOGY_BYTES      (8u << 20)        /* of its description: the largest one with the longest names, as it is written */

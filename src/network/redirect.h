@@ -35,7 +35,7 @@
 
 #include "basic/error.h"
 
-#define FM_MAX_REDIRECTS           64        /* of one migration */
+#define FM_MAX_REDIRECTS           64         /* of one migration */
 #define FM_MAX_REDIRECT_BYTES      (16 << 10) /* of one action as text: all of a migration fit into its record */
 #define FM_MAX_REDIRECT_UNDO_BYTES (32 << 10)
 
@@ -53,8 +53,8 @@ struct fm_redirect_ops {
 	int (*flip)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
 	int (*verify)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
 	int (*revert)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
-	int (*leftovers)(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata), void *userdata,
-	                 struct fm_error *err);
+	int (*leftovers)(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
+	                 void *userdata, struct fm_error *err);
 };
 
 /* NULL when there is no such driver. */
