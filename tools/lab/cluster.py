@@ -375,7 +375,8 @@ class Cluster:
         for host in hosts or self.hosts:
             if self.agents[host].alive():
                 found += [f"{host}: {finding['subject']}" for finding in self.doctor(host) if finding["severity"] == "leftover"]
-            found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "migrations", "visited", "volumes")]
+            found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "kept", "migrations", "visited", "volumes")]
+            found += [f"{host}: kept for old connections: {name}" for name in _names(self.path("state", host, "kept"))]
             found += [f"{host}: visited copy {name} half removed" for name in _names(self.path("state", host, "visited")) if name.startswith(".")]
             journals = self.path("state", host, "migrations")
             found += [f"{host}: journal {name}" for name in (os.listdir(journals) if os.path.isdir(journals) else [])]
