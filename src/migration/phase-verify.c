@@ -9,6 +9,7 @@
 
 #define PAGES_TIMEOUT_MS 600000
 #define HEALTH_PAUSE_MS  300
+#define PATH_ATTEMPTS    3
 
 /* Pages arrive by themselves; here is only watched, for progress and for the end. */
 int fm_await_pages(struct fm_migration *m, struct fm_error *err)
@@ -111,6 +112,20 @@ static int check_health(struct fm_migration *m, struct fm_error *err)
 	}
 }
 
+/* One lost packet of a connection that is just being made costs its first retransmission, a second: that alone is no reason to carry a container back. */
+static int probe_patiently(struct fm_migration *m, const char *from, FM_PB(HealthCheck) * health, uint32_t port, struct fm_error *err)
+{
+	for (unsigned i = 1;; i++) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (probe(m, from, health, port, &e) == 0)
+			return 0;
+		if (fm_stopping(m) || i == PATH_ATTEMPTS || fm_wait_fd(m->c->shutdown.fd, POLLIN, HEALTH_PAUSE_MS, NULL) != 0) {
+			*err = e;
+			return -1;
+		}
+	}
+}
+
 /* The source's host is a client like any other to the container now: its packets have to take the new way. */
 static int check_path(struct fm_migration *m, struct fm_error *err)
 {
@@ -122,12 +137,12 @@ static int check_path(struct fm_migration *m, struct fm_error *err)
 	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s' (%s) from '%s'.", m->pb->container,
 	        m->facts->container->endpoint->address, m->pb->source);
 	if (has_health(m))
-		return probe(m, m->pb->source, m->facts->container->health, 0, err);
+		return probe_patiently(m, m->pb->source, m->facts->container->health, 0, err);
 	for (size_t i = 0; i < m->facts->n_listeners; i++) {
 		const char *a = m->facts->listeners[i]->address;
 		if (fm_str_startswith(a, "127.") || fm_streq(a, "::1"))
 			continue;
-		return probe(m, m->pb->source, NULL, m->facts->listeners[i]->port, err);
+		return probe_patiently(m, m->pb->source, NULL, m->facts->listeners[i]->port, err);
 	}
 	return 0;
 }

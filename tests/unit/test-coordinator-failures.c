@@ -271,6 +271,21 @@ static void test_path_from_source_fails(void **state)
 	fail_verification(l);
 }
 
+/* A packet or two that are lost on the way are no reason to carry it back. */
+static void test_path_from_source_is_tried_again(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+	l->t->endpoint = true;
+	twin_rule_add(l->t,
+	              (struct twin_rule){
+	                      .host = "alpha", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 2 });
+	lab_start(l);
+	lab_migrate(l, id);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	assert_int_equal(twin_count(l->t, "alpha Probe"), 3);
+}
+
 static void test_verify_fails(void **state)
 {
 	struct lab *l = *state;
@@ -440,6 +455,7 @@ int main(void)
 		T(test_health_check_recovers),
 		T(test_latency_over_limit),
 		T(test_path_from_source_fails),
+		T(test_path_from_source_is_tried_again),
 		T(test_verify_fails),
 		T(test_destination_dies_in_verification),
 		T(test_carry_back_fails),
