@@ -136,7 +136,7 @@ int fm_endpoint_config_check(const struct fm_endpoint_config *c, struct fm_error
 
 	if (!ifname_is_valid(c->bridge))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: bridge \"%.15s\" is not an interface name", c->bridge);
-	if (!ifname_is_valid(c->ifname) || fm_streq(c->ifname, "lo"))
+	if (!ifname_is_valid(c->ifname) || strcmp(c->ifname, "lo") == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: interface \"%.15s\" is not a possible name", c->ifname);
 	if (!fm_endpoint_ifname_is_ours(c->host_ifname))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: host interface \"%.15s\" is not \"fm\" and 8 hex digits",
@@ -163,12 +163,12 @@ static bool share_subnet(const struct fm_endpoint_config *a, const struct fm_end
 
 static int check_two(const struct fm_endpoint_config *a, const struct fm_endpoint_config *b, struct fm_error *err)
 {
-	if (fm_streq(a->ifname, b->ifname))
+	if (strcmp(a->ifname, b->ifname) == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "two endpoints have the interface %s", a->ifname);
 	if (memcmp(a->mac, b->mac, sizeof(a->mac)) == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "two endpoints have the same MAC address");
 	/* two of 2^32, but then the second would take over the first one's pair */
-	if (fm_streq(a->host_ifname, b->host_ifname))
+	if (strcmp(a->host_ifname, b->host_ifname) == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "two endpoints have the same host end %s; choose another container name",
 		                    a->host_ifname);
 	if (share_subnet(a, b)) {

@@ -146,12 +146,13 @@ static struct in6_addr solicited_node_group(const struct in6_addr *address)
 	return g;
 }
 
-/* With `mac`, its option is at the end. */
-static size_t nd(uint8_t type, uint32_t flags, const uint8_t *mac, const uint8_t from[6], const struct in6_addr *src,
-                 const struct in6_addr *dst, const struct in6_addr *target, uint8_t ret[FM_FRAME_MAX])
+/* An advertisement ends with its sender's MAC. */
+static size_t nd(uint8_t type, uint32_t flags, const uint8_t from[6], const struct in6_addr *src, const struct in6_addr *dst,
+                 const struct in6_addr *target, uint8_t ret[FM_FRAME_MAX])
 {
+	bool tells_mac = type == ND_NEIGHBOR_ADVERT;
 	struct nd_frame f = { 0 };
-	size_t n = sizeof(f) - (mac ? 0 : sizeof(f.option)), payload = n - offsetof(struct nd_frame, icmp);
+	size_t n = sizeof(f) - (tells_mac ? 0 : sizeof(f.option)), payload = n - offsetof(struct nd_frame, icmp);
 	struct ip6_hdr ip = ip_header(IPPROTO_ICMPV6, ND_HOP_LIMIT, payload, src, dst);
 
 	to_group(&f.eth, from, dst);
@@ -159,10 +160,10 @@ static size_t nd(uint8_t type, uint32_t flags, const uint8_t *mac, const uint8_t
 	f.icmp.icmp6_type = type;
 	f.icmp.icmp6_data32[0] = flags;
 	f.target = *target;
-	if (mac) {
+	if (tells_mac) {
 		f.option[0] = ND_OPT_TARGET_LINKADDR;
 		f.option[1] = 1;
-		memcpy(f.option + 2, mac, ETH_ALEN);
+		memcpy(f.option + 2, from, ETH_ALEN);
 	}
 	memcpy(ret, &f, sizeof(f));
 	f.icmp.icmp6_cksum = checksum(&ip, ret + offsetof(struct nd_frame, icmp), payload);
@@ -174,14 +175,14 @@ size_t fm_frame_nd_announce(const uint8_t mac[6], const struct in6_addr *address
 {
 	static const struct in6_addr all_nodes = { .s6_addr = { 0xff, 0x02, [15] = 1 } };
 
-	return nd(ND_NEIGHBOR_ADVERT, ND_NA_FLAG_OVERRIDE, mac, mac, address, &all_nodes, address, ret);
+	return nd(ND_NEIGHBOR_ADVERT, ND_NA_FLAG_OVERRIDE, mac, address, &all_nodes, address, ret);
 }
 
 size_t fm_frame_nd_probe(const uint8_t device[6], const struct in6_addr *address, uint8_t ret[FM_FRAME_MAX])
 {
 	struct in6_addr group = solicited_node_group(address);
 
-	return nd(ND_NEIGHBOR_SOLICIT, 0, NULL, device, &in6addr_any, &group, address, ret);
+	return nd(ND_NEIGHBOR_SOLICIT, 0, device, &in6addr_any, &group, address, ret);
 }
 
 size_t fm_frame_mld_report(const uint8_t mac[6], const struct in6_addr *address, uint8_t ret[FM_FRAME_MAX])

@@ -41,7 +41,8 @@ static void endpoint(char *text)
 		return;
 	assert(c.bridge[0] && memchr(c.bridge, '\0', sizeof(c.bridge)) && memchr(c.ifname, '\0', sizeof(c.ifname)));
 	assert(!(c.mac[0] & 1) && c.prefix_len <= 32 && c.prefix6_len <= 128 && (c.prefix_len || c.prefix6_len));
-	assert(!c.prefix_len == !c.address.s_addr && !c.prefix6_len == IN6_IS_ADDR_UNSPECIFIED(&c.address6));
+	assert((c.prefix_len == 0) == (c.address.s_addr == 0));
+	assert((c.prefix6_len == 0) == (IN6_IS_ADDR_UNSPECIFIED(&c.address6) != 0));
 	char text6[FM_ENDPOINT_ADDRESSES_LEN];
 	fm_endpoint_addresses_format(&c, text6);
 	assert(strlen(text6) < sizeof(text6));
