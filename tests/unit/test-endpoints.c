@@ -742,6 +742,59 @@ static void test_neighbours6(void **state)
 	OK(fm_endpoint_set_neighbours(lab->end[0], &v, 1, &err));
 }
 
+/* Closed: neither the client nor the host itself, which has IPv6 on its bridge, hears the container, and nobody answers what it asks. Closed inbound: what is said to all does not come in. */
+static void test_closed6(void **state)
+{
+	struct lab *lab = *state;
+	struct sockaddr_in6 to_client = udp_address(CLI_ADDRESS6), to_host = udp_address("fd77::1"), client = { 0 };
+	struct in6_addr host6;
+	struct fm_neighbour known[16];
+	size_t n = FM_ARRAY_SIZE(known);
+	struct echo e = { .seq = 99 };
+	socklen_t len = sizeof(client);
+	_fm_close_ int sink = -1, tap = -1;
+	char name[IFNAMSIZ];
+	uint8_t f[128] = { 0 };
+	unsigned before;
+
+	if (!need_root())
+		skip();
+	fm_endpoint_host_ifname("web", 0, name);
+	in(lab, SRC, do_address, (struct step){ .a = "br0", .b = "fd77::1", .n = 64 });
+	in(lab, SRC, do_ready6, (struct step){ .b = "fd77::1" });
+	sink = udp_in(lab, SRC, ECHO_PORT);
+	open_at(lab, 0);
+	assert_true(echo(lab, CT_ADDRESS6, '0'));
+	assert_int_equal(getsockname(lab->client, (struct sockaddr *)&client, &len), 0);
+	to_client.sin6_port = client.sin6_port;
+	OK(fm_endpoint_close_inbound(lab->end[0], &err));
+	before = atomic_load(&lab->at[0].received);
+	tap = watch_in(lab, CSRC, "eth0", ETH_P_IPV6);
+	open_at(lab, 1); /* advertises to all nodes */
+	assert_int_equal(recv(tap, f, sizeof(f), MSG_DONTWAIT), -1);
+	OK(fm_endpoint_close(lab->end[1], &err));
+	OK(fm_endpoint_close(lab->end[0], &err));
+	(void)close(tap);
+	tap = watch_in(lab, SRC, name, ETH_P_IPV6);
+	for (int i = 0; i < 50; i++) {
+		(void)send_seq(lab, CT_ADDRESS6);
+		(void)sendto(lab->at[0].fd, &e, sizeof(e), 0, (struct sockaddr *)&to_client, sizeof(to_client));
+		(void)sendto(lab->at[0].fd, &e, sizeof(e), 0, (struct sockaddr *)&to_host, sizeof(to_host));
+	}
+	/* the question for the host's MAC has come to the loose end … */
+	while (f[54] != ND_NEIGHBOR_SOLICIT || memcmp(f + 62, &to_host.sin6_addr, 16) != 0)
+		assert_true(recv(tap, f, sizeof(f), 0) > 0);
+	open_at(lab, 1);
+	assert_true(echo(lab, CT_ADDRESS6, '1'));
+	assert_int_equal(atomic_load(&lab->at[0].received), before);
+	assert_int_equal(recv(sink, &e, sizeof(e), MSG_DONTWAIT), -1);
+	/* … and nobody answered */
+	assert_int_equal(inet_pton(AF_INET6, "fd77::1", &host6), 1);
+	OK(fm_endpoint_neighbours(lab->end[0], known, &n, &err));
+	for (size_t i = 0; i < n; i++)
+		assert_false(known[i].family == AF_INET6 && IN6_ARE_ADDR_EQUAL(&known[i].address6, &host6));
+}
+
 struct hold_call {
 	struct fm_endpoint_config cfg;
 	struct fm_hold *hold;
@@ -979,6 +1032,7 @@ int main(void)
 		WITH_ONLY6(test_group_report),
 		WITH_BOTH(test_connections_move),
 		WITH_ONLY6(test_neighbours6),
+		WITH_BOTH(test_closed6),
 		WITH_BOTH(test_hold6),
 		cmocka_unit_test(test_two),
 		cmocka_unit_test(test_two_tables),
