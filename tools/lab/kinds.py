@@ -221,7 +221,7 @@ class Routed(Bridge):
         self.lab.ip(host, f"route add default via {four}", *self._six(f"route add default via {six}"))
         if host == self.lab.client:  # it would look for the containers on its own bridge
             return
-        # ctk: a bridge whose last port goes loses its carrier, and gets it back up to a second after the next one came.
+        # ctk: a port that stays, so that the bridge keeps its carrier.
         self.lab.ip(host, f"link add ct0 address {self.gateway_mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", "link add ctk type veth peer name ctk0", "link set ctk0 up", "link set ctk master ct0 up",
                     f"address add {self.gateway}/24 dev ct0", *self._six(f"address add {self.gateway6}/64 dev ct0 nodad"), "link set ct0 up")
 
