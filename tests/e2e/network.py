@@ -49,11 +49,25 @@ def plain(_lab, _container):
     return None
 
 
-def described(driver):
+def intent(lab, container, driver):
     """The lab's own description, and one intent: the container keeps its address, by this driver."""
-    def describe(lab, container):
-        return {**lab.describe(), "intents": [{"service": "server", "container": container, "keep": "address", "drivers": [driver]}]}
-    return describe
+    return {**lab.describe(), "intents": [{"service": "server", "container": container, "keep": "address", "drivers": [driver]}]}
+
+
+def openflow(lab, container):
+    return intent(lab, container, "openflow")
+
+
+def vxlan(lab, container):
+    return intent(lab, container, "vxlan")
+
+
+def route(lab, container):
+    return intent(lab, container, "route")
+
+
+# Redirections (src/network/redirect.h) that a migration carries out. Who wires one adds it here; --drivers tries others.
+CARRIED_OUT = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +75,16 @@ class Kind:
     name: str
     lab: dict               # options of Lab
     network: object         # function(lab, container's name): the description
-    needs: tuple = ()       # more of what has to be there: (options of a verb, option, why)
 
 
 KINDS = [
     Kind("bridge", {"kind": "bridge"}, plain),
     Kind("vxlan-learning", {"kind": "vxlan", "learning": True}, plain),
     Kind("ovs-learning", {"kind": "ovs", "learning": True}, plain),
-    Kind("ovs", {"kind": "ovs"}, described("openflow")),
-    Kind("ovs3", {"kind": "ovs3"}, described("openflow")),
-    Kind("vxlan", {"kind": "vxlan"}, described("vxlan")),
-    Kind("routed", {"kind": "routed"}, described("route")),
+    Kind("ovs", {"kind": "ovs"}, openflow),
+    Kind("ovs3", {"kind": "ovs3"}, openflow),
+    Kind("vxlan", {"kind": "vxlan"}, vxlan),
+    Kind("routed", {"kind": "routed"}, route),
 ]
 
 
@@ -80,13 +93,13 @@ def program_has(option, *verb):
     return f"  {option} " in done.stdout
 
 
-def why_not(kind):
+def why_not(kind, drivers):
     """Why this kind is not run; None: it is."""
-    if kind.network is not plain and not program_has("--network", "manager"):
-        return f"the manager has no --network: nothing redirects clients in a network of kind {kind.name}"
-    for verb, option, why in kind.needs:
-        if not program_has(option, *verb):
-            return why
+    if kind.network is not plain:
+        if not program_has("--network", "manager"):
+            return f"the manager has no --network: nothing redirects clients in a network of kind {kind.name}"
+        if kind.network.__name__ not in drivers:
+            return f"no migration carries out the redirection '{kind.network.__name__}' yet"
     if kind.lab["kind"].startswith("ovs") and not shutil.which("ovs-vswitchd"):
         return "Open vSwitch is not installed (package openvswitch-switch)"
     return None
@@ -119,7 +132,7 @@ class Moved:
         self.where = "src"
         self.crowds, self.streams, self.captures = [], [], {}
         self.frozen_ms, self.gaps_ms, self.udp_lost = [], [], []
-        self.cluster = Cluster(self.lab_name, keep_on_failure=options.keep, lab_options={**kind.lab, "ipv6": has_ipv6()}, manager_options=self.manager_options)
+        self.cluster = Cluster(self.lab_name, keep_on_failure=options.keep, ipv6=has_ipv6(), lab_options=kind.lab, manager_options=self.manager_options)
         self.lab = self.cluster.lab
         self.container = self.lab.container(NUMBER)
         self.addresses = [self.container["address"].split("/")[0]] + ([self.container["address6"].split("/")[0]] if has_ipv6() else [])
@@ -287,23 +300,11 @@ def run_crowd(options, tap, total):
         moved.conclude()
 
 
-def second_network(lab):
-    """br1 on each host and on the switch, 10.80.0.N"""
-    lab.ip("sw", "link add br1 type bridge stp_state 0 forward_delay 0 mcast_snooping 0", "link set br1 up")
-    for host in lab.hosts:
-        number = lab.number(host)
-        subprocess.run(["ip", "link", "add", "eth1", "netns", lab.netns(host), "type", "veth", "peer", "name", f"x{number}", "netns", lab.netns("sw")], check=True)
-        lab.ip("sw", f"link set x{number} master br1 up")
-        lab.ip(host, f"link add br1 address 02:77:00:00:04:{number:02x} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", "link set eth1 master br1 up", f"address add {SECOND}.{number}/24 dev br1",
-               f"address add fd80::{number}/64 dev br1 nodad", "link set br1 up")
-
-
 def run_two_endpoints(options, tap, total):
     if not program_has("--endpoint", "container", "run"):
         raise Skip("not run: container run has no --endpoint: a container has one endpoint")
     with Moved(KINDS[0], options, tap, total) as moved:
-        second_network(moved.lab)
-        moved.cluster.wait("the second network is up", lambda: all(moved.lab.operstate(host, "br1") == "UP" for host in moved.lab.hosts))
+        moved.lab.add_network("br1", SECOND, "fd80::")
         moved.before = moved.lab.snapshot()
         moved.addresses += [f"{SECOND}.{NUMBER}", f"fd80::{NUMBER}"]
         moved.start("--endpoint", f"bridge=br1,address={SECOND}.{NUMBER}/24,address6=fd80::{NUMBER}/64").watch(1, 500, options.rate)
@@ -319,6 +320,7 @@ def arguments():
     parser.add_argument("--tap", action="store_true", help="print TAP, for the test runner")
     parser.add_argument("--only", metavar="TEXT", default="", help="only what has this in its name: " + ", ".join([kind.name for kind in KINDS] + ["200 connections", "two endpoints"]))
     parser.add_argument("--strategy", default="mixed", choices=("mixed", *STRATEGIES, "pre-copy", "cold"), help="mixed: live and post-copy by turns")
+    parser.add_argument("--drivers", metavar="NAME,…", default="", help="try redirections that no migration carries out yet: openflow, vxlan, route")
     parser.add_argument("--rate", type=int, default=1000, help="UDP packets a second of each stream, 0 none (%(default)s)")
     parser.add_argument("--capture", metavar="DIR", help="keep what passed the hosts' uplinks during a move that failed")
     parser.add_argument("--keep", action="store_true", help="keep everything when it fails, for inspection")
@@ -334,7 +336,7 @@ def main():
     options = arguments()
     unwind_on_signal()
     tap, total, started = Tap("network", options.tap), Sum(), time.monotonic()
-    reasons = {kind.name: why_not(kind) for kind in KINDS if options.only in kind.name}
+    reasons = {kind.name: why_not(kind, CARRIED_OUT | set(options.drivers.split(","))) for kind in KINDS if options.only in kind.name}
     running = [kind for kind in KINDS if kind.name in reasons and not reasons[kind.name]]
     wanted = options.count or (2 * len(running) if options.short else 500)
     moves = shares(wanted, [kind.name for kind in running]) if running else {}

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -332,6 +333,24 @@ def test_switch_is_reached(tap, name):
         expect(os.stat(f"/run/fleximigrate-lab/{name}").st_mode & 0o777 == 0o700, "its folder is open to others")
 
 
+def test_description(tap, name):
+    """What is described of each kind is what a manager takes."""
+    program = os.path.join(build_dir(), "fleximigrate")
+    for kind, options in ALL:
+        with tap.test(f"{title(kind, options)}: the manager takes its description"), tempfile.TemporaryDirectory(prefix="fm-lab-kinds-") as folder:
+            if "  --network " not in subprocess.run([program, "manager", "--help"], capture_output=True, text=True, check=True).stdout:
+                raise Skip("the manager has no --network")
+            path = os.path.join(folder, "network.json")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(Lab(name, kind=kind, ipv6=True, **options).describe(), file)
+            with subprocess.Popen([program, "manager", "--socket", f"{folder}/socket", "--state-dir", f"{folder}/state", "--network", path], stderr=subprocess.PIPE, text=True) as manager:
+                said = ""
+                while " ready on " not in said and (line := manager.stderr.readline()):
+                    said += line
+                manager.terminate()
+                expect(" ready on " in said, said)
+
+
 def test_failures(tap, name):
     with tap.test("what is wrong is said, and nothing is made"):
         for text, make in (("kind 'x'", lambda: Lab(name, kind="x")), ("no choice of learning", lambda: Lab(name, learning=True)), ("is taken", lambda: Lab(name, ["s1", "dst"], kind="ovs3")),
@@ -510,7 +529,7 @@ def main():
         if not wanted or title(kind, options) in wanted or kind in wanted:
             test_kind(tap, name, kind, options)
     for word, run in (("flips", lambda: [test_flips(tap, name, kind, rate) for kind, rate in FLIP_RATES.items()]), ("snapshot", lambda: test_snapshot(tap, name)), ("command", lambda: test_command_line(tap, name)),
-                      ("switch", lambda: test_switch_is_reached(tap, name)), ("failures", lambda: test_failures(tap, name)), ("witnesses", lambda: test_witnesses(tap, name))):
+                      ("switch", lambda: test_switch_is_reached(tap, name)), ("description", lambda: test_description(tap, name)), ("failures", lambda: test_failures(tap, name)), ("witnesses", lambda: test_witnesses(tap, name))):
         if not wanted or word in wanted:
             run()
     return conclude(tap, name)

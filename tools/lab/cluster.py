@@ -95,13 +95,14 @@ class Cluster:
     state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
     ipv6            hosts also have addresses in fd77::/64
     own_folders     folders of which every host has its own, as hosts have: ["/srv"]. Each agent then lives in a mount namespace of its host; private_path() is where the test finds them.
-    lab_options     of Lab: {"kind": "ovs", "ipv6": True}
+    ipv6            hosts also have addresses of IPv6
+    lab_options     more of Lab: {"kind": "ovs"}
     manager_options more options of the manager; called with the cluster when its folder and its lab are there
     """
 
-    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=(), lab_options=None, manager_options=None):
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=(), ipv6=False, lab_options=None, manager_options=None):
         self.name = name
-        self.lab = Lab(name, hosts, **(lab_options or {}))
+        self.lab = Lab(name, hosts, ipv6=ipv6, **(lab_options or {}))
         self.manager_options = manager_options or (lambda cluster: [])
         self.hosts = (*hosts, *(["sw"] if self.lab.kind == "routed" else []))  # a router has an agent, too: it changes routes there
         self.dir = None

@@ -51,7 +51,7 @@ class Bridge:
         return f"10.77.0.{number}"
 
     def address6(self, number):
-        return f"fd77::{number}"
+        return f"fd77::{number:x}"
 
     def switch_address(self):
         raise LabError(f"lab '{self.lab.name}': what is between its hosts has no address")
@@ -183,13 +183,13 @@ class Routed(Bridge):
         return f"10.77.{number}.2"
 
     def address6(self, number):
-        return f"fd77:0:0:{number}::2"
+        return f"fd77:0:0:{number:x}::2"
 
     def switch_address(self):
         return self.router(1)[0]
 
     def router(self, number):
-        return f"10.77.{number}.1", f"fd77:0:0:{number}::1"
+        return f"10.77.{number}.1", f"fd77:0:0:{number:x}::1"
 
     def container(self, number):
         return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": "ct0", "address": f"10.79.0.{number}/24", "address6": f"fd79::{number}/64", "gateway": self.gateway, "gateway6": self.gateway6}
@@ -221,7 +221,7 @@ class Routed(Bridge):
         self.lab.ip(host, f"route add default via {four}", *self._six(f"route add default via {six}"))
         if host == self.lab.client:  # it would look for the containers on its own bridge
             return
-        # ctk: a bridge whose last port goes loses its carrier, and gets it back up to a second after the next one came.
+        # ctk: a port that stays, so that the bridge keeps its carrier.
         self.lab.ip(host, f"link add ct0 address {self.gateway_mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", "link add ctk type veth peer name ctk0", "link set ctk0 up", "link set ctk master ct0 up",
                     f"address add {self.gateway}/24 dev ct0", *self._six(f"address add {self.gateway6}/64 dev ct0 nodad"), "link set ct0 up")
 
@@ -292,8 +292,19 @@ class Ovs(Bridge):
     def _daemon(self, *argv):
         """Returns when it answers (--detach does that)."""
         name = argv[0]
-        call("nsenter", f"--net={self.lab.netns_path('sw')}", "--", *argv, f"--unixctl={self.folder}/{name}.ctl", f"--pidfile={self.folder}/{name}.pid", f"--log-file={self.folder}/{name}.log",
-             "-vsyslog:off", "-vconsole:off", "--detach", env=self.env, group="test")
+        try:
+            call("nsenter", f"--net={self.lab.netns_path('sw')}", "--", *argv, f"--unixctl={self.folder}/{name}.ctl", f"--pidfile={self.folder}/{name}.pid", f"--log-file={self.folder}/{name}.log",
+                 "-vsyslog:off", "-vconsole:off", "--detach", env=self.env, group="test")
+        except LabError as error:
+            raise LabError(f"{error}\n{self._log_of(name)}") from error
+
+    def _log_of(self, name):
+        """Its end: the file goes with the lab."""
+        try:
+            with open(f"{self.folder}/{name}.log", encoding="utf-8", errors="replace") as file:
+                return "".join(file.readlines()[-10:])
+        except OSError:
+            return ""
 
     def make_switch(self):
         if os.path.isdir(self.folder):  # of one whose namespaces were taken away by somebody else
@@ -326,7 +337,7 @@ class Ovs(Bridge):
         self._vsctl("add-port", switch, device, "--", "set", "interface", device, f"ofport_request={number}")
         got = self._vsctl("get", "interface", device, "ofport").strip()
         if got != str(number):
-            raise LabError(f"lab '{self.lab.name}': port {device} of {switch} got number {got}, not {number}; see {self.folder}/ovs-vswitchd.log")
+            raise LabError(f"lab '{self.lab.name}': port {device} of {switch} got number {got}, not {number}\n{self._log_of('ovs-vswitchd')}")
 
     def make_uplink(self, host):
         number = self.lab.number(host)

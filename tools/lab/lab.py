@@ -54,12 +54,12 @@ class Lab:
     client_rto_min  the least TCP retransmission time-out of the client, None for
                     the kernel's own
     client          the host that has it; without, "cli" if there is one
+    ipv6            hosts also have fd77::1, fd77::2, …; without, they have no IPv6 at all
     kind            what is between the hosts: a name in KINDS
-    ipv6            addresses of IPv6, too
     learning        ovs, ovs3, vxlan: it finds out by itself where an address is; without, only what was entered is known
     """
 
-    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None, kind="bridge", ipv6=False, learning=False):
+    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None, ipv6=False, kind="bridge", learning=False):
         # No "-" in a name: NAME-HOST then belongs to one lab only.
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
             raise LabError(f"lab name '{name}': use small letters, digits and _ (at most 31)")
@@ -197,6 +197,17 @@ class Lab:
             settings = settings[:2] + ["net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.accept_dad=0"]
         self.sysctl(host, *settings)
         self.ip(host, "link set lo up")
+
+    def add_network(self, bridge, subnet, subnet6=None):
+        """A second network, apart from the first: a bridge of this name in each host, with its number in these subnets ("10.80.0", "fd80::"), and one in the switch."""
+        self.ip("sw", f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", f"link set {bridge} up")
+        for number, host in enumerate(self.hosts, 1):
+            port = f"{bridge}-{number}"
+            _call("ip", "link", "add", f"{bridge}-up", "netns", self.netns(host), "type", "veth", "peer", "name", port, "netns", self.netns("sw"))
+            self.ip("sw", f"link set dev {port} master {bridge} up")
+            self.ip(host, f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", f"link set {bridge}-up master {bridge} up", f"address add {subnet}.{number}/24 dev {bridge}",
+                    *([f"address add {subnet6}{number:x}/64 dev {bridge} nodad"] if subnet6 else []), f"link set {bridge} up")
+        _wait(f"lab '{self.name}': {bridge} comes up", lambda: all(self.operstate(host, device) == "UP" for host in self.hosts for device in (f"{bridge}-up", bridge)), READY_S_MAX)
 
     def _leave_mark(self):
         """What kind it is, where existing() finds it: it goes with the namespace."""
@@ -420,7 +431,7 @@ def _print_status(lab):
 
 def _command_up(arguments):
     rto_min = None if arguments.client_rto_min in ("off", "0") else arguments.client_rto_min
-    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client, arguments.kind, arguments.ipv6, arguments.learning).up())
+    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client, arguments.ipv6, arguments.kind, arguments.learning).up())
 
 
 def _command_down(arguments):
@@ -486,7 +497,7 @@ def _parse_arguments(argv):
                     help="least TCP retransmission time-out of the client, or off (%(default)s; "
                          "the kernel's own 200ms would hide what a switch-over costs)")
     up.add_argument("--kind", default="bridge", choices=list(KINDS), help="what is between the hosts (%(default)s): " + "; ".join(f"{kind.name}: {kind.title}" for kind in KINDS.values()))
-    up.add_argument("--ipv6", action="store_true", help="addresses of IPv6, too")
+    up.add_argument("--ipv6", action="store_true", help="hosts also have fd77::1, fd77::2, …; else they have no IPv6")
     up.add_argument("--learning", action="store_true", help="ovs, ovs3, vxlan: find out where an address is, as a plain switch does; without, only what is entered is known")
     command("down", _command_down, "remove a lab; fails if processes are left in it, and names them")
     command("exec", _command_exec, "run a command in a host", "host").add_argument(
