@@ -93,7 +93,6 @@ class Cluster:
     """
     agent_options   more options of a host's agent: {"dst": ["--criu-prefix", "/some/where"]}
     state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
-    ipv6            hosts also have addresses in fd77::/64
     own_folders     folders of which every host has its own, as hosts have: ["/srv"]. Each agent then lives in a mount namespace of its host; private_path() is where the test finds them.
     ipv6            hosts also have addresses of IPv6
     lab_options     more of Lab: {"kind": "ovs"}
