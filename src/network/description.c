@@ -21,7 +21,7 @@
 #define DEFAULT_TTL_S    5
 #define DEFAULT_DRAIN_MS 30000
 #define SOCKET_PATH_MAX  107
-#define MAX_HEADERS      16
+#define MAX_HEADERS      8
 
 struct parts {
 	uint32_t version;
@@ -360,7 +360,12 @@ static int read_balancer(void *userdata, size_t i, const json_t *o, const char *
 
 static int check_event(void *userdata, size_t i, const json_t *v, const char *place, struct fm_error *err)
 {
-	return fm_name_is_valid(json_string_value(v)) ? 0 : fm_field_wrong(place, NULL, "is not the name of an event", err);
+	static const char *const known[] = { "prepare", "open", "flip", "verify", "revert" };
+
+	for (size_t n = 0; n < FM_ARRAY_SIZE(known); n++)
+		if (fm_streq(known[n], json_string_value(v)))
+			return 0;
+	return fm_field_wrong(place, NULL, "is not prepare, open, flip, verify or revert", err);
 }
 
 /* A field's value goes into a request as it is. */
@@ -381,6 +386,7 @@ static int read_webhook(void *userdata, size_t i, const json_t *o, const char *p
 		{ AT(events), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_INTENT_LIST },
 		{ AT(headers), .type = FM_FIELD_OBJECT, .max = MAX_HEADERS },
 		{ AT(secret_file), .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
+		{ AT(ca_file), .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
 		{ AT(required), .type = FM_FIELD_BOOL },
 		{ 0 },
 	};
