@@ -134,7 +134,7 @@ static const struct {
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://\", \"switches\": []}]"), "controllers[0].url is not a URL" },
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"ca\": \"../x\", \"switches\": []}]"),
 	  "controllers[0].ca is not the name of a file" },
-	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": [{\"switch\": \"s1\", \"dpid\": -1}]}]"),
+	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": [{\"switch\": \"s1\", \"dpid\": 0}]}]"),
 	  "controllers[0].switches[0].dpid is not a whole number" },
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": []}, {\"name\": \"c\", \"url\": \"http://a\", "
 	       "\"switches\": []}]"),
