@@ -225,15 +225,17 @@ static void taken_done(struct taken *t)
 
 /* ---- actions */
 
-static int compile(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i,
-                   const char *source, const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+static int compile(struct fm_network *n, const char *migration, const struct containers *all, const FM_PB(Container) * c,
+                   const struct fm_intent *i, const char *source, const char *destination, uint64_t predicted_downtime_ms, json_t **ret,
+                   struct fm_error *err)
 {
 	_fm_cleanup_(taken_done) struct taken taken = { 0 };
 	struct interfaces ends;
 
 	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, all, c, i, &taken, err) < 0)
 		return -1;
-	const struct fm_intent_move m = { .container = c->name,
+	const struct fm_intent_move m = { .migration = migration,
+		                          .container = c->name,
 		                          .endpoints = ends.v,
 		                          .n_endpoints = ends.n,
 		                          .source = source,
@@ -245,8 +247,8 @@ static int compile(struct fm_network *n, const struct containers *all, const FM_
 	return fm_intent_compile(n->d, i, &m, ret, err);
 }
 
-int fm_network_compile(struct fm_network *n, const FM_PB(Container) * container, const char *source, const char *destination,
-                       uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
+                       const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
 	const struct fm_intent *i = NULL;
@@ -258,7 +260,7 @@ int fm_network_compile(struct fm_network *n, const FM_PB(Container) * container,
 		return *ret ? 0 : fm_error_errno(err, ENOMEM, "actions");
 	}
 	pthread_rwlock_rdlock(&n->lock);
-	int rc = compile(n, &all, container, i, source, destination, predicted_downtime_ms, ret, err);
+	int rc = compile(n, migration, &all, container, i, source, destination, predicted_downtime_ms, ret, err);
 	pthread_rwlock_unlock(&n->lock);
 	if (rc < 0 && err && err->code == FM_E_FAILED_PRECONDITION)
 		(void)fm_error_hint(err, "'fleximigrate intent show %s' says what it wants, 'fleximigrate network show' what there is",

@@ -36,10 +36,10 @@ int fm_network_set_up(struct fm_network *n, const char *from, const char *from_p
 
 /*
  * For PLANNING: which actions lead clients to the container after its move (fm_intent_compile's array; json_decref). *ret is an empty array where its service has no intent. FAILED_PRECONDITION "intent '…': …":
- * what it wants cannot be had by this move.
+ * what it wants cannot be had by this move. migration: its id; NULL for a plan that is only shown.
  */
-int fm_network_compile(struct fm_network *n, const FM_PB(Container) * container, const char *source, const char *destination,
-                       uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err);
+int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
+                       const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err);
 /* The move is over and these were its actions: the flows of switches lead where they say. Kept in memory; a manager that was restarted computes it from the topology again. */
 void fm_network_moved(struct fm_network *n, const char *container, const json_t *actions);
 

@@ -12,16 +12,17 @@
 #include "network/fields.h"
 #include "network/topology-internal.h"
 
-#define VERSION          1
-#define MAX_OBJECTS      (FM_MAX_TOPOLOGY_NODES + FM_MAX_TOPOLOGY_LINKS + 16 * FM_MAX_DESCRIPTION_LIST)
-#define MAX_LISTS        (8 * FM_MAX_DESCRIPTION_LIST)
-#define DEFAULT_PRIORITY 40000 /* above what switches and controllers install for themselves, below what an operator may put on top */
-#define DEFAULT_TABLE    254   /* the kernel's main table */
-#define DEFAULT_PORT     4790
-#define DEFAULT_TTL_S    5
-#define DEFAULT_DRAIN_MS 30000
-#define SOCKET_PATH_MAX  107
-#define MAX_HEADERS      16
+#define VERSION            1
+#define MAX_OBJECTS        (FM_MAX_TOPOLOGY_NODES + FM_MAX_TOPOLOGY_LINKS + 16 * FM_MAX_DESCRIPTION_LIST)
+#define MAX_LISTS          (8 * FM_MAX_DESCRIPTION_LIST)
+#define DEFAULT_PRIORITY   40000 /* above what switches and controllers install for themselves, below what an operator may put on top */
+#define DEFAULT_TABLE      254   /* the kernel's main table */
+#define DEFAULT_PORT       4790
+#define DEFAULT_TTL_S      5
+#define DEFAULT_DRAIN_MS   30000
+#define SOCKET_PATH_MAX    107
+#define SWITCH_ADDRESS_MAX 160
+#define MAX_HEADERS        8
 
 struct parts {
 	uint32_t version;
@@ -88,6 +89,7 @@ static int read_flow_switch(void *userdata, size_t i, const json_t *o, const cha
 		{ .name = "address",
 		  .offset = offsetof(struct fm_net_switch, address),
 		  .required = true,
+		  .max = SWITCH_ADDRESS_MAX,
 		  .check = fm_is_switch_address,
 		  .what = "is not the address of a switch, tcp:HOST:PORT or unix:/PATH" },
 		{ 0 },
@@ -143,6 +145,7 @@ static int read_controller_switch(void *userdata, size_t i, const json_t *o, con
 		  .type = FM_FIELD_U64,
 		  .offset = offsetof(struct fm_net_switch, dpid),
 		  .required = true,
+		  .min = 1,
 		  .max = INT64_MAX },
 		{ 0 },
 	};
@@ -360,7 +363,12 @@ static int read_balancer(void *userdata, size_t i, const json_t *o, const char *
 
 static int check_event(void *userdata, size_t i, const json_t *v, const char *place, struct fm_error *err)
 {
-	return fm_name_is_valid(json_string_value(v)) ? 0 : fm_field_wrong(place, NULL, "is not the name of an event", err);
+	static const char *const known[] = { "prepare", "open", "flip", "verify", "revert" };
+
+	for (size_t n = 0; n < FM_ARRAY_SIZE(known); n++)
+		if (fm_streq(known[n], json_string_value(v)))
+			return 0;
+	return fm_field_wrong(place, NULL, "is not prepare, open, flip, verify or revert", err);
 }
 
 /* A field's value goes into a request as it is. */
@@ -381,6 +389,7 @@ static int read_webhook(void *userdata, size_t i, const json_t *o, const char *p
 		{ AT(events), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_INTENT_LIST },
 		{ AT(headers), .type = FM_FIELD_OBJECT, .max = MAX_HEADERS },
 		{ AT(secret_file), .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
+		{ AT(ca_file), .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
 		{ AT(required), .type = FM_FIELD_BOOL },
 		{ 0 },
 	};

@@ -13,10 +13,10 @@
  *    "dns": [{"name": "lab", "server": "192.0.2.53", "zone": "example.org", "reverse_zone": "2.0.192.in-addr.arpa",
  *             "key": "mover", "algorithm": "hmac-sha256", "key_file": "mover.key", "ttl_s": 5}],
  *    "load_balancers": [{"name": "lb1", "driver": "haproxy", "socket": "/run/haproxy/admin.sock", "max_drain_ms": 30000}],                                              or "tcp:192.0.2.5:9999"
- *    "webhooks": [{"name": "chat", "url": "https://192.0.2.4/hook", "events": ["moved"], "headers": {"X-Team": "net"}, "secret_file": "hook.key", "required": false}],
+ *    "webhooks": [{"name": "chat", "url": "https://192.0.2.4/hook", "events": ["flip", "revert"], "headers": {"X-Team": "net"}, "secret_file": "hook.key", "required": false}],
  *    "intents": […]}
  *
- * Everything but the version may be missing. Secrets are not in the file: key_file and secret_file are names of files in the manager's folder of secrets. A member that is not known, a name that is there twice, a
+ * Everything but the version may be missing. Secrets are not in the file: key_file, secret_file, ca and ca_file are names of files in the manager's folder of secrets. A member that is not known, a name that is there twice, a
  * switch that is not in the topology, an intent that names what is not described: an error with its place, "network: dns[0].server …".
  *
  * What is read stays as it is, but for the links' measurements: whoever changes these (fm_topology_measure on `topology`) must be alone with it; questions may be asked by any number of threads.
@@ -86,7 +86,7 @@ struct fm_net_balancer {
 };
 
 struct fm_net_webhook {
-	const char *name, *url, *secret_file;
+	const char *name, *url, *secret_file, *ca_file;
 	const json_t *events, *headers; /* NULL: all, none */
 	bool required;
 };

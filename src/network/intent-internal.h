@@ -21,7 +21,6 @@ struct fm_intent_plan {
 	json_t *actions;
 	enum fm_way way;
 	const struct fm_net_vxlan *vxlan; /* of that way */
-	bool tunnelled;
 };
 
 /* Entry i of d->intents; fm_fields_each's. */
@@ -39,7 +38,7 @@ uint64_t fm_plan_mark(const struct fm_intent_plan *p);
 int fm_plan_way(struct fm_intent_plan *p, struct fm_error *err);       /* chooses, and adds its actions */
 int fm_plan_bandwidth(struct fm_intent_plan *p, struct fm_error *err); /* is there, from the clients */
 int fm_plan_isolation(struct fm_intent_plan *p, struct fm_error *err);
-int fm_plan_tunnel(struct fm_intent_plan *p, bool reply, struct fm_error *err); /* both ends of one */
-int fm_plan_switches(struct fm_intent_plan *p, struct fm_error *err);           /* flows */
+int fm_plan_tunnel(struct fm_intent_plan *p, bool back, struct fm_error *err); /* both ends of one; back: answers go through it, too */
+int fm_plan_switches(struct fm_intent_plan *p, struct fm_error *err);          /* flows */
 
 #endif

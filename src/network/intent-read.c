@@ -9,8 +9,9 @@
 #include "network/fields.h"
 #include "network/intent-internal.h"
 
-#define VLAN_MAX     4094
-#define NAME_MAX_DNS (FM_DNS_NAME_MAX + 1)
+#define VLAN_MAX         4094
+#define HAPROXY_NAME_MAX 128
+#define NAME_MAX_DNS     (FM_DNS_NAME_MAX + 1)
 
 static const char *const driver_names[] = { "bridge", "openflow", "rest", "vxlan", "route", "tunnel", "dns", "haproxy", "webhook", "dnat" };
 _Static_assert(FM_INTENT_ALL == (1 << FM_ARRAY_SIZE(driver_names)) - 1, "a driver has no name");
@@ -156,8 +157,9 @@ static int read_balancer(const struct fm_description *d, const json_t *o, const 
 #define AT(member) .name = #member, .offset = offsetof(struct fm_intent_balancer, member)
 	static const struct fm_field fields[] = {
 		{ AT(name), .required = true },
-		{ AT(backend), .required = true, .check = is_haproxy_name, .what = "is not the name of a backend" },
-		{ AT(server), .required = true, .check = is_haproxy_name, .what = "is not the name of a server" },
+		{ AT(backend), .required = true, .max = HAPROXY_NAME_MAX, .check = is_haproxy_name,
+		  .what = "is not the name of a backend" },
+		{ AT(server), .required = true, .max = HAPROXY_NAME_MAX, .check = is_haproxy_name, .what = "is not the name of a server" },
 		{ AT(port), .type = FM_FIELD_U32, .required = true, .min = 1, .max = 65535 },
 		{ AT(drain), .type = FM_FIELD_BOOL },
 		{ 0 },

@@ -7,12 +7,15 @@
  */
 #include <string.h>
 
+#include "basic/id.h"
 #include "basic/str.h"
 #include "network/fields.h"
 #include "network/intent-internal.h"
 
 #define FLOW_COOKIE      0x666d000000000000ull /* the mark of flows that were made here */
 #define FLOW_COOKIE_MASK 0xffff000000000000ull
+
+#define TUNNEL_ADDRESSES_MAX 4 /* the driver's */
 
 /* What a path may use. */
 enum { THROUGH_ROUTERS = 1 << 0, TAKEN_LINKS = 1 << 1 };
@@ -381,24 +384,27 @@ static json_t *addresses(const struct fm_intent_plan *p)
 	return list;
 }
 
-int fm_plan_tunnel(struct fm_intent_plan *p, bool reply, struct fm_error *err)
+int fm_plan_tunnel(struct fm_intent_plan *p, bool back, struct fm_error *err)
 {
 	_fm_buf_ struct fm_buf why = FM_BUF_INIT;
-	json_int_t id = (json_int_t)(fm_plan_mark(p) % 0xffffffu + 1), port = p->d->tunnels.port;
+	json_auto_t *list = addresses(p);
+	uint64_t mark = p->m->migration ? fm_hash_str(p->m->migration) : fm_plan_mark(p);
 
 	if (!can_tunnel(p, &why))
 		return fm_plan_refuse(err, "%.*s", (int)(why.len - 2), why.data);
+	if (json_array_size(list) > TUNNEL_ADDRESSES_MAX)
+		return fm_plan_refuse(err, "it has %zu addresses, a tunnel carries %d", json_array_size(list), TUNNEL_ADDRESSES_MAX);
 	for (int side = 0; side < 2; side++) {
 		const char *here = side ? p->m->destination : p->m->source, *there = side ? p->m->source : p->m->destination;
 		const char *local = json_string_value(json_object_get(p->d->tunnels.hosts, here));
 		const char *remote = json_string_value(json_object_get(p->d->tunnels.hosts, there));
-		json_t *a = json_pack("{s:s, s:I, s:s, s:s, s:I, s:o, s:b}", "side", side ? "destination" : "source", "id", id, "local",
-		                      local, "remote", remote, "port", port, "addresses", addresses(p), "reply", (int)reply);
+		json_t *a = json_pack("{s:s, s:o, s:s, s:s, s:I, s:o, s:s}", "side", side ? "destination" : "source", "id",
+		                      json_sprintf("%08x", (uint32_t)(mark ^ (mark >> 32))), "local", local, "remote", remote, "port",
+		                      (json_int_t)p->d->tunnels.port, "addresses", json_deep_copy(list), "reply", back ? "back" : "direct");
 
 		if (fm_plan_add(p, here, "tunnel", a, err) < 0)
 			return -1;
 	}
-	p->tunnelled = true;
 	return 0;
 }
 

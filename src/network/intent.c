@@ -212,12 +212,16 @@ static int plan_webhooks(struct fm_intent_plan *p, struct fm_error *err)
 			continue;
 		a = json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:s}}", "url", w->url, "required", (int)w->required, "about", "service",
 		              p->i->service, "container", p->m->container, "source", p->m->source, "destination", p->m->destination);
+		if (a && p->m->migration)
+			json_object_set_new(json_object_get(a, "about"), "migration", json_string(p->m->migration));
 		if (a && w->events)
 			json_object_set_new(a, "events", json_deep_copy(w->events));
 		if (a && w->headers)
 			json_object_set_new(a, "headers", json_deep_copy(w->headers));
 		if (a && w->secret_file)
 			json_object_set_new(a, "secret_file", json_string(w->secret_file));
+		if (a && w->ca_file)
+			json_object_set_new(a, "ca_file", json_string(w->ca_file));
 		if (fm_plan_add(p, FM_INTENT_AT_MANAGER, "webhook", a, err) < 0)
 			return -1;
 	}

@@ -109,6 +109,7 @@ struct fm_intent_endpoint {
 };
 
 struct fm_intent_move {
+	const char *migration; /* its id, which marks what is this migration's only; NULL: there is none yet */
 	const char *container;
 	const struct fm_intent_endpoint *endpoints;
 	size_t n_endpoints;

@@ -26,7 +26,7 @@ static const char whole[] =
         "\"dns\": [{\"name\": \"lab\", \"server\": \"[fd00::53]:53\", \"zone\": \"example.org\", \"key\": \"k\", \"algorithm\": "
         "\"hmac-sha512\", \"key_file\": \"k.key\"}],"
         "\"load_balancers\": [{\"name\": \"lb\", \"driver\": \"haproxy\", \"socket\": \"tcp:192.0.2.5:9999\"}],"
-        "\"webhooks\": [{\"name\": \"w\", \"url\": \"http://192.0.2.4/\", \"events\": [\"moved\"], \"required\": true}],"
+        "\"webhooks\": [{\"name\": \"w\", \"url\": \"http://192.0.2.4/\", \"events\": [\"flip\"], \"required\": true}],"
         "\"intents\": [{\"service\": \"redis\", \"label\": \"app=redis\", \"keep\": \"name\", \"name\": \"redis.EXAMPLE.org\", \"dns\": "
         "\"lab\","
         "\"addresses\": {\"h1\": \"192.0.2.11\"}, \"max_gap_ms\": 200, \"min_bandwidth_bytes_per_s\": 5, \"clients\": [\"h2\", \"s2\"], "
@@ -134,7 +134,7 @@ static const struct {
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://\", \"switches\": []}]"), "controllers[0].url is not a URL" },
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"ca\": \"../x\", \"switches\": []}]"),
 	  "controllers[0].ca is not the name of a file" },
-	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": [{\"switch\": \"s1\", \"dpid\": -1}]}]"),
+	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": [{\"switch\": \"s1\", \"dpid\": 0}]}]"),
 	  "controllers[0].switches[0].dpid is not a whole number" },
 	{ WITH("\"controllers\": [{\"name\": \"c\", \"url\": \"http://a\", \"switches\": []}, {\"name\": \"c\", \"url\": \"http://a\", "
 	       "\"switches\": []}]"),
@@ -163,8 +163,7 @@ static const struct {
 	{ WITH("\"load_balancers\": [{\"name\": \"lb\", \"driver\": \"nginx\", \"socket\": \"/a\"}]"),
 	  "load_balancers[0].driver is not \"haproxy\"" },
 	{ WITH("\"webhooks\": [{\"name\": \"w\", \"url\": \"http://a\", \"events\": []}]"), "webhooks[0].events has 0 entries" },
-	{ WITH("\"webhooks\": [{\"name\": \"w\", \"url\": \"http://a\", \"events\": [1]}]"),
-	  "webhooks[0].events[0] is not the name of an event" },
+	{ WITH("\"webhooks\": [{\"name\": \"w\", \"url\": \"http://a\", \"events\": [1]}]"), "webhooks[0].events[0] is not prepare, open" },
 	{ WITH("\"webhooks\": [{\"name\": \"w\", \"url\": \"http://a\", \"headers\": {\"A\": \"b\\r\\nC: d\"}}]"),
 	  "webhooks[0].headers.A has characters" },
 	{ WITH("\"webhooks\": [{\"name\": \"w\", \"url\": \"http://a\", \"required\": 1}]"),

@@ -240,8 +240,8 @@ static void test_vxlan_of_four(void **state)
 	"{\"at\": \"r1\", \"driver\": \"route\", \"address\": \"" address "\", \"from_via\": \"" from "\", \"via\": \"" to                 \
 	"\", \"table\": " #table "}"
 #define END(side, at, local, remote, addresses, reply)                                                                                     \
-	"{\"at\": \"" at "\", \"driver\": \"tunnel\", \"side\": \"" side "\", \"id\": 5908812, \"local\": \"" local                        \
-	"\", \"remote\": \"" remote "\", \"port\": 4790, \"addresses\": [" addresses "], \"reply\": " reply "}"
+	"{\"at\": \"" at "\", \"driver\": \"tunnel\", \"side\": \"" side "\", \"id\": \"d153d7c4\", \"local\": \"" local                   \
+	"\", \"remote\": \"" remote "\", \"port\": 4790, \"addresses\": [" addresses "], \"reply\": \"" reply "\"}"
 #define TUNNEL(addresses, reply)                                                                                                           \
 	END("source", "h1", "192.0.2.11", "192.0.2.12", addresses, reply)                                                                  \
 	"," END("destination", "h2", "192.0.2.12", "192.0.2.11", addresses, reply)
@@ -253,10 +253,10 @@ static void test_routed(void **state)
 	struct fm_intent_move m = move("h1", "h2");
 
 	assert_actions(alone, &m, "[" ROUTE("10.77.0.100", "192.0.2.11", "192.0.2.12", 254) "]");
-	assert_actions(beside, &m, "[" TUNNEL("\"10.77.0.100\"", "false") "," ROUTE("10.77.0.100", "192.0.2.11", "192.0.2.12", 254) "]");
+	assert_actions(beside, &m, "[" TUNNEL("\"10.77.0.100\"", "direct") "," ROUTE("10.77.0.100", "192.0.2.11", "192.0.2.12", 254) "]");
 	m.endpoints = &dual;
 	assert_actions(beside, &m,
-	               "[" TUNNEL("\"10.77.0.100\", \"fd77::100\"", "false") "," ROUTE(
+	               "[" TUNNEL("\"10.77.0.100\", \"fd77::100\"", "direct") "," ROUTE(
 	                       "10.77.0.100", "192.0.2.11", "192.0.2.12", 254) "," ROUTE("fd77::100", "fd00::11", "fd00::12", 99) "]");
 }
 
@@ -266,12 +266,35 @@ static void test_tunnel_alone(void **state)
 	_fm_cleanup_(fm_description_freep) struct fm_description *forbidden = describe(ROUTED INTENT(", \"drivers\": [\"tunnel\"]") "}");
 	struct fm_intent_move m = move("h1", "h2");
 
-	assert_actions(d, &m, "[" TUNNEL("\"10.77.0.100\"", "false") "]");
+	assert_actions(d, &m, "[" TUNNEL("\"10.77.0.100\"", "direct") "]");
 	assert_refused(forbidden, &m, "tunnels have no address of 'h1'");
 	m.destination = "r1";
 	assert_refused(d, &m, "nothing leads its address from 'h1' to 'r1'");
 	assert_non_null(strstr(err.message, "route may not be used"));
 	assert_non_null(strstr(err.message, "tunnels have no address of 'r1'"));
+}
+
+/* What is made for one migration is told apart from what an earlier one has left. */
+static void test_migrations_have_their_own_tunnels(void **state)
+{
+	_fm_cleanup_(fm_description_freep) struct fm_description *d = describe(ROUTED TUNNELS INTENT(", \"drivers\": [\"tunnel\"]") "}");
+	static const char *const many[] = { "10.77.0.1", "10.77.0.2", "10.77.0.3", "10.77.0.4", "10.77.0.5" };
+	const struct fm_intent_endpoint five = { .mac = MAC, .addresses = many, .n_addresses = 5 };
+	struct fm_intent_move m = move("h1", "h2");
+	char ids[2][16];
+
+	for (int i = 0; i < 2; i++) {
+		json_auto_t *actions = NULL;
+
+		m.migration = i ? "m-3f9a61c2b07d" : "m-3f9a61c2b07e";
+		assert_ok(fm_intent_compile(d, &d->intents[0], &m, &actions, &err));
+		snprintf(ids[i], sizeof(ids[i]), "%s", json_string_value(json_object_get(json_array_get(actions, 0), "id")));
+		assert_string_equal(ids[i], json_string_value(json_object_get(json_array_get(actions, 1), "id")));
+		assert_int_equal(strlen(ids[i]), 8);
+	}
+	assert_string_not_equal(ids[0], ids[1]);
+	m.endpoints = &five;
+	assert_refused(d, &m, "it has 5 addresses, a tunnel carries 4");
 }
 
 /* A router that would go on leading to the source. */
@@ -296,7 +319,7 @@ static void test_router_without_the_destination(void **state)
 	"\"2.0.192.in-addr.arpa\", \"key\": \"mover\", \"key_file\": \"mover.key\", \"ttl_s\": 2}],"                                       \
 	"\"load_balancers\": [{\"name\": \"lb1\", \"socket\": \"/run/haproxy.sock\", \"max_drain_ms\": 700}],"                             \
 	"\"webhooks\": [{\"name\": \"chat\", \"url\": \"https://192.0.2.4/hook\", \"headers\": {\"X-Team\": \"net\"}, \"secret_file\": "   \
-	"\"hook.key\"}],"
+	"\"hook.key\", \"ca_file\": \"hook.pem\", \"events\": [\"flip\", \"revert\"]}],"
 #define FOLLOWS                                                                                                                            \
 	", \"keep\": \"name\", \"name\": \"redis.example.org\", \"dns\": \"lab\", \"addresses\": {\"h1\": \"192.0.2.11\", \"h2\": "        \
 	"\"192.0.2.12\", \"h6\": \"fd00::6\"}"
@@ -326,7 +349,8 @@ static void test_balancer_and_webhook(void **state)
 	        "\"webhooks\": [\"chat\"], \"keep\": \"%s\"%s";
 	static const char hook[] =
 	        "{\"at\": \"manager\", \"driver\": \"webhook\", \"url\": \"https://192.0.2.4/hook\", \"headers\": {\"X-Team\": \"net\"}, "
-	        "\"secret_file\": \"hook.key\", \"required\": false, \"about\": {\"service\": \"redis\", \"container\": \"redis-1\", "
+	        "\"secret_file\": \"hook.key\", \"ca_file\": \"hook.pem\", \"events\": [\"flip\", \"revert\"], \"required\": false, "
+	        "\"about\": {\"service\": \"redis\", \"container\": \"redis-1\", "
 	        "\"source\": \"h1\", \"destination\": \"h2\"}}";
 	static const char action[] =
 	        "{\"at\": \"manager\", \"driver\": \"haproxy\", \"socket\": \"/run/haproxy.sock\", \"backend\": \"be\", \"server\": "
@@ -368,14 +392,14 @@ static void test_published_ports(void **state)
 	struct fm_intent_move m = move("h1", "h2");
 
 	assert_actions(d, &m,
-	               "[" TUNNEL("\"10.77.0.100\"", "true") "," PORT("h1", "source", "tcp", "192.0.2.11", 80, 8080) "," PORT(
+	               "[" TUNNEL("\"10.77.0.100\"", "back") "," PORT("h1", "source", "tcp", "192.0.2.11", 80, 8080) "," PORT(
 	                       "h2", "destination", "tcp", "192.0.2.12", 80,
 	                       8080) "," PORT("h1", "source", "udp", "192.0.2.11", 53, 5353) "," PORT("h2", "destination", "udp",
 	                                                                                              "192.0.2.12", 53, 5353) "," DNS "]");
 	assert_refused(bare, &m, "tunnels have no address of 'h1'");
 	assert_refused(forbidden, &m, "publishing ports needs dnat, which may not be used");
 	assert_actions(kept, &m,
-	               "[" TUNNEL("\"10.77.0.100\"", "true") "," PORT("h1", "source", "tcp", "192.0.2.11", 80, 8080) "," PORT(
+	               "[" TUNNEL("\"10.77.0.100\"", "back") "," PORT("h1", "source", "tcp", "192.0.2.11", 80, 8080) "," PORT(
 	                       "h2", "destination", "tcp", "192.0.2.12", 80, 8080) "," PORT("h1", "source", "udp", "192.0.2.11", 53,
 	                                                                                    5353) "," PORT("h2", "destination", "udp",
 	                                                                                                   "192.0.2.12", 53, 5353) "]");
@@ -812,6 +836,7 @@ int main(void)
 		cmocka_unit_test(test_vxlan_of_four),
 		cmocka_unit_test(test_routed),
 		cmocka_unit_test(test_tunnel_alone),
+		cmocka_unit_test(test_migrations_have_their_own_tunnels),
 		cmocka_unit_test(test_router_without_the_destination),
 		cmocka_unit_test(test_following_a_name),
 		cmocka_unit_test(test_balancer_and_webhook),

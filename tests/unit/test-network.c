@@ -118,11 +118,11 @@ static json_t *compile(struct fixture *f, const struct row *row, const char *fro
 	json_t *actions = NULL;
 
 	if (code != FM_OK) {
-		assert_code(code, fm_network_compile(f->network, c, from, to, 50, &actions, &err));
+		assert_code(code, fm_network_compile(f->network, "m-1", c, from, to, 50, &actions, &err));
 		assert_null(actions);
 		return NULL;
 	}
-	assert_ok(fm_network_compile(f->network, c, from, to, 50, &actions, &err));
+	assert_ok(fm_network_compile(f->network, "m-1", c, from, to, 50, &actions, &err));
 	return actions;
 }
 
@@ -150,7 +150,7 @@ static void test_without_a_description(void **state)
 	FM_PB(FindPathsRequest) req = FLEXIMIGRATE__V1__FIND_PATHS_REQUEST__INIT;
 	json_auto_t *actions = NULL;
 
-	assert_ok(fm_network_compile(NULL, c, "h1", "h2", 50, &actions, &err));
+	assert_ok(fm_network_compile(NULL, NULL, c, "h1", "h2", 50, &actions, &err));
 	assert_int_equal(json_array_size(actions), 0);
 	fm_network_moved(NULL, "redis-1", actions);
 	fm_network_recheck(NULL, NULL);
@@ -238,7 +238,7 @@ static void test_two_intents(void **state)
 	fm_pb_set(&label->key, "tier");
 	fm_pb_set(&label->value, "1");
 	FM_PB_ADD(c->labels, c->n_labels, label);
-	assert_code(FM_E_FAILED_PRECONDITION, fm_network_compile(f->network, c, "h1", "h2", 50, &(json_t *){ NULL }, &err));
+	assert_code(FM_E_FAILED_PRECONDITION, fm_network_compile(f->network, "m-1", c, "h1", "h2", 50, &(json_t *){ NULL }, &err));
 	assert_non_null(strstr(err.message, "'web' and 'tier'"));
 }
 
