@@ -189,12 +189,10 @@ class Lab:
         settings = ["net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]
         # Its address detection and router solicitations would be noise in captures.
         if self.ipv6:
-            settings += ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.accept_ra=0"]
+            # On the bridges only: ports have no business with it.
+            settings += ["net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.accept_dad=0"]
         elif os.path.exists("/proc/sys/net/ipv6"):
             settings += ["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"]
-        if self.ipv6:
-            # On the bridges only: ports have no business with it.
-            settings = settings[:2] + ["net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.accept_dad=0"]
         self.sysctl(host, *settings)
         self.ip(host, "link set lo up")
 
@@ -216,22 +214,6 @@ class Lab:
 
     def _mark_that_exists(self):
         return json.loads(_call("ip", "-netns", self.netns("sw"), "-json", "link", "show", "dev", "lo"))[0].get("ifalias", "bridge").split(",")
-
-    def add_network(self, bridge, subnet, subnet6=None):
-        """A second network, apart from the first: a bridge of this name in each host, with its number in these subnets ("10.78.0", "fd78::"), and one in the switch."""
-        self.ip("sw", f"link add {bridge} type bridge stp_state 0 forward_delay 0", f"link set {bridge} up")
-        for number, host in enumerate(self.hosts, 1):
-            port = f"{bridge}-{number}"
-            _call("ip", "link", "add", f"{bridge}-up", "netns", self.netns(host), "type", "veth", "peer", "name", port, "netns", self.netns("sw"))
-            self.ip("sw", f"link set dev {port} master {bridge} up")
-            self.ip(host,
-                     f"link add {bridge} type bridge stp_state 0 forward_delay 0",
-                     f"link set {bridge}-up master {bridge} up",
-                     f"address add {subnet}.{number}/24 dev {bridge}",
-                     *([f"address add {subnet6}{number:x}/64 dev {bridge} nodad"] if subnet6 else []),
-                     f"link set {bridge} up")
-        _wait(f"lab '{self.name}': {bridge} comes up", lambda: all(
-            self.operstate(host, device) == "UP" for host in self.hosts for device in (f"{bridge}-up", bridge)), READY_S_MAX)
 
     def _is_ready(self):
         return self.fabric.is_ready() and all(self.operstate(host, device) == "UP" for host in self.hosts for device in ("eth0", "br0"))
