@@ -167,7 +167,7 @@ backend alone
     option http-server-close
     server redis1 {SOURCE}:{PORT}
 backend checked
-    server redis1 {SOURCE}:{PORT} check inter 50ms fall 1 rise 1
+    server redis1 {OTHER}:{PORT} check inter 50ms fall 1 rise 1
 backend odd
     server named localhost:{PORT}
     server elsewhere {SOURCE}:{PORT} check addr {OTHER} inter 10s
@@ -223,6 +223,15 @@ class Lab:
 
     def start(self, name, address):
         self.containers[name] = Container(name, address)
+
+    def reset(self):
+        """What a case that failed has left is not the next one's failure."""
+        if "source" not in self.containers:
+            self.start("source", SOURCE)
+        for backend, address in (("be", SOURCE), ("alone", SOURCE), ("checked", OTHER)):
+            for order in (f"addr {address} port {PORT}", "state ready", "weight 100%"):
+                self.haproxy.say(f"set server {backend}/redis1 {order}")
+        self.haproxy.say("set server be/redis2 state ready")
 
     def stop_container(self, name):
         self.containers.pop(name).stop()
@@ -378,7 +387,7 @@ def case_same_address(lab):
 
 def case_checks(lab):
     """A new address that does not answer its health checks is not a success; one that does later is."""
-    r = lab.move(backend="checked", to=f"127.0.4.1:{PORT}").good("prepare", "flip")
+    r = lab.move(backend="checked", **{"from": f"{OTHER}:{PORT}", "to": f"127.0.4.1:{PORT}"}).good("prepare", "flip")
     lab.haproxy.wait_until("checked", "redis1", srv_op_state="0")  # until its next check HAProxy knows the old address's only
     r.bad("verify", "FAILED_PRECONDITION", "down", timeout_ms=500)
     with subprocess.Popen(r.argv("verify", timeout_ms=20000), stdout=subprocess.PIPE, text=True) as p:
@@ -550,6 +559,7 @@ def main():
             lab = Lab(folder)
         for title, case in CASES if lab else []:
             with tap.test(title):
+                lab.reset()
                 case(lab)
     finally:
         if lab:
