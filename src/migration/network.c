@@ -123,28 +123,50 @@ void fm_containers_done(struct containers *c)
 
 /* What the container's interfaces are called in the network. */
 struct interfaces {
-	struct fm_intent_endpoint v[1];
+	struct fm_intent_endpoint v[FM_MAX_ENDPOINTS];
 	size_t n;
-	char mac[18], address[64];
-	const char *addresses[1];
+	struct {
+		char mac[18], text[2][64];
+		const char *addresses[2];
+	} words[FM_MAX_ENDPOINTS];
 };
+
+static int add_interface(const FM_PB(Container) * c, const FM_PB(Endpoint) * e, struct interfaces *to, struct fm_error *err)
+{
+	/* the bridge is the host's business, and may not be known here */
+	const struct fm_endpoint_words w = { .bridge = "br", .mac = e->mac, .address = e->address, .address6 = e->address6 };
+	const char *const given[] = { e->address, e->address6 };
+	struct fm_endpoint_config config;
+	size_t n = 0;
+
+	if (to->n == FM_MAX_ENDPOINTS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' has more than %d endpoints", c->name, FM_MAX_ENDPOINTS);
+	if (fm_endpoint_config_parse(&w, c->name, (unsigned)to->n, &config, err) < 0)
+		return -1;
+	fm_mac_format(config.mac, to->words[to->n].mac);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(given); i++) {
+		if (!given[i][0])
+			continue;
+		(void)snprintf(to->words[to->n].text[n], sizeof(to->words[to->n].text[n]), "%.*s", (int)strcspn(given[i], "/"), given[i]);
+		to->words[to->n].addresses[n] = to->words[to->n].text[n];
+		n++;
+	}
+	to->v[to->n] =
+	        (struct fm_intent_endpoint){ .mac = to->words[to->n].mac, .addresses = to->words[to->n].addresses, .n_addresses = n };
+	to->n++;
+	return 0;
+}
 
 static int interfaces_of(const FM_PB(Container) * c, struct interfaces *ret, struct fm_error *err)
 {
-	const FM_PB(Endpoint) *e = c->endpoint;
-	struct fm_endpoint_config config;
-
 	*ret = (struct interfaces){ 0 };
-	if (!e || !e->address[0])
+	if (!c->endpoint || (!c->endpoint->address[0] && !c->endpoint->address6[0]))
 		return 0;
-	/* the bridge is the host's business, and may not be known here */
-	if (fm_endpoint_config_parse("br", NULL, e->mac, e->address, NULL, c->name, &config, err) < 0)
+	if (add_interface(c, c->endpoint, ret, err) < 0)
 		return -1;
-	fm_mac_format(config.mac, ret->mac);
-	(void)snprintf(ret->address, sizeof(ret->address), "%.*s", (int)strcspn(e->address, "/"), e->address);
-	ret->addresses[0] = ret->address;
-	ret->v[0] = (struct fm_intent_endpoint){ .mac = ret->mac, .addresses = ret->addresses, .n_addresses = 1 };
-	ret->n = 1;
+	for (size_t i = 0; i < c->n_more_endpoints; i++)
+		if (add_interface(c, c->more_endpoints[i], ret, err) < 0)
+			return -1;
 	return 0;
 }
 

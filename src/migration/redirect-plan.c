@@ -46,7 +46,8 @@ int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm
 	_fm_cleanup_(json_freep) json_t *actions = NULL;
 	int rc = 0;
 
-	if (fm_network_compile(m->c->o.network, m->facts->container, m->pb->source, m->pb->destination, downtime_ms, &actions, err) < 0)
+	if (fm_network_compile(m->c->o.network, m->id, m->facts->container, m->pb->source, m->pb->destination, downtime_ms, &actions, err) <
+	    0)
 		return -1;
 	pthread_mutex_lock(&m->lock);
 	for (size_t i = 0; rc == 0 && i < json_array_size(actions); i++)

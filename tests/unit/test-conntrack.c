@@ -23,7 +23,6 @@
 
 enum { SW, SRC, DST, CLI, CT, N_NS };
 static const char *const names[] = { "sw", "src", "dst", "cli", "ct" };
-static const uint8_t ct_mac[6] = { 2, 0x78, 0, 0, 1, 0 };
 
 /* What is invalid or not begun here is dropped, and a connection begins with a SYN: a firewall that means it. */
 static const char firewall[] = "nft -f - <<'END'\n"
@@ -49,12 +48,12 @@ static void plug(int ns)
 static int do_announce(void *userdata, struct fm_error *e)
 {
 	int index = (int)if_nametoindex("eth0"), fd = -1;
-	struct in_addr address;
+	const struct fm_endpoint_words w = { .bridge = "br0", .mac = "02:78:00:00:01:00", .address = "10.78.0.100/24" };
+	struct fm_endpoint_config cfg;
 
-	assert_int_equal(inet_pton(AF_INET, "10.78.0.100", &address), 1);
-	if (fm_arp_open(index, &fd, e) < 0)
+	if (fm_endpoint_config_parse(&w, "ct", 0, &cfg, e) < 0 || fm_raw_open(index, &fd, e) < 0)
 		return -1;
-	return fm_arp_announce(fd, index, ct_mac, address, e) | close(fd);
+	return fm_announce(fd, index, &cfg, e) | close(fd);
 }
 
 /* Without a word to anybody: nothing passes before `arrive`. */
