@@ -7,6 +7,8 @@
 #include "basic/str.h"
 
 static const struct fm_redirect_ops *const drivers[] = {
+	&fm_redirect_route,
+	&fm_redirect_vxlan,
 	NULL,
 };
 

@@ -57,6 +57,10 @@ struct fm_redirect_ops {
 	                 struct fm_error *err);
 };
 
+/* redirect-<driver>.c */
+extern const struct fm_redirect_ops fm_redirect_route;
+extern const struct fm_redirect_ops fm_redirect_vxlan;
+
 /* NULL when there is no such driver. */
 const struct fm_redirect_ops *fm_redirect_driver(const char *name);
 /* Of the action's "driver"; INVALID_ARGUMENT when it is missing or unknown. */
