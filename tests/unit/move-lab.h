@@ -404,8 +404,8 @@ static void assert_numbers(const struct service *s, const struct client *c, unsi
 
 		lost += n == 0;
 		twice += n > 1;
-		if (n == 0 && !inside)
-			outside++;
+		if (n == 0 && !inside && outside++ < 20)
+			print_message("lost %u, away from %u to %u\n", i, first, last);
 	}
 	print_message("numbers %u, lost %u (%u away from the freeze), twice %u; longest answer %u ms\n", highest + 1, lost, outside, twice,
 	              atomic_load(&c->longest_us) / 1000);
