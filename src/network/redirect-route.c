@@ -441,6 +441,7 @@ static int check_next_hop(struct fm_nl *nl, const struct action *a, const struct
 	(void)fm_ip_text(&a->via, via);
 	rt->rtm_family = (uint8_t)a->via.family;
 	rt->rtm_dst_len = (uint8_t)(8 * fm_ip_len(&a->via));
+	rt->rtm_flags = RTM_F_FIB_MATCH; /* the table's own words: with a device given, IPv4 takes everything for a neighbour */
 	fm_ip_put(h, RTA_DST, &a->via);
 	if (a->device[0])
 		mnl_attr_put_u32(h, RTA_OIF, if_nametoindex(a->device));
