@@ -23,7 +23,7 @@
 
 #define NAME          "route"
 #define IP6_METRIC    1024 /* the kernel's own choice */
-#define METRICS_BYTES 256 /* RTA_METRICS: some twenty numbers and the name of a congestion control */
+#define METRICS_BYTES 256  /* RTA_METRICS: some twenty numbers and the name of a congestion control */
 
 struct action {
 	struct fm_ip address, via, from_via;
@@ -231,8 +231,8 @@ static const char *route_text(const struct route *r, char buf[160])
 	if (r->type != RTN_UNICAST)
 		(void)snprintf(buf, 160, "a route of type %u", r->type);
 	else
-		(void)snprintf(buf, 160, "via %s dev %s metric %u protocol %u%s%s%s", fm_ip_text(&r->via, ip), r->device, r->metric, r->protocol,
-		               r->count > 1 ? ", and others" : "", r->odd ? ", with " : "", r->odd ? r->odd : "");
+		(void)snprintf(buf, 160, "via %s dev %s metric %u protocol %u%s%s%s", fm_ip_text(&r->via, ip), r->device, r->metric,
+		               r->protocol, r->count > 1 ? ", and others" : "", r->odd ? ", with " : "", r->odd ? r->odd : "");
 	return buf;
 }
 
@@ -298,10 +298,10 @@ static json_t *undo_to_json(const struct route *r)
 		(void)fm_ip_text(&r->source, source);
 	for (size_t i = 0; i < r->n_metrics; i++)
 		(void)snprintf(metrics + 2 * i, 3, "%02x", r->metrics[i]);
-	return json_pack("{s:{s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s}}", "old", "via", via, "device", r->device, "source",
-	                 source, "metric", (json_int_t)r->metric, "tos", (int)r->tos, "protocol", (int)r->protocol, "scope", (int)r->scope,
-	                 "type", (int)r->type, "onlink", (int)r->onlink, "pref", (int)r->pref, "realm", (json_int_t)r->realm, "metrics",
-	                 metrics);
+	return json_pack("{s:{s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s}}", "old", "via", via, "device", r->device,
+	                 "source", source, "metric", (json_int_t)r->metric, "tos", (int)r->tos, "protocol", (int)r->protocol, "scope",
+	                 (int)r->scope, "type", (int)r->type, "onlink", (int)r->onlink, "pref", (int)r->pref, "realm", (json_int_t)r->realm,
+	                 "metrics", metrics);
 }
 
 static bool metrics_of_text(const char *text, struct route *r)
@@ -329,8 +329,8 @@ static bool ip_of_text(const json_t *o, const char *key, struct fm_ip *ret)
 static int undo_of_json(const json_t *undo, struct route *ret, struct fm_error *err)
 {
 	static const char *const whole[] = { "old", NULL };
-	static const char *const known[] = { "via",   "device", "source", "metric", "tos",     "protocol", "scope",
-		                             "type",  "onlink", "pref",   "realm",  "metrics", NULL };
+	static const char *const known[] = { "via",  "device", "source", "metric", "tos",     "protocol", "scope",
+		                             "type", "onlink", "pref",   "realm",  "metrics", NULL };
 	const json_t *o = json_object_get(undo, "old");
 	const struct fm_words top = { undo, NAME ": undo", FM_E_DATA_LOSS }, w = { o, NAME ": undo", FM_E_DATA_LOSS };
 	struct route r = { .count = 1 };
@@ -381,7 +381,8 @@ static bool route_is(const struct route *now, const struct route *want)
 		return now->count == 0 && want->count == 0;
 	return !now->odd && now->type == want->type && now->tos == want->tos && now->protocol == want->protocol &&
 	       now->metric == want->metric &&
-	       (want->type != RTN_UNICAST || (fm_ip_equal(&now->via, &want->via) && (!want->device[0] || fm_streq(now->device, want->device))));
+	       (want->type != RTN_UNICAST ||
+	        (fm_ip_equal(&now->via, &want->via) && (!want->device[0] || fm_streq(now->device, want->device))));
 }
 
 static int check_old(const struct action *a, const struct route *old, struct fm_error *err)
@@ -394,7 +395,8 @@ static int check_old(const struct action *a, const struct route *old, struct fm_
 		                   route_text(old, text));
 		return fm_error_hint(err, "give %s one plain host route on this router", address);
 	}
-	if (old->count && old->type != RTN_UNICAST && old->type != RTN_BLACKHOLE && old->type != RTN_UNREACHABLE && old->type != RTN_PROHIBIT)
+	if (old->count && old->type != RTN_UNICAST && old->type != RTN_BLACKHOLE && old->type != RTN_UNREACHABLE &&
+	    old->type != RTN_PROHIBIT)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": %s has %s here", address, route_text(old, text));
 	if (a->from_via.family != AF_UNSPEC && (old->count == 0 || !fm_ip_equal(&old->via, &a->from_via)))
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": the route to %s is not what the action says, but %s", address,
@@ -459,8 +461,8 @@ static int somebody_else(const struct action *a, const struct route *now, struct
 {
 	char address[FM_IP_TEXT], text[160];
 
-	return fm_error_set(err, FM_E_ABORTED, NAME ": somebody else changed the route to %s: it is %s now", fm_ip_text(&a->address, address),
-	                    route_text(now, text));
+	return fm_error_set(err, FM_E_ABORTED, NAME ": somebody else changed the route to %s: it is %s now",
+	                    fm_ip_text(&a->address, address), route_text(now, text));
 }
 
 /* From `now`, which is either of the two sides, to the other. */

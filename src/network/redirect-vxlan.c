@@ -501,7 +501,8 @@ static int somebody_else(const struct action *a, const struct entry *now, struct
 	char text[128], mac[18];
 
 	fm_mac_format(a->mac, mac);
-	return fm_error_set(err, FM_E_ABORTED, NAME ": somebody else changed %s on %s: it is %s now", mac, a->device, entry_text(now, text));
+	return fm_error_set(err, FM_E_ABORTED, NAME ": somebody else changed %s on %s: it is %s now", mac, a->device,
+	                    entry_text(now, text));
 }
 
 /* As open leaves it. On a device that learns, what came in since was learned. */
@@ -660,7 +661,8 @@ static int vxlan_verify(const struct fm_redirect_call *c, const json_t *action, 
 	else
 		ok = !t.own.present || (u.mode == LEARNED && fm_ip_equal(&t.own.dst, &a.to));
 	if (!ok)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": after the move the MAC is %s on %s", entry_text(&t.own, text), a.device);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": after the move the MAC is %s on %s", entry_text(&t.own, text),
+		                    a.device);
 	for (size_t i = 0; i < u.n_add; i++)
 		if (fm_ip_equal(&u.add[i].dst, &a.to) ? t.zero_to : t.zero_from)
 			return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": %s still floods to what was added for the move",

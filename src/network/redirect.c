@@ -8,6 +8,7 @@
 
 static const struct fm_redirect_ops *const drivers[] = {
 	&fm_redirect_route,
+	&fm_redirect_tunnel,
 	&fm_redirect_vxlan,
 	NULL,
 };

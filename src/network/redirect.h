@@ -35,7 +35,7 @@
 
 #include "basic/error.h"
 
-#define FM_MAX_REDIRECTS           64        /* of one migration */
+#define FM_MAX_REDIRECTS           64         /* of one migration */
 #define FM_MAX_REDIRECT_BYTES      (64 << 10) /* of one action as text */
 #define FM_MAX_REDIRECT_UNDO_BYTES (64 << 10)
 
@@ -53,12 +53,13 @@ struct fm_redirect_ops {
 	int (*flip)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
 	int (*verify)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
 	int (*revert)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
-	int (*leftovers)(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata), void *userdata,
-	                 struct fm_error *err);
+	int (*leftovers)(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
+	                 void *userdata, struct fm_error *err);
 };
 
 /* redirect-<driver>.c */
 extern const struct fm_redirect_ops fm_redirect_route;
+extern const struct fm_redirect_ops fm_redirect_tunnel;
 extern const struct fm_redirect_ops fm_redirect_vxlan;
 
 /* NULL when there is no such driver. */

@@ -33,12 +33,12 @@
 #include "network/endpoint.h"
 #include "network/redirect.h"
 
-#define WAIT_MS      10000
-#define MAX_NS       10
-#define PORT         7007
-#define MAX_SEQ      (1u << 16)
-#define SLACK        25 /* numbers that may be under way when something is changed */
-#define PACE_US      1000
+#define WAIT_MS          10000
+#define MAX_NS           10
+#define PORT             7007
+#define MAX_SEQ          (1u << 16)
+#define SLACK            25 /* numbers that may be under way when something is changed */
+#define PACE_US          1000
 #define LONGEST_STALL_MS 1000
 
 struct move_lab {
@@ -97,7 +97,8 @@ __attribute__((format(printf, 3, 4))) static void at(const struct move_lab *lab,
 static char *snapshot(const struct move_lab *lab, const char *ns)
 {
 	_fm_free_ char *command = fm_xasprintf(
-	        "exec nsenter --net=%s/%s sh -ec 'ip -d -o link | sed -E \"s/([a-z_]+_timer +[0-9.]+| state [A-Z]+)//g\"; ip -o addr; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; "
+	        "exec nsenter --net=%s/%s sh -ec 'ip -d -o link | sed -E \"s/([a-z_]+_timer +[0-9.]+| state [A-Z]+)//g\"; ip -o addr; ip "
+	        "rule; ip -6 rule; ip route show table all; ip -6 route show table all; "
 	        "bridge fdb | grep -E \"permanent|static\" | sort; ip neigh show nud permanent; ip -6 neigh show nud permanent; "
 	        "cat /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/forwarding'",
 	        lab->dir, ns);
@@ -150,7 +151,8 @@ static void add_ns(struct move_lab *lab, const char *name)
 	assert_sys(lab->fd[lab->n++]);
 	/* addresses are usable at once, and nothing changes by itself */
 	at(lab, name,
-	   "for d in all default; do echo 0 >/proc/sys/net/ipv6/conf/$d/accept_dad; echo 0 >/proc/sys/net/ipv6/conf/$d/router_solicitations; "
+	   "for d in all default; do echo 0 >/proc/sys/net/ipv6/conf/$d/accept_dad; echo 0 "
+	   ">/proc/sys/net/ipv6/conf/$d/router_solicitations; "
 	   "echo 0 >/proc/sys/net/ipv6/conf/$d/accept_ra; done");
 }
 
@@ -403,7 +405,8 @@ static void assert_numbers(const struct service *s, const struct client *c, unsi
 		bool inside = i + SLACK >= first && i <= last + SLACK;
 
 		lost += n == 0;
-		twice += n > 1;
+		if (n > 1 && twice++ < 20)
+			print_message("%u times %u, %u to %u\n", n, i, first, last);
 		if (n == 0 && !inside && outside++ < 20)
 			print_message("lost %u, away from %u to %u\n", i, first, last);
 	}

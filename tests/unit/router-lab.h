@@ -33,22 +33,27 @@ static void router_build(struct move_lab *lab)
 	for (size_t i = 0; i < FM_ARRAY_SIZE(forwards); i++)
 		at(lab, forwards[i],
 		   "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
-		   "for d in all default; do echo 0 >/proc/sys/net/ipv4/conf/$d/send_redirects; done; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter");
+		   "for d in all default; do echo 0 >/proc/sys/net/ipv4/conf/$d/send_redirects; done; echo 0 "
+		   ">/proc/sys/net/ipv4/conf/all/rp_filter");
 	router_host(lab, "src", 1);
 	router_host(lab, "dst", 2);
 	cable(lab, "cli", "eth0", "rt", "cli");
 	at(lab, "rt", "ip addr add 10.9.0.254/24 dev cli; ip addr add fd09::254/64 dev cli");
 	at(lab, "cli",
-	   "ip addr add 10.9.0.1/24 dev eth0; ip addr add fd09::1/64 dev eth0; ip route add default via 10.9.0.254; ip -6 route add default via fd09::254");
+	   "ip addr add 10.9.0.1/24 dev eth0; ip addr add fd09::1/64 dev eth0; ip route add default via 10.9.0.254; ip -6 route add "
+	   "default via fd09::254");
 	at(lab, "mux", "ip link add brm type bridge mcast_snooping 0 && ip link set brm up");
 	cable(lab, "ct", "eth0", "mux", "ct");
 	cable(lab, "mux", "m-src", "src", "ct0");
 	cable(lab, "mux", "m-dst", "dst", "ct0");
 	at(lab, "mux", "ip link set ct master brm; ip link set m-src master brm");
-	at(lab, "src", "ip link set ct0 address " GW_MAC "; ip addr add fe80::1/64 dev ct0; ip route add " CT4 " dev ct0; ip -6 route add " CT6 " dev ct0");
+	at(lab, "src",
+	   "ip link set ct0 address " GW_MAC "; ip addr add fe80::1/64 dev ct0; ip route add " CT4 " dev ct0; ip -6 route add " CT6
+	   " dev ct0");
 	at(lab, "dst", "ip link set ct0 address " GW_MAC "; ip addr add fe80::1/64 dev ct0");
 	at(lab, "ct",
-	   "ip addr add " CT4 "/32 dev eth0; ip addr add " CT6 "/128 dev eth0; ip neigh add " CT_GW " lladdr " GW_MAC " dev eth0 nud permanent; "
+	   "ip addr add " CT4 "/32 dev eth0; ip addr add " CT6 "/128 dev eth0; ip neigh add " CT_GW " lladdr " GW_MAC
+	   " dev eth0 nud permanent; "
 	   "ip route add default via " CT_GW " dev eth0 onlink; ip -6 neigh add fe80::1 lladdr " GW_MAC " dev eth0 nud permanent; "
 	   "ip -6 route add default via fe80::1 dev eth0");
 	at(lab, "rt", "ip route add " CT4 " via 10.0.1.1; ip -6 route add " CT6 " via fd00:1::1");

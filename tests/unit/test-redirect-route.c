@@ -65,8 +65,9 @@ static void one_router(struct move_lab *lab)
 	add_ns(lab, "rt");
 	for (int i = 1; i <= 2; i++)
 		at(lab, "rt",
-		   "ip link add h%d type bridge; ip link set h%d up; ip addr add 10.0.%d.254/24 dev h%d; ip addr add fd00:%d::254/64 dev h%d nodad", i,
-		   i, i, i, i, i);
+		   "ip link add h%d type bridge; ip link set h%d up; ip addr add 10.0.%d.254/24 dev h%d; ip addr add fd00:%d::254/64 dev "
+		   "h%d nodad",
+		   i, i, i, i, i, i);
 	at(lab, "rt", "ip addr add 10.255.0.1/32 dev lo");
 }
 
@@ -106,7 +107,9 @@ static void test_every_stop_reverts(void **state)
 		assert_every_stop_reverts(&lab, "rt",
 		                          v6 ? "{\"driver\":\"route\",\"address\":\"fd78::100\",\"via\":\"fd00:2::1\"}"
 		                             : "{\"driver\":\"route\",\"address\":\"10.78.0.100\",\"via\":\"10.0.2.1\",\"device\":\"h2\"}");
-		at(&lab, "rt", "for f in -4 -6; do for t in main 100; do ip $f route flush table $t root 10.78.0.0/16 2>/dev/null || true; ip $f route flush table $t root fd78::/32 2>/dev/null || true; done; done");
+		at(&lab, "rt",
+		   "for f in -4 -6; do for t in main 100; do ip $f route flush table $t root 10.78.0.0/16 2>/dev/null || true; ip $f route "
+		   "flush table $t root fd78::/32 2>/dev/null || true; done; done");
 	}
 	lab_end(&lab);
 }
@@ -119,9 +122,11 @@ static void test_table_and_link_local(void **state)
 		skip();
 	one_router(&lab);
 	at(&lab, "rt", "ip route add 10.78.0.100 via 10.0.1.1 table 100000");
+	assert_every_stop_reverts(
+	        &lab, "rt",
+	        "{\"driver\":\"route\",\"address\":\"10.78.0.100\",\"via\":\"10.0.2.1\",\"from_via\":\"10.0.1.1\",\"table\":100000}");
 	assert_every_stop_reverts(&lab, "rt",
-	                          "{\"driver\":\"route\",\"address\":\"10.78.0.100\",\"via\":\"10.0.2.1\",\"from_via\":\"10.0.1.1\",\"table\":100000}");
-	assert_every_stop_reverts(&lab, "rt", "{\"driver\":\"route\",\"address\":\"fd78::100\",\"via\":\"fe80::2\",\"device\":\"h2\",\"table\":77}");
+	                          "{\"driver\":\"route\",\"address\":\"fd78::100\",\"via\":\"fe80::2\",\"device\":\"h2\",\"table\":77}");
 	lab_end(&lab);
 }
 
@@ -212,9 +217,11 @@ static void test_damaged_undo(void **state)
 		"{}",
 		"{\"old\":null,\"x\":1}",
 		"{\"old\":{}}",
-		"{\"old\":{\"via\":\"10.0.1.1\",\"device\":\"h1\",\"source\":\"\",\"metric\":0,\"tos\":0,\"protocol\":3,\"scope\":0,\"type\":1,"
+		"{\"old\":{\"via\":\"10.0.1.1\",\"device\":\"h1\",\"source\":\"\",\"metric\":0,\"tos\":0,\"protocol\":3,\"scope\":0,"
+		"\"type\":1,"
 		"\"onlink\":0,\"pref\":0,\"realm\":0,\"metrics\":\"0\"}}",
-		"{\"old\":{\"via\":\"10.0.1\",\"device\":\"h1\",\"source\":\"\",\"metric\":0,\"tos\":0,\"protocol\":3,\"scope\":0,\"type\":1,"
+		"{\"old\":{\"via\":\"10.0.1\",\"device\":\"h1\",\"source\":\"\",\"metric\":0,\"tos\":0,\"protocol\":3,\"scope\":0,\"type\":"
+		"1,"
 		"\"onlink\":0,\"pref\":0,\"realm\":0,\"metrics\":\"\"}}",
 	};
 	struct move_lab lab;
@@ -239,8 +246,8 @@ static void test_deadline_and_cancel(void **state)
 	assert_non_null(ops);
 	assert_code(FM_E_DEADLINE_EXCEEDED,
 	            ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms(), .cancel_fd = -1 }, action, &undo, &err));
-	assert_code(FM_E_CANCELLED,
-	            ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms() + WAIT_MS, .cancel_fd = stop }, action, &undo, &err));
+	assert_code(FM_E_CANCELLED, ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms() + WAIT_MS, .cancel_fd = stop },
+	                                         action, &undo, &err));
 	json_decref(action);
 	(void)close(stop);
 }
@@ -248,10 +255,14 @@ static void test_deadline_and_cancel(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves4),       cmocka_unit_test(test_moves6),
-		cmocka_unit_test(test_every_stop_reverts), cmocka_unit_test(test_table_and_link_local),
-		cmocka_unit_test(test_somebody_else), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_damaged_undo), cmocka_unit_test(test_deadline_and_cancel),
+		cmocka_unit_test(test_moves4),
+		cmocka_unit_test(test_moves6),
+		cmocka_unit_test(test_every_stop_reverts),
+		cmocka_unit_test(test_table_and_link_local),
+		cmocka_unit_test(test_somebody_else),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_damaged_undo),
+		cmocka_unit_test(test_deadline_and_cancel),
 	};
 
 	return cmocka_run_group_tests_name("redirect-route", tests, NULL, NULL);

@@ -53,7 +53,8 @@ static void build(struct move_lab *lab, const struct kind *k)
 	at(lab, "src", "ip link set ct0 arp off; ip link set ct0 master br0");
 	at(lab, "dst", "ip link set ct0 arp off");
 	at(lab, "oth", "ip link set cli0 master br0");
-	at(lab, "ct", "ip link set eth0 address " CT_MAC " mtu 1400; ip addr add 10.78.0.100/24 dev eth0; ip addr add fd78::100/64 dev eth0");
+	at(lab, "ct",
+	   "ip link set eth0 address " CT_MAC " mtu 1400; ip addr add 10.78.0.100/24 dev eth0; ip addr add fd78::100/64 dev eth0");
 	at(lab, "cli", "ip link set eth0 address " CLI_MAC " mtu 1400; ip addr add 10.78.0.3/24 dev eth0; ip addr add fd78::3/64 dev eth0");
 	if (k->learning)
 		return;
@@ -69,9 +70,10 @@ static void build(struct move_lab *lab, const struct kind *k)
 static void announce(const struct move_lab *lab)
 {
 	/* what the endpoint does when it opens; here by a frame of the container's, an unsolicited neighbour advertisement being as good as any */
-	at(lab, "ct", "python3 -c \"import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\\\"eth0\\\", 0)); "
-	              "m = bytes.fromhex(\\\"027700000100\\\"); a = bytes([10, 78, 0, 100]); "
-	              "s.send(b\\\"\\xff\\\" * 6 + m + bytes.fromhex(\\\"08060001080006040001\\\") + m + a + bytes(6) + a)\"");
+	at(lab, "ct",
+	   "python3 -c \"import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\\\"eth0\\\", 0)); "
+	   "m = bytes.fromhex(\\\"027700000100\\\"); a = bytes([10, 78, 0, 100]); "
+	   "s.send(b\\\"\\xff\\\" * 6 + m + bytes.fromhex(\\\"08060001080006040001\\\") + m + a + bytes(6) + a)\"");
 }
 
 static void close_source(const struct move_lab *lab)
@@ -88,8 +90,9 @@ static void open_destination(const struct move_lab *lab)
 
 static char *action_for(const struct kind *k)
 {
-	return fm_xasprintf("{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"%s\",\"to\":\"%s\",\"learning\":%s}", vtep(k, 0),
-	                    vtep(k, 1), k->learning ? "true" : "false");
+	return fm_xasprintf("{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC
+	                    "\",\"from\":\"%s\",\"to\":\"%s\",\"learning\":%s}",
+	                    vtep(k, 0), vtep(k, 1), k->learning ? "true" : "false");
 }
 
 /* The actions of all three hosts, as their agents carry them out. */
@@ -315,25 +318,32 @@ static void test_refused(void **state)
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"a/b\"}", FM_E_INVALID_ARGUMENT, "device" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"01:00:00:00:00:01\"}", FM_E_INVALID_ARGUMENT, "mac" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"02:77:00:00:01\"}", FM_E_INVALID_ARGUMENT, "mac" },
-		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1/24\"}", FM_E_INVALID_ARGUMENT, "from" },
+		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1/24\"}",
+		  FM_E_INVALID_ARGUMENT, "from" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"fd00::2\"}",
 		  FM_E_INVALID_ARGUMENT, "to" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.1\"}",
 		  FM_E_INVALID_ARGUMENT, "to" },
-		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"vni\":7}",
+		{ "true",
+		  "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"vni\":7}",
 		  FM_E_INVALID_ARGUMENT, "vni" },
-		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"learning\":1}",
+		{ "true",
+		  "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC
+		  "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"learning\":1}",
 		  FM_E_INVALID_ARGUMENT, "learning" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx9\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\"}",
 		  FM_E_FAILED_PRECONDITION, "vx9" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"lo\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\"}",
 		  FM_E_FAILED_PRECONDITION, "lo" },
-		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"learning\":true}",
+		{ "true",
+		  "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC
+		  "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"learning\":true}",
 		  FM_E_FAILED_PRECONDITION, "learn" },
 		{ "true", "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"fd00::1\",\"to\":\"fd00::2\"}",
 		  FM_E_FAILED_PRECONDITION, "family" },
 		{ "bridge fdb replace " CT_MAC " dev vx0 dst 10.0.0.9", plain, FM_E_FAILED_PRECONDITION, "10.0.0.9" },
-		{ "bridge fdb del " CT_MAC " dev vx0; bridge fdb add " CT_MAC " dev vx0 dst 10.0.0.1 extern_learn", plain, FM_E_FAILED_PRECONDITION, "daemon" },
+		{ "bridge fdb del " CT_MAC " dev vx0; bridge fdb add " CT_MAC " dev vx0 dst 10.0.0.1 extern_learn", plain,
+		  FM_E_FAILED_PRECONDITION, "daemon" },
 	};
 	struct move_lab lab;
 
@@ -362,7 +372,8 @@ static void test_damaged_undo(void **state)
 		"{\"mode\":\"other\",\"before\":null,\"added\":[]}",
 		"{\"mode\":\"listed\",\"before\":{},\"added\":[]}",
 		"{\"mode\":\"listed\",\"before\":null,\"added\":[null,null,null]}",
-		"{\"mode\":\"listed\",\"before\":{\"dst\":\"10.0.0.1\",\"state\":70000,\"flags\":2,\"port\":0,\"vni\":0,\"via\":\"\"},\"added\":[]}",
+		"{\"mode\":\"listed\",\"before\":{\"dst\":\"10.0.0.1\",\"state\":70000,\"flags\":2,\"port\":0,\"vni\":0,\"via\":\"\"},"
+		"\"added\":[]}",
 	};
 	struct move_lab lab;
 
@@ -386,8 +397,8 @@ static void test_deadline_and_cancel(void **state)
 	assert_non_null(ops);
 	assert_code(FM_E_DEADLINE_EXCEEDED,
 	            ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms(), .cancel_fd = -1 }, action, &undo, &err));
-	assert_code(FM_E_CANCELLED,
-	            ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms() + WAIT_MS, .cancel_fd = stop }, action, &undo, &err));
+	assert_code(FM_E_CANCELLED, ops->prepare(&(struct fm_redirect_call){ .deadline_ms = fm_now_ms() + WAIT_MS, .cancel_fd = stop },
+	                                         action, &undo, &err));
 	assert_null(undo);
 	json_decref(action);
 	(void)close(stop);
@@ -396,11 +407,16 @@ static void test_deadline_and_cancel(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_static_without_flooding), cmocka_unit_test(test_static_with_flooding),
-		cmocka_unit_test(test_static_underlay6),        cmocka_unit_test(test_learning),
-		cmocka_unit_test(test_rolled_back),             cmocka_unit_test(test_every_stop_reverts),
-		cmocka_unit_test(test_somebody_else),           cmocka_unit_test(test_learned_entry_is_moved),
-		cmocka_unit_test(test_refused),                 cmocka_unit_test(test_damaged_undo),
+		cmocka_unit_test(test_static_without_flooding),
+		cmocka_unit_test(test_static_with_flooding),
+		cmocka_unit_test(test_static_underlay6),
+		cmocka_unit_test(test_learning),
+		cmocka_unit_test(test_rolled_back),
+		cmocka_unit_test(test_every_stop_reverts),
+		cmocka_unit_test(test_somebody_else),
+		cmocka_unit_test(test_learned_entry_is_moved),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_damaged_undo),
 		cmocka_unit_test(test_deadline_and_cancel),
 	};
 
