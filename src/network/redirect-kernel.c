@@ -69,7 +69,7 @@ bool fm_ip_is_link_local6(const struct fm_ip *a)
 
 /* ---- words ---- */
 
-int fm_words_wrong(const struct fm_words *w, const char *key, const char *what, struct fm_error *err)
+int(fm_words_wrong)(const struct fm_words *w, const char *key, const char *what, struct fm_error *err)
 {
 	return fm_error_set(err, w->code, "%s: %.64s %s", w->name, key, what);
 }

@@ -43,7 +43,13 @@ struct fm_words {
 
 /* An object with no other members than `known` (NULL at the end). */
 int fm_words_check(const struct fm_words *w, const char *const *known, struct fm_error *err);
+/* Always -1; the macro lets compilers see it, as error.h does. */
 int fm_words_wrong(const struct fm_words *w, const char *key, const char *what, struct fm_error *err);
+#define fm_words_wrong(...)                                                                                                                \
+	({                                                                                                                                 \
+		(void)(fm_words_wrong)(__VA_ARGS__);                                                                                       \
+		-1;                                                                                                                        \
+	})
 /* The member missing: an error when `required`, else *ret stays. */
 int fm_words_text(const struct fm_words *w, const char *key, bool required, const char **ret, struct fm_error *err);
 int fm_words_number(const struct fm_words *w, const char *key, uint32_t min, uint32_t max, bool required, uint32_t *ret,

@@ -476,7 +476,7 @@ static int settle(struct fm_nl *nl, const struct action *a, const struct route *
 	else
 		rc = write_route(nl, a, want, RTM_NEWROUTE, now->count ? NLM_F_REPLACE : NLM_F_CREATE | NLM_F_EXCL);
 	if (rc == -EEXIST || rc == -ENOENT || rc == -ESRCH) {
-		struct route found;
+		struct route found = { 0 };
 
 		if (route_read(nl, a, &found, err) < 0)
 			return -1;
@@ -495,8 +495,8 @@ struct call {
 static int route_prepare(const struct fm_redirect_call *c, const json_t *action, json_t **ret_undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct action a;
-	struct route old;
+	struct action a = { 0 };
+	struct route old = { 0 };
 
 	if (action_parse(action, &a, err) < 0 || fm_redirect_may_go_on(c, NAME, err) < 0 || session(&nl, err) < 0 ||
 	    route_read(nl, &a, &old, err) < 0 || check_old(&a, &old, err) < 0 || check_next_hop(nl, &a, &old, err) < 0)
@@ -517,8 +517,8 @@ static int begin(const struct fm_redirect_call *c, const json_t *action, const j
 
 static int route_open(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
-	struct action a;
-	struct route old;
+	struct action a = { 0 };
+	struct route old = { 0 };
 
 	return action_parse(action, &a, err) < 0 || undo_of_json(undo, &old, err) < 0 ? -1 : fm_redirect_may_go_on(c, NAME, err);
 }
@@ -526,7 +526,7 @@ static int route_open(const struct fm_redirect_call *c, const json_t *action, co
 static int route_flip(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct call x;
+	struct call x = { 0 };
 
 	if (begin(c, action, undo, &nl, &x, err) < 0)
 		return -1;
@@ -539,7 +539,7 @@ static int route_verify(const struct fm_redirect_call *c, const json_t *action, 
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
 	char address[FM_IP_TEXT], text[160];
-	struct call x;
+	struct call x = { 0 };
 
 	if (begin(c, action, undo, &nl, &x, err) < 0)
 		return -1;
@@ -552,7 +552,7 @@ static int route_verify(const struct fm_redirect_call *c, const json_t *action, 
 static int route_revert(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct call x;
+	struct call x = { 0 };
 
 	if (begin(c, action, undo, &nl, &x, err) < 0)
 		return -1;

@@ -666,8 +666,8 @@ static int check_forwarding(const char *path, struct fm_error *err)
 static int tunnel_prepare(const struct fm_redirect_call *c, const json_t *action, json_t **ret_undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
+	struct device d = { 0 };
+	struct action a = { 0 };
 	uint32_t mtu = 0;
 
 	if (action_parse(action, &a, err) < 0 || fm_redirect_may_go_on(c, NAME, err) < 0 || fm_nl_open(0, &nl, err) < 0 ||
@@ -696,9 +696,9 @@ static int begin(const struct fm_redirect_call *c, const json_t *action, const j
 static int tunnel_open(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
-	uint32_t mtu;
+	struct device d = { 0 };
+	struct action a = { 0 };
+	uint32_t mtu = 0;
 	int rc = 0;
 
 	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
@@ -730,9 +730,9 @@ static int tunnel_open(const struct fm_redirect_call *c, const json_t *action, c
 static int tunnel_flip(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
-	uint32_t mtu;
+	struct device d = { 0 };
+	struct action a = { 0 };
+	uint32_t mtu = 0;
 
 	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
 		return -1;
@@ -744,9 +744,9 @@ static int tunnel_flip(const struct fm_redirect_call *c, const json_t *action, c
 static int tunnel_verify(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
-	uint32_t mtu;
+	struct device d = { 0 };
+	struct action a = { 0 };
+	uint32_t mtu = 0;
 
 	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
 		return -1;
@@ -758,9 +758,9 @@ static int tunnel_verify(const struct fm_redirect_call *c, const json_t *action,
 static int tunnel_revert(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
-	uint32_t mtu;
+	struct device d = { 0 };
+	struct action a = { 0 };
+	uint32_t mtu = 0;
 	int rc;
 
 	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
@@ -841,7 +841,7 @@ static int leftover_rule(const struct nlmsghdr *h, void *userdata)
 		return MNL_CB_OK;
 	known = is_tunnel_name(iif) && is_known(l->known, iif);
 	for (size_t i = 0; i < json_array_size(l->known) && !known; i++) {
-		struct action a;
+		struct action a = { 0 };
 
 		known = action_parse(json_array_get(l->known, i), &a, NULL) == 0 && a.table == table;
 	}
@@ -885,8 +885,8 @@ const struct fm_redirect_ops fm_redirect_tunnel = {
 int fm_tunnel_traffic(const json_t *action, struct fm_tunnel_traffic *ret, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
-	struct device d;
-	struct action a;
+	struct device d = { 0 };
+	struct action a = { 0 };
 
 	if (action_parse(action, &a, err) < 0 || fm_nl_open(0, &nl, err) < 0 || look(nl, &a, &d, err) < 0)
 		return -1;

@@ -385,7 +385,7 @@ static int undo_of_json(const json_t *o, struct undo *ret, struct fm_error *err)
 	const json_t *add = json_object_get(o, "added");
 	const char *mode = "";
 	struct undo u = { 0 };
-	size_t m = 0;
+	size_t m = 0, n;
 
 	if (fm_words_check(&w, known, err) < 0 || fm_words_text(&w, "mode", true, &mode, err) < 0)
 		return -1;
@@ -393,14 +393,19 @@ static int undo_of_json(const json_t *o, struct undo *ret, struct fm_error *err)
 		m++;
 	if (m == FM_ARRAY_SIZE(mode_names))
 		return fm_words_wrong(&w, "mode", "is not one that is known here", err);
-	if (!json_is_array(add) || json_array_size(add) > MAX_ADDS)
+	n = json_array_size(add);
+	if (!json_is_array(add) || n > MAX_ADDS)
 		return fm_words_wrong(&w, "added", "is not a list of at most two", err);
 	u.mode = (enum mode)m;
 	if (entry_of_json(json_object_get(o, "before"), &u.before, err) < 0)
 		return -1;
-	for (u.n_add = 0; u.n_add < json_array_size(add); u.n_add++)
-		if (entry_of_json(json_array_get(add, u.n_add), &u.add[u.n_add], err) < 0)
+	for (size_t i = 0; i < n; i++) {
+		if (entry_of_json(json_array_get(add, i), &u.add[i], err) < 0)
 			return -1;
+		if (!u.add[i].present)
+			return fm_words_wrong(&w, "added", "has nothing in it", err);
+	}
+	u.n_add = n;
 	*ret = u;
 	return 0;
 }
@@ -550,9 +555,9 @@ static int settle(const struct device *d, const struct action *a, const struct e
 static int vxlan_prepare(const struct fm_redirect_call *c, const json_t *action, json_t **ret_undo, struct fm_error *err)
 {
 	_device_ struct device d = { 0 };
-	struct action a;
-	struct table t;
-	struct undo u;
+	struct action a = { 0 };
+	struct table t = { 0 };
+	struct undo u = { 0 };
 
 	if (action_parse(action, &a, err) < 0 || fm_redirect_may_go_on(c, NAME, err) < 0 || device_need(&a, &d, err) < 0 ||
 	    check_device(&d, &a, err) < 0 || table_read(&d, &a, &t, err) < 0 || check_entry(&d, &a, &t.own, err) < 0)
@@ -588,9 +593,9 @@ static int widen(const struct device *d, const struct action *a, const struct un
 static int vxlan_open(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_device_ struct device d = { 0 };
-	struct entry now, after;
-	struct action a;
-	struct undo u;
+	struct entry now = { 0 }, after;
+	struct action a = { 0 };
+	struct undo u = { 0 };
 
 	if (begin(c, action, undo, &a, &u, err) < 0)
 		return -1;
@@ -625,9 +630,9 @@ static int move_learned(const struct device *d, const struct action *a, const st
 static int vxlan_flip(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_device_ struct device d = { 0 };
-	struct entry now, after;
-	struct action a;
-	struct undo u;
+	struct entry now = { 0 }, after;
+	struct action a = { 0 };
+	struct undo u = { 0 };
 
 	if (begin(c, action, undo, &a, &u, err) < 0)
 		return -1;
@@ -647,9 +652,9 @@ static int vxlan_verify(const struct fm_redirect_call *c, const json_t *action, 
 {
 	_device_ struct device d = { 0 };
 	struct entry after;
-	struct action a;
-	struct table t;
-	struct undo u;
+	struct action a = { 0 };
+	struct table t = { 0 };
+	struct undo u = { 0 };
 	char text[128];
 	bool ok;
 
@@ -673,9 +678,9 @@ static int vxlan_verify(const struct fm_redirect_call *c, const json_t *action, 
 static int vxlan_revert(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_device_ struct device d = { 0 };
-	struct entry now, after;
-	struct action a;
-	struct undo u;
+	struct entry now = { 0 }, after;
+	struct action a = { 0 };
+	struct undo u = { 0 };
 	int there;
 
 	if (begin(c, action, undo, &a, &u, err) < 0)

@@ -372,6 +372,7 @@ static void test_damaged_undo(void **state)
 		"{\"mode\":\"other\",\"before\":null,\"added\":[]}",
 		"{\"mode\":\"listed\",\"before\":{},\"added\":[]}",
 		"{\"mode\":\"listed\",\"before\":null,\"added\":[null,null,null]}",
+		"{\"mode\":\"listed\",\"before\":null,\"added\":[null]}",
 		"{\"mode\":\"listed\",\"before\":{\"dst\":\"10.0.0.1\",\"state\":70000,\"flags\":2,\"port\":0,\"vni\":0,\"via\":\"\"},"
 		"\"added\":[]}",
 	};
