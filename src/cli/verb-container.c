@@ -5,8 +5,36 @@
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
+#include "basic/limits.h"
 #include "cli/cli.h"
 #include "cli/verbs.h"
+
+/* "10.77.0.100/24, fd77::100/64" of one or all; free() it. */
+static char *addresses_text(const FM_PB(Container) * c, size_t from, size_t to)
+{
+	const FM_PB(Endpoint) * e;
+	char *text = fm_xstrdup("");
+	for (size_t i = from; i < to && (e = fm_pb_endpoint(c, i)); i++) {
+		const char *words[] = { e->address, e->address6 };
+		for (size_t k = 0; k < FM_ARRAY_SIZE(words); k++) {
+			if (!words[k][0])
+				continue;
+			char *more = fm_xasprintf("%s%s%s", text, text[0] ? ", " : "", words[k]);
+			free(text);
+			text = more;
+		}
+	}
+	return text;
+}
+
+static void print_endpoints(const FM_PB(Container) * c)
+{
+	const FM_PB(Endpoint) * e;
+	for (size_t i = 0; (e = fm_pb_endpoint(c, i)); i++) {
+		_fm_free_ char *text = addresses_text(c, i, i + 1);
+		printf("Endpoint:  %s on bridge %s\n", text, e->bridge[0] ? e->bridge : "(the host's)");
+	}
+}
 
 static void print_container(const FM_PB(Container) * c)
 {
@@ -15,8 +43,7 @@ static void print_container(const FM_PB(Container) * c)
 	printf("Instance:  %s, pid %d, %u processes\n", c->instance, c->pid, c->processes);
 	printf("Memory:    %s%s%s\n", fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), c->memory_limit_bytes ? " of " : "",
 	       c->memory_limit_bytes ? fm_format_bytes(c->memory_limit_bytes, limit, sizeof(limit)) : "");
-	if (c->endpoint)
-		printf("Endpoint:  %s on bridge %s\n", c->endpoint->address, c->endpoint->bridge[0] ? c->endpoint->bridge : "(the host's)");
+	print_endpoints(c);
 	if (c->health && c->health->probe[0])
 		printf("Health:    %s\n", c->health->probe);
 	for (size_t i = 0; i < c->n_labels; i++)
@@ -43,11 +70,76 @@ static int add_labels(FM_PB(RunContainerRequest) * req, char **labels, struct fm
 
 struct run_options {
 	struct fm_client_options client;
-	const char *name, *host, *bundle, *address, *mac, *gateway, *bridge, *health;
-	char **labels;
+	const char *name, *host, *bundle, *address, *address6, *mac, *gateway, *gateway6, *bridge, *health;
+	char **labels, **endpoints;
 	bool ordinary;
 	uint64_t health_attempts, health_timeout_ms, health_max_latency_ms;
 };
+
+/* "bridge=br1,address=10.78.0.100/24,…": names as in the message, each once */
+static FM_PB(Endpoint) * endpoint_from_text(const char *text, struct fm_error *err)
+{
+	FM_PB(Endpoint) *e = FM_PB_NEW(Endpoint, endpoint);
+	const struct {
+		const char *name;
+		char **field;
+	} parts[] = { { "bridge", &e->bridge },   { "mac", &e->mac },           { "address", &e->address },    { "address6", &e->address6 },
+		      { "gateway", &e->gateway }, { "gateway6", &e->gateway6 }, { "interface", &e->interface } };
+	_fm_free_ char *copy = fm_xstrdup(text);
+	char *rest = copy, *part;
+	while ((part = strsep(&rest, ","))) {
+		char *eq = strchr(part, '=');
+		size_t i = FM_ARRAY_SIZE(parts);
+		if (eq && eq[1]) {
+			*eq = '\0';
+			for (i = 0; i < FM_ARRAY_SIZE(parts) && !fm_streq(parts[i].name, part); i++)
+				;
+		}
+		if (i == FM_ARRAY_SIZE(parts) || (*parts[i].field)[0]) {
+			(void)fm_error_set(err, FM_E_INVALID_ARGUMENT,
+			                   "--endpoint '%s': '%s' is no NAME=VALUE, no name that it knows, or there twice", text, part);
+			(void)fm_error_hint(err,
+			                    "names: bridge, mac, address, address6, gateway, gateway6, interface; between them commas");
+			fm_pb_free(e);
+			return NULL;
+		}
+		fm_pb_set(parts[i].field, eq + 1);
+	}
+	if (!e->address[0] && !e->address6[0]) {
+		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "--endpoint '%s': neither address= nor address6=", text);
+		fm_pb_free(e);
+		return NULL;
+	}
+	return e;
+}
+
+static int add_endpoints(FM_PB(RunContainerRequest) * req, const struct run_options *o, struct fm_error *err)
+{
+	bool single = o->address || o->address6;
+	if (o->endpoints && (single || o->mac || o->gateway || o->gateway6 || o->bridge))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+		                    "--address, --address6, --mac, --gateway, --gateway6 and --bridge are for "
+		                    "a single endpoint, and do not go with --endpoint");
+	if (single) {
+		req->endpoint = FM_PB_NEW(Endpoint, endpoint);
+		fm_pb_set(&req->endpoint->address, o->address);
+		fm_pb_set(&req->endpoint->address6, o->address6);
+		fm_pb_set(&req->endpoint->mac, o->mac);
+		fm_pb_set(&req->endpoint->gateway, o->gateway);
+		fm_pb_set(&req->endpoint->gateway6, o->gateway6);
+		fm_pb_set(&req->endpoint->bridge, o->bridge);
+	}
+	for (char **text = o->endpoints; text && *text; text++) {
+		FM_PB(Endpoint) *e = endpoint_from_text(*text, err);
+		if (!e)
+			return -1;
+		if (!req->endpoint)
+			req->endpoint = e;
+		else
+			FM_PB_ADD(req->more_endpoints, req->n_more_endpoints, e);
+	}
+	return 0;
+}
 
 static FM_PB(RunContainerRequest) * run_request(const struct run_options *o, struct fm_error *err)
 {
@@ -57,13 +149,6 @@ static FM_PB(RunContainerRequest) * run_request(const struct run_options *o, str
 	fm_pb_set(&req->host, o->host);
 	fm_pb_set(&req->bundle, bundle ? bundle : o->bundle);
 	req->ordinary = o->ordinary;
-	if (o->address) {
-		req->endpoint = FM_PB_NEW(Endpoint, endpoint);
-		fm_pb_set(&req->endpoint->address, o->address);
-		fm_pb_set(&req->endpoint->mac, o->mac);
-		fm_pb_set(&req->endpoint->gateway, o->gateway);
-		fm_pb_set(&req->endpoint->bridge, o->bridge);
-	}
 	if (o->health) {
 		req->health = FM_PB_NEW(HealthCheck, health_check);
 		fm_pb_set(&req->health->probe, o->health);
@@ -71,7 +156,7 @@ static FM_PB(RunContainerRequest) * run_request(const struct run_options *o, str
 		req->health->timeout_ms = (uint32_t)o->health_timeout_ms;
 		req->health->max_latency_ms = (uint32_t)o->health_max_latency_ms;
 	}
-	if (add_labels(req, o->labels, err) < 0) {
+	if (add_endpoints(req, o, err) < 0 || add_labels(req, o->labels, err) < 0) {
 		fm_pb_free(req);
 		return NULL;
 	}
@@ -84,10 +169,16 @@ int fm_verb_container_run(int argc, char **argv)
 	const struct fm_option table[] = {
 		{ "host", FM_OPT_STRING, &o.host, "HOST", "where to run it (default: the only host)", NULL },
 		{ "bundle", FM_OPT_STRING, &o.bundle, "DIR", "OCI bundle (config.json, rootfs) on that host", NULL },
-		{ "address", FM_OPT_STRING, &o.address, "IP/LEN", "its address; without it there is no network endpoint", NULL },
+		{ "address", FM_OPT_STRING, &o.address, "IP/LEN", "its IPv4 address; without any address there is no network endpoint",
+		  NULL },
+		{ "address6", FM_OPT_STRING, &o.address6, "IP/LEN", "its IPv6 address", NULL },
 		{ "mac", FM_OPT_STRING, &o.mac, "MAC", "its MAC address (default: made from the name)", NULL },
-		{ "gateway", FM_OPT_STRING, &o.gateway, "IP", "default route", NULL },
+		{ "gateway", FM_OPT_STRING, &o.gateway, "IP", "IPv4 default route", NULL },
+		{ "gateway6", FM_OPT_STRING, &o.gateway6, "IP", "IPv6 default route", NULL },
 		{ "bridge", FM_OPT_STRING, &o.bridge, "NAME", "bridge to plug into, where the agent has none of its own", NULL },
+		{ "endpoint", FM_OPT_STRINGS, &o.endpoints, "NAME=VALUE,…",
+		  "all of that of one of several endpoints: bridge, mac, address, address6, gateway, gateway6, interface; once for each",
+		  NULL },
 		{ "health", FM_OPT_STRING, &o.health, "PROBE", "tcp:PORT or http:PORT/PATH, asked after a migration", NULL },
 		{ "health-attempts", FM_OPT_UINT, &o.health_attempts, "N", "before it counts as failed (default 3)", NULL },
 		{ "health-timeout", FM_OPT_DURATION, &o.health_timeout_ms, "TIME", "of one attempt (default 1s)", NULL },
@@ -118,6 +209,7 @@ int fm_verb_container_run(int argc, char **argv)
 	if (rc == 0)
 		rc = (req = run_request(&o, &err)) ? 0 : -1;
 	fm_strv_free(o.labels);
+	fm_strv_free(o.endpoints);
 	if (rc < 0 || fm_client_call(&o.client, FM_MANAGER_RUN_CONTAINER, &req->base, &c, &err) < 0)
 		return fm_cli_fail(&o.client, &err);
 	if (fm_client_wants_json(&o.client))
@@ -157,9 +249,10 @@ int fm_verb_container_ls(int argc, char **argv)
 	for (size_t i = 0; i < r->n_containers; i++) {
 		const FM_PB(Container) *c = r->containers[i];
 		char memory[32], processes[16];
+		_fm_free_ char *addresses = addresses_text(c, 0, FM_MAX_ENDPOINTS);
 		(void)snprintf(processes, sizeof(processes), "%u", c->processes);
 		fm_table_row(t, c->name, c->host, c->status, c->kind, fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), processes,
-		             c->endpoint ? c->endpoint->address : "-", (char *)NULL);
+		             addresses[0] ? addresses : "-", (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;
@@ -204,7 +297,7 @@ int fm_verb_container_rm(int argc, char **argv)
 		{ 0 },
 	};
 	const struct fm_command_line cl = { .usage = "fleximigrate container rm [--force] NAME [options]",
-		                            .summary = "Remove a container, its endpoint and its instance folder; the bundle stays.",
+		                            .summary = "Remove a container, its endpoints and its instance folder; the bundle stays.",
 		                            .options = table,
 		                            .min_args = 1,
 		                            .max_args = 1 };

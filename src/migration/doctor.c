@@ -161,9 +161,11 @@ static void check_endpoints(struct exam *x)
 	for (size_t i = 0; i < n; i++) {
 		bool known = x->movers && x->movers[0]; /* names are hashes: while a migration is under way nothing is certain */
 		for (size_t k = 0; k < x->n_instances && !known; k++) {
-			char name[IFNAMSIZ];
-			fm_endpoint_host_ifname(x->instances[k].id, name);
-			known = fm_streq(name, v[i]);
+			for (unsigned e = 0; e < FM_MAX_ENDPOINTS && !known; e++) {
+				char name[IFNAMSIZ];
+				fm_endpoint_host_ifname(x->instances[k].id, e, name);
+				known = fm_streq(name, v[i]);
+			}
 		}
 		_fm_free_ char *subject = fm_xasprintf("endpoint %s", v[i]);
 		if (!known)

@@ -62,15 +62,38 @@ int fm_instances_save(struct fm_host *h, const char *instance, const FM_PB(Conta
 	return write_pb(pb, c, err);
 }
 
-static int parse_endpoint(struct fm_host *h, const FM_PB(Container) * c, const char *instance, struct fm_endpoint_config *ret,
+/* The agent's own bridge is what the first endpoint is plugged into; another one says itself where it belongs, because it hardly belongs there. */
+static int parse_endpoint(struct fm_host *h, const FM_PB(Container) * c, const char *instance, size_t i, struct fm_endpoint_config *ret,
                           struct fm_error *err)
 {
-	const FM_PB(Endpoint) *e = c->endpoint;
-	const char *bridge = h->bridge[0] ? h->bridge : e->bridge;
-	if (fm_endpoint_config_parse(bridge, e->interface, e->mac, e->address, e->gateway, c->name, ret, err) < 0)
-		return -1;
-	fm_endpoint_host_ifname(instance, ret->host_ifname);
+	const FM_PB(Endpoint) *e = fm_pb_endpoint(c, i);
+	const struct fm_endpoint_words w = { .bridge = h->bridge[0] && (i == 0 || !e->bridge[0]) ? h->bridge : e->bridge,
+		                             .ifname = e->interface,
+		                             .mac = e->mac,
+		                             .address = e->address,
+		                             .gateway = e->gateway,
+		                             .address6 = e->address6,
+		                             .gateway6 = e->gateway6 };
+	if (fm_endpoint_config_parse(&w, c->name, (unsigned)i, ret, err) < 0)
+		return i == 0 ? -1 : fm_error_prefix(err, "endpoint %zu", i + 1);
+	fm_endpoint_host_ifname(instance, (unsigned)i, ret->host_ifname);
 	return 0;
+}
+
+static int parse_endpoints(struct fm_host *h, const FM_PB(Container) * c, const char *instance, struct fm_local *l, struct fm_error *err)
+{
+	size_t n = 0;
+	for (; fm_pb_endpoint(c, n); n++) {
+		if (n == FM_MAX_ENDPOINTS)
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' has more than %d endpoints", c->name,
+			                    FM_MAX_ENDPOINTS);
+		if (parse_endpoint(h, c, instance, n, &l->endpoints[n], err) < 0)
+			return -1;
+	}
+	if (n > 0)
+		(void)snprintf(l->netns_path, sizeof(l->netns_path), "%s/%s", h->netns_dir, instance);
+	l->n_endpoints = n;
+	return fm_endpoints_check(l->endpoints, n, err);
 }
 
 /* Fill what follows from the instance's name and its record. */
@@ -91,12 +114,7 @@ static int load_local(struct fm_host *h, const char *instance, struct fm_local *
 	l->nested = fm_streq(l->container->kind, "nested");
 	if (l->nested)
 		(void)snprintf(l->control_dir, sizeof(l->control_dir), "%s/nest", l->dir);
-	if (l->container->endpoint) {
-		(void)snprintf(l->netns_path, sizeof(l->netns_path), "%s/%s", h->netns_dir, instance);
-		l->has_endpoint = true;
-		return parse_endpoint(h, l->container, instance, &l->endpoint, err);
-	}
-	return 0;
+	return parse_endpoints(h, l->container, instance, l, err);
 }
 
 pid_t fm_local_app_pid(const struct fm_local *l)
@@ -236,39 +254,57 @@ int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n
 
 /* ---------------------------------------------------------------- bringing up */
 
-int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
-                       struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err)
+static void note_endpoints(const struct fm_host *h, const struct fm_local *l, char ***notes)
 {
-	struct fm_endpoint *e = NULL;
-	char mac[18];
-	if (!b->container->endpoint)
-		return 0;
-	if (parse_endpoint(h, b->container, b->instance, &l->endpoint, err) < 0)
-		return -1;
-	(void)snprintf(l->netns_path, sizeof(l->netns_path), "%s/%s", h->netns_dir, b->instance);
-	if (fm_journal_intent(j, "netns", l->netns_path, false, err) < 0 || fm_netns_create(l->netns_path, err) < 0)
-		return fm_error_phase(err, "network");
-	if (fm_endpoint_new(&l->endpoint, l->netns_path, &e, err) < 0)
-		return fm_error_phase(err, "network");
-	if (fm_journal_intent(j, "endpoint", l->endpoint.host_ifname, false, err) < 0 || fm_endpoint_prepare(e, true, err) < 0) {
-		fm_endpoint_free(e);
-		return fm_error_phase(err, "network");
-	}
-	l->has_endpoint = true;
-	fm_mac_format(l->endpoint.mac, mac);
-	if (notes) {
-		_fm_free_ char *note =
-		        fm_xasprintf("Endpoint %s (%s, %s) prepared on bridge '%s' of '%s', port closed", b->container->endpoint->address,
-		                     mac, l->endpoint.host_ifname, l->endpoint.bridge, h->name);
+	for (size_t i = 0; notes && i < l->n_endpoints; i++) {
+		const struct fm_endpoint_config *c = &l->endpoints[i];
+		char mac[18], addresses[FM_ENDPOINT_ADDRESSES_LEN];
+		fm_mac_format(c->mac, mac);
+		fm_endpoint_addresses_format(c, addresses);
+		_fm_free_ char *note = fm_xasprintf("Endpoint %s (%s, %s) prepared on bridge '%s' of '%s', port closed", addresses, mac,
+		                                    c->host_ifname, c->bridge, h->name);
 		fm_strv_add(notes, note);
 	}
-	*ret_endpoint = e;
+}
+
+static int make_endpoints(struct fm_journal *j, struct fm_local *l, struct fm_endpoints **ret, struct fm_error *err)
+{
+	struct fm_endpoints *e = NULL;
+	if (fm_journal_intent(j, "netns", l->netns_path, false, err) < 0 || fm_netns_create(l->netns_path, err) < 0 ||
+	    fm_endpoints_new(l->endpoints, l->n_endpoints, l->netns_path, &e, err) < 0)
+		return -1;
+	for (size_t i = 0; i < l->n_endpoints; i++) {
+		if (fm_journal_intent(j, "endpoint", l->endpoints[i].host_ifname, false, err) < 0) {
+			fm_endpoints_free(e);
+			return -1;
+		}
+	}
+	if (fm_endpoints_prepare(e, true, err) < 0) {
+		fm_endpoints_free(e);
+		return -1;
+	}
+	*ret = e;
 	return 0;
 }
 
-int fm_bringup_address(struct fm_endpoint *e, struct fm_error *err)
+int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
+                       struct fm_endpoints **ret_endpoints, char ***notes, struct fm_error *err)
 {
-	return e && fm_endpoint_await_free(e, err) < 0 ? fm_error_phase(err, "network") : 0;
+	if (parse_endpoints(h, b->container, b->instance, l, err) < 0)
+		return -1;
+	if (l->n_endpoints == 0)
+		return 0;
+	if (make_endpoints(j, l, ret_endpoints, err) < 0) {
+		l->n_endpoints = 0;
+		return fm_error_phase(err, "network");
+	}
+	note_endpoints(h, l, notes);
+	return 0;
+}
+
+int fm_bringup_addresses(struct fm_endpoints *e, struct fm_error *err)
+{
+	return fm_endpoints_await_free(e, err) < 0 ? fm_error_phase(err, "network") : 0;
 }
 
 static int wait_for_nest(const struct fm_local *l, enum fm_nest_state want, struct fm_error *err)
@@ -330,7 +366,7 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 		.name = b->container->name,
 		.config = b->config,
 		.rootfs = b->rootfs,
-		.netns_path = l->has_endpoint ? l->netns_path : NULL,
+		.netns_path = l->n_endpoints ? l->netns_path : NULL,
 		.cgroup_path = cgroup,
 		.migration_id = b->migration_id,
 		.nested = nested,
@@ -371,6 +407,11 @@ static int check_labels(const FM_PB(RunContainerRequest) * req, struct fm_error 
 	return 0;
 }
 
+static bool has_address(const FM_PB(Endpoint) * e)
+{
+	return e && (e->address[0] || e->address6[0]);
+}
+
 static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, char **ret_config, struct fm_bundle_info *info,
                              struct fm_error *err)
 {
@@ -383,6 +424,8 @@ static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest)
 		                    req->bundle);
 	if (check_labels(req, err) < 0)
 		return -1;
+	if (req->n_more_endpoints && !has_address(req->endpoint))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "more endpoints than one, and the first has no address");
 	if (req->health && req->health->probe[0] && fm_probe_spec_check(req->health->probe, err) < 0)
 		return -1;
 	if (fm_bundle_read(req->bundle, ret_config, info, err) < 0)
@@ -407,8 +450,10 @@ static FM_PB(Container) *
 	fm_pb_set(&c->kind, req->ordinary ? "ordinary" : "nested");
 	c->memory_limit_bytes = info->memory_limit_bytes;
 	c->started_unix_ms = fm_realtime_ms();
-	if (req->endpoint && req->endpoint->address[0])
+	if (has_address(req->endpoint))
 		c->endpoint = fm_pb_copy(req->endpoint);
+	for (size_t i = 0; c->endpoint && i < req->n_more_endpoints && i < FM_MAX_ENDPOINTS; i++)
+		FM_PB_ADD(c->more_endpoints, c->n_more_endpoints, fm_pb_copy(req->more_endpoints[i]));
 	if (req->health)
 		c->health = fm_pb_copy(req->health);
 	for (size_t i = 0; i < req->n_labels && i < FM_MAX_LABELS; i++)
@@ -424,12 +469,12 @@ static int undo_shared(void *userdata, const char *what, const char *arg, struct
 static int run_steps(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_error *err)
 {
 	struct fm_local l = FM_LOCAL_INIT;
-	struct fm_endpoint *e = NULL;
+	struct fm_endpoints *e = NULL;
 	int rc = -1;
-	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_address(e, err) == 0 &&
+	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_addresses(e, err) == 0 &&
 	    fm_bringup_instance(h, j, b, &l, err) == 0)
-		rc = e ? fm_endpoint_open(e, err) || fm_endpoint_announce(e, err) : 0;
-	fm_endpoint_free(e);
+		rc = fm_endpoints_open(e, err) || fm_endpoints_announce(e, err);
+	fm_endpoints_free(e);
 	fm_local_done(&l);
 	return rc ? -1 : 0;
 }
@@ -467,11 +512,17 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 /* All but its folder */
 static int take_down(struct fm_host *h, const char *instance, struct fm_error *err)
 {
-	char ifname[IFNAMSIZ];
 	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
-	fm_endpoint_host_ifname(instance, ifname);
-	if (h->runtime->ops->remove(h->runtime, instance, err) < 0 || fm_endpoint_remove(ifname, err) < 0 ||
-	    fm_netns_remove(netns, err) < 0)
+	if (h->runtime->ops->remove(h->runtime, instance, err) < 0)
+		return -1;
+	/* All that there may be, so that it needs no record of how many there are. */
+	for (unsigned i = 0; i < FM_MAX_ENDPOINTS; i++) {
+		char ifname[IFNAMSIZ];
+		fm_endpoint_host_ifname(instance, i, ifname);
+		if (fm_endpoint_remove(ifname, err) < 0)
+			return -1;
+	}
+	if (fm_netns_remove(netns, err) < 0)
 		return -1;
 	fm_cgroup_prune(h->cgroup_parent);
 	return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * instances.h - containers on this host: run, list, inspect, remove. Composes container/ (bundle, runtime, nest) and network/ (endpoint).
+ * instances.h - containers on this host: run, list, inspect, remove. Composes container/ (bundle, runtime, nest) and network/ (endpoints).
  *
  * A *container* has a name that is unique in the cluster; an *instance* is one incarnation of it in this host's runtime. While a migration is under way
  * both hosts have an instance of the same container. Thread-safe; two calls about the same container must not overlap (the agent serialises by name).
@@ -10,7 +10,7 @@
 
 #include "container/bundle.h"
 #include "migration/host.h"
-#include "network/endpoint.h"
+#include "network/endpoints.h"
 
 /* What is known about an instance of ours; for foreign ones (found in the runtime) only container and pid1. */
 struct fm_local {
@@ -21,8 +21,8 @@ struct fm_local {
 	char *config;                 /* the user's config.json text */
 	pid_t pid1;                   /* PID 1 of the instance (the nest for nested ones) */
 	bool nested;
-	bool has_endpoint;
-	struct fm_endpoint_config endpoint;
+	size_t n_endpoints;
+	struct fm_endpoint_config endpoints[FM_MAX_ENDPOINTS];
 };
 void fm_local_done(struct fm_local *l);
 #define FM_LOCAL_INIT ((struct fm_local){ 0 })
@@ -36,11 +36,11 @@ struct fm_bringup {
 	bool wait;                /* nested: adopt later; ordinary: do not create (the runtime's restore does) */
 	const FM_PB(Container) * container;
 };
-/* Network namespace and closed endpoint. notes (strv, may be NULL) gets what was done. */
+/* Network namespace and closed endpoints; NULL: it has none. notes (strv, may be NULL) gets what was done. */
 int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
-                       struct fm_endpoint **ret_endpoint, char ***notes, struct fm_error *err);
-/* To be called before the container runs: nobody else has its address. endpoint may be NULL. */
-int fm_bringup_address(struct fm_endpoint *endpoint, struct fm_error *err);
+                       struct fm_endpoints **ret_endpoints, char ***notes, struct fm_error *err);
+/* To be called before the container runs: nobody else has its addresses. endpoints may be NULL. */
+int fm_bringup_addresses(struct fm_endpoints *endpoints, struct fm_error *err);
 /* Instance folder, bundle, runtime create + start; nested: until the nest answers. Fills *l. */
 int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err);
 
@@ -56,7 +56,7 @@ int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *
 int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap, struct fm_error *err);
 /* Facts for the planner; blockers in plain words. */
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err);
-/* Take an instance away for good: runtime, endpoint, namespace, folder. Idempotent. */
+/* Take an instance away for good: runtime, endpoints, namespace, folder. Idempotent. */
 int fm_instances_destroy(struct fm_host *h, const char *instance, struct fm_error *err);
 /* The same for one whose container has left for another host, but its root filesystem stays for the next visit (revisit-files.h), unless the container is here in another instance. Idempotent. */
 int fm_instances_release(struct fm_host *h, const char *instance, const char *container, struct fm_error *err);

@@ -2,7 +2,7 @@
 /*
  * mover-destination.c - taking a container.
  *
- * Prepare makes the endpoint (closed) and listens for the source. The accept thread takes page streams at any time (the source may reconnect) and starts one
+ * Prepare makes the endpoints (closed) and listens for the source. The accept thread takes page streams at any time (the source may reconnect) and starts one
  * control session, which follows the source: files, parent container, changed files, images, restore, commit.
  *
  * Between COMMIT and the first instruction: the record COMMITTED{ran} comes first (a kernel socket behind an open port may acknowledge data, so from then on we may not claim that nothing
@@ -96,14 +96,7 @@ static int receive_neighbours(struct fm_mover *m, uint8_t *buf, struct fm_error 
 	struct fm_frame_header h;
 	if (fm_stream_expect(m->control, FM_FRAME_NEIGHBOURS, &h, buf, FM_MAX_FRAME_BYTES, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)
 		return -1;
-	if (h.length % 12 || h.length / 12 > FM_MAX_NEIGHBOURS)
-		return fm_error_set(err, FM_E_DATA_LOSS, "the source sent a malformed neighbour table (%u bytes)", h.length);
-	m->n_neighbours = h.length / 12;
-	for (size_t i = 0; i < m->n_neighbours; i++) {
-		memcpy(&m->neighbours[i].address.s_addr, buf + i * 12, 4);
-		memcpy(m->neighbours[i].mac, buf + i * 12 + 4, 6);
-	}
-	return 0;
+	return fm_neighbours_decode(buf, h.length, h.a, m->local.n_endpoints, m->neighbours, &m->n_neighbours, err);
 }
 
 static int restore_begin(struct fm_mover *m, struct fm_restore_gate **gate, struct fm_error *err)
@@ -136,11 +129,9 @@ static int restore_finish(struct fm_mover *m, struct fm_restore_gate *gate, stru
 
 static int open_port(struct fm_mover *m, struct fm_error *err)
 {
-	if (!m->endpoint)
-		return 0;
-	if (fm_endpoint_set_neighbours(m->endpoint, m->neighbours, m->n_neighbours, err) < 0 || fm_endpoint_open(m->endpoint, err) < 0)
+	if (fm_endpoints_set_neighbours(m->endpoints, m->neighbours, m->n_neighbours, err) < 0 || fm_endpoints_open(m->endpoints, err) < 0)
 		return -1;
-	return fm_endpoint_announce(m->endpoint, err);
+	return fm_endpoints_announce(m->endpoints, err);
 }
 
 static int await_commit(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
@@ -169,8 +160,7 @@ static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm
 	}
 	if (restore_finish(m, gate, err) < 0)
 		return fm_error_phase(err, "resume");
-	if (m->endpoint)
-		(void)fm_endpoint_announce(m->endpoint, NULL); /* once more: the first may have met a busy switch */
+	(void)fm_endpoints_announce(m->endpoints, NULL); /* once more: the first may have met a busy switch */
 	atomic_store(&m->resumed, true);
 	fm_mover_step(m, "running");
 	if (send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err) < 0)
@@ -243,7 +233,7 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	    fm_volumes_place(m, err) < 0)
 		return fm_error_phase(err, "files");
 	(void)eventfd_write(m->files_here_fd, 1);
-	if (fm_bringup_address(m->endpoint, err) < 0 || stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
+	if (fm_bringup_addresses(m->endpoints, err) < 0 || stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
 	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0 ||
@@ -385,7 +375,7 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 		return -1;
 	if (fm_journal_intent(m->journal, "instance", m->instance, true, err) < 0 || fm_mkdir_p(m->rootfs, 0755, err) < 0)
 		return -1;
-	if (fm_bringup_network(m->h, m->journal, &b, &m->local, &m->endpoint, &m->notes, err) < 0)
+	if (fm_bringup_network(m->h, m->journal, &b, &m->local, &m->endpoints, &m->notes, err) < 0)
 		return -1;
 	m->files_here_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->files_here_fd < 0)
@@ -526,8 +516,7 @@ int fm_destination_abort(struct fm_mover *m, struct fm_error *err)
 {
 	if (fm_journal_abort(m->journal, err) < 0)
 		return -1;
-	if (m->endpoint)
-		(void)fm_endpoint_close(m->endpoint, NULL);
+	(void)fm_endpoints_close(m->endpoints, NULL);
 	stop_threads(m);
 	fm_criu_free(m->criu);
 	m->criu = NULL;
@@ -573,8 +562,9 @@ int fm_destination_recover(struct fm_mover *m, struct fm_error *err)
 	fm_volumes_came(m);
 	if (!m->local.container)
 		return 0; /* status says: not alive; the manager decides */
-	if (m->local.has_endpoint && fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, NULL) == 0 &&
-	    fm_endpoint_attach(m->endpoint, NULL) == 0 && readopt(m, &e) == 0)
+	if (m->local.n_endpoints &&
+	    fm_endpoints_new(m->local.endpoints, m->local.n_endpoints, m->local.netns_path, &m->endpoints, NULL) == 0 &&
+	    fm_endpoints_attach(m->endpoints, NULL) == 0 && readopt(m, &e) == 0)
 		(void)open_port(m, NULL);
 	if (e.code != FM_OK)
 		(void)fm_mover_fail(m, &e);

@@ -85,7 +85,7 @@ struct fm_mover {
 	int images_fd;
 	char images_path[1400];
 	struct fm_local local;
-	struct fm_endpoint *endpoint;
+	struct fm_endpoints *endpoints; /* NULL: it has none */
 	struct fm_criu *criu;
 	struct fm_stream *control, *pages;
 	struct fm_nest_status nest;

@@ -2,8 +2,8 @@
 /*
  * mover-source.c - giving a container away.
  *
- * The freeze, in order (fm_source_execute): intents and FROZEN on record -> fence (endpoint closed inbound: answers that are under way still leave) -> CRIU dump up to post-dump ->
- * SIGSTOP to the tree -> endpoint closed -> neighbours, changed files, images, RESTORE to the destination -> CRIU detaches meanwhile -> RESTORED comes -> COMMITTED on record (the commit point) -> COMMIT -> RUNNING comes.
+ * The freeze, in order (fm_source_execute): intents and FROZEN on record -> fence (endpoints closed inbound: answers that are under way still leave) -> CRIU dump up to post-dump ->
+ * SIGSTOP to the tree -> endpoints closed -> neighbours, changed files, images, RESTORE to the destination -> CRIU detaches meanwhile -> RESTORED comes -> COMMITTED on record (the commit point) -> COMMIT -> RUNNING comes.
  * Whatever fails before the commit point is undone here at once, without waiting for the manager: the service comes first.
  *
  * Pages (post-copy) are read from the stopped tree and served by a thread of its own, which reconnects for as long as the destination may need pages.
@@ -51,13 +51,11 @@ static int find_container(struct fm_mover *m, struct fm_error *err)
 	return fm_journal_note(m->journal, "instance", m->instance, err);
 }
 
-static int take_endpoint(struct fm_mover *m, struct fm_error *err)
+static int take_endpoints(struct fm_mover *m, struct fm_error *err)
 {
-	if (!m->local.has_endpoint)
-		return 0;
-	if (fm_endpoint_new(&m->local.endpoint, m->local.netns_path, &m->endpoint, err) < 0)
+	if (fm_endpoints_new(m->local.endpoints, m->local.n_endpoints, m->local.netns_path, &m->endpoints, err) < 0)
 		return -1;
-	return fm_endpoint_attach(m->endpoint, err);
+	return fm_endpoints_attach(m->endpoints, err);
 }
 
 static int start_criu(struct fm_mover *m, struct fm_error *err)
@@ -148,7 +146,7 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 	uint64_t t = fm_now_us();
 	fm_mover_step(m, "prepare");
 	m->hide = m->lazy && fm_criu_view_is_possible();
-	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoint(m, err) < 0 ||
+	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoints(m, err) < 0 ||
 	    connect_streams(m, err) < 0)
 		return -1;
 	fm_mover_step(m, "files");
@@ -252,14 +250,26 @@ static void stop_page_server(struct fm_mover *m)
 
 /* ---------------------------------------------------------------- the freeze */
 
+/* "fm3f9a61c2 fm02b5c7d1" */
+static char *port_names(const struct fm_mover *m)
+{
+	char *names = fm_xstrdup("");
+	for (size_t i = 0; i < m->local.n_endpoints; i++) {
+		char *more = fm_xasprintf("%s%s%s", names, i ? " " : "", m->local.endpoints[i].host_ifname);
+		free(names);
+		names = more;
+	}
+	return names;
+}
+
 static int fence(struct fm_mover *m, struct fm_error *err)
 {
 	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
+	_fm_free_ char *ports = port_names(m);
 	/* The nest's answer, CRIU's freeze and its work inside the tasks are processor time of this cgroup, too. */
 	fm_throttle_lift(m);
 	/* Everything that has to be undone is on record before the first of it happens, and before the clock of the downtime starts. */
-	if (fm_journal_intent(m->journal, "fence", m->local.has_endpoint ? m->local.endpoint.host_ifname : "", false, err) < 0 ||
-	    fm_journal_intent(m->journal, "hold", root, false, err) < 0 ||
+	if (fm_journal_intent(m->journal, "fence", ports, false, err) < 0 || fm_journal_intent(m->journal, "hold", root, false, err) < 0 ||
 	    fm_journal_decide(m->journal, FM_DECISION_FROZEN, false, err) < 0)
 		return -1;
 	fm_stream_set_patience(m->control, FREEZE_PATIENCE_MS);
@@ -268,11 +278,9 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	m->held = true;
 	m->fence_us = fm_now_us();
 	m->fenced = true;
-	if (m->endpoint) {
-		m->hold = fm_hold_start(&m->local.endpoint);
-		if (fm_endpoint_close_inbound(m->endpoint, err) < 0)
-			return fm_error_prefix(err, "cannot fence the source");
-	}
+	m->hold = fm_hold_start(m->local.endpoints, m->local.n_endpoints);
+	if (fm_endpoints_close_inbound(m->endpoints, err) < 0)
+		return fm_error_prefix(err, "cannot fence the source");
 	return fm_mover_fault(m, "source-after-fence", err);
 }
 
@@ -328,7 +336,7 @@ static int dump(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *err)
 	fm_mover_step(m, "dump");
 	if ((m->local.nested ? dump_nested(m, left, err) : dump_ordinary(m, left, err)) < 0)
 		return fm_error_phase(err, "dump");
-	if (m->endpoint && fm_endpoint_close(m->endpoint, err) < 0)
+	if (fm_endpoints_close(m->endpoints, err) < 0)
 		return fm_error_prefix(err, "cannot fence the source");
 	fm_mover_phase(m, "dump", fm_now_us() - t);
 	return 0;
@@ -338,18 +346,12 @@ static int send_neighbours(struct fm_mover *m, int timeout_ms, struct fm_error *
 {
 	size_t n = FM_MAX_NEIGHBOURS;
 	_fm_free_ struct fm_neighbour *v = calloc(n, sizeof(*v));
-	_fm_free_ uint8_t *wire = calloc(n, 12);
+	_fm_free_ uint8_t *wire = malloc(FM_NEIGHBOURS_MAX_BYTES);
 	if (!v || !wire)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	if (!m->endpoint)
-		n = 0;
-	else if (fm_endpoint_neighbours(m->endpoint, v, &n, err) < 0)
+	if (fm_endpoints_neighbours(m->endpoints, v, &n, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++) {
-		memcpy(wire + i * 12, &v[i].address.s_addr, 4);
-		memcpy(wire + i * 12 + 4, v[i].mac, 6);
-	}
-	return fm_stream_send(m->control, FM_FRAME_NEIGHBOURS, n, 0, wire, n * 12, timeout_ms, err);
+	return fm_stream_send(m->control, FM_FRAME_NEIGHBOURS, n, 0, wire, fm_neighbours_encode(v, n, wire), timeout_ms, err);
 }
 
 /* Changed files, images, neighbours, and the word to restore. */
@@ -521,9 +523,7 @@ static int undo_hold(struct fm_mover *m, struct fm_error *err)
 
 static int undo_fence(struct fm_mover *m, struct fm_error *err)
 {
-	if (!m->endpoint)
-		return 0;
-	if (fm_endpoint_open(m->endpoint, err) < 0 || fm_endpoint_announce(m->endpoint, err) < 0)
+	if (fm_endpoints_open(m->endpoints, err) < 0 || fm_endpoints_announce(m->endpoints, err) < 0)
 		return -1;
 	release_held(m);
 	return 0;
@@ -540,7 +540,7 @@ int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct
 	if (fm_streq(what, "fence")) {
 		if (undo_fence(m, err) < 0)
 			return -1;
-		if (m->endpoint)
+		if (m->endpoints)
 			fm_mover_note(m, "port %s of '%s' reopened", arg, m->h->name);
 		return 0;
 	}
@@ -649,7 +649,7 @@ int fm_source_recover(struct fm_mover *m, struct fm_error *err)
 		m->root = fm_local_app_pid(&m->local);
 		fm_mover_publish(m);
 		if (m->local.container)
-			(void)take_endpoint(m, NULL);
+			(void)take_endpoints(m, NULL);
 	}
 	if (d == FM_DECISION_RELEASED)
 		return fm_source_release(m, err);

@@ -95,8 +95,8 @@ static void drop_resources(struct fm_mover *m)
 	m->exclude = NULL;
 	fm_page_source_free(m->page_source);
 	m->page_source = NULL;
-	fm_endpoint_free(m->endpoint);
-	m->endpoint = NULL;
+	fm_endpoints_free(m->endpoints);
+	m->endpoints = NULL;
 	fm_local_done(&m->local);
 	fm_mover_publish(m);
 	fm_pb_free(m->description);

@@ -51,6 +51,14 @@ static inline const char *fm_pb_label(const FM_PB(Container) * c, const char *ke
 	return NULL;
 }
 
+/* A container's endpoints: the first, and the others. NULL: it has no more of them. */
+static inline const FM_PB(Endpoint) * fm_pb_endpoint(const FM_PB(Container) * c, size_t i)
+{
+	if (i == 0)
+		return c->endpoint;
+	return c->endpoint && i <= c->n_more_endpoints ? c->more_endpoints[i - 1] : NULL;
+}
+
 /* Deep copy by packing. */
 static inline void *fm_pb_copy(const void *message)
 {

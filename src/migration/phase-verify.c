@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* phase-verify.c - VERIFICATION: does the destination serve, seen from inside and from a client's side? And COMPLETED: only then the source's copy is freed. */
+#include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 
 #include "basic/cleanup.h"
 #include "basic/io.h"
+#include "basic/limits.h"
 #include "migration/coordinator-internal.h"
 
 #define PAGES_TIMEOUT_MS 600000
@@ -62,16 +64,44 @@ static int verify_inside(struct fm_migration *m, struct fm_error *err)
 	return fm_call_until_answered(m, m->pb->destination, FM_AGENT_VERIFY, &req, 30000, &resp, err);
 }
 
-static int probe(struct fm_migration *m, const char *from, FM_PB(HealthCheck) * health, uint32_t port, struct fm_error *err)
+struct address {
+	char text[INET6_ADDRSTRLEN];
+};
+
+static bool is_ipv6(const struct address *a)
+{
+	return strchr(a->text, ':') != NULL;
+}
+
+static bool add_address(struct address *ret, const char *with_prefix)
+{
+	size_t n = strcspn(with_prefix, "/");
+	if (n == 0 || n >= sizeof(ret->text))
+		return false;
+	memcpy(ret->text, with_prefix, n);
+	ret->text[n] = '\0';
+	return true;
+}
+
+/* The container's addresses, in the order of its endpoints, IPv4 first; how many. */
+static size_t addresses(const struct fm_migration *m, struct address ret[2 * FM_MAX_ENDPOINTS])
+{
+	const FM_PB(Endpoint) * e;
+	size_t n = 0;
+	for (size_t i = 0; i < FM_MAX_ENDPOINTS && m->facts && (e = fm_pb_endpoint(m->facts->container, i)); i++) {
+		n += add_address(&ret[n], e->address);
+		n += add_address(&ret[n], e->address6);
+	}
+	return n;
+}
+
+/* port: where there is no health check */
+static int probe(struct fm_migration *m, const char *from, const struct address *at, FM_PB(HealthCheck) * health, uint32_t port,
+                 struct fm_error *err)
 {
 	FM_PB(ProbeRequest) req = FLEXIMIGRATE__V1__PROBE_REQUEST__INIT;
 	_fm_pb_ FM_PB(VerifyResponse) *resp = NULL;
-	char address[64];
-	if (!m->facts->container->endpoint)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' has no network endpoint to probe", m->pb->container);
-	(void)snprintf(address, sizeof(address), "%.*s", (int)strcspn(m->facts->container->endpoint->address, "/"),
-	               m->facts->container->endpoint->address);
-	req.address = address;
+	req.address = (char *)at->text;
 	req.port = port;
 	req.health = health;
 	if (fm_call(m, from, FM_AGENT_PROBE, &req, FM_CALL_TIMEOUT_MS, &resp, err) < 0)
@@ -89,13 +119,14 @@ static bool has_health(const struct fm_migration *m)
 
 static int check_health(struct fm_migration *m, struct fm_error *err)
 {
-	if (!has_health(m))
+	struct address at[2 * FM_MAX_ENDPOINTS];
+	if (!has_health(m) || addresses(m, at) == 0)
 		return 0;
 	FM_PB(HealthCheck) *h = m->facts->container->health;
 	uint32_t attempts = h->attempts ? h->attempts : 3;
 	for (uint32_t i = 1;; i++) {
 		struct fm_error e = FM_ERROR_INIT;
-		if (probe(m, m->pb->destination, h, 0, &e) == 0)
+		if (probe(m, m->pb->destination, &at[0], h, 0, &e) == 0)
 			return 0;
 		if (fm_stopping(m)) {
 			*err = e;
@@ -111,24 +142,66 @@ static int check_health(struct fm_migration *m, struct fm_error *err)
 	}
 }
 
-/* The source's host is a client like any other to the container now: its packets have to take the new way. */
+/* Of a socket that listens on all IPv6 addresses it is not known whether it takes IPv4, too: as a rule it does. */
+enum listens { NOT_THERE, AS_A_RULE, CERTAINLY };
+
+static enum listens listens_at(const FM_PB(Listener) * l, const struct address *a)
+{
+	const char *address = fm_str_startswith(l->address, "::ffff:") ? l->address + strlen("::ffff:") : l->address;
+	if (fm_streq(address, a->text) || fm_streq(address, is_ipv6(a) ? "::" : "0.0.0.0"))
+		return CERTAINLY;
+	return fm_streq(address, "::") ? AS_A_RULE : NOT_THERE;
+}
+
+/* What listens at an address; the port of one that certainly does, if there is one. */
+static enum listens find_listener(const struct fm_migration *m, const struct address *a, uint32_t *ret_port)
+{
+	enum listens best = NOT_THERE;
+	for (size_t i = 0; i < m->facts->n_listeners; i++) {
+		enum listens found = listens_at(m->facts->listeners[i], a);
+		if (found <= best)
+			continue;
+		best = found;
+		*ret_port = m->facts->listeners[i]->port;
+	}
+	return best;
+}
+
+static int probe_from_source(struct fm_migration *m, const struct address *a, FM_PB(HealthCheck) * health, uint32_t port,
+                             struct fm_error *err)
+{
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s' (%s) from '%s'.", m->pb->container, a->text,
+	        m->pb->source);
+	return probe(m, m->pb->source, a, health, port, err);
+}
+
+/* The source's host is a client like any other to the container now: its packets have to take the new way. The first address that there is, or that something listens at. */
 static int check_path(struct fm_migration *m, struct fm_error *err)
 {
-	if (!m->facts || !m->facts->container->endpoint || (!has_health(m) && m->facts->n_listeners == 0)) {
-		fm_mlog(m, FM_LOG_INFO, "NetworkManager",
-		        "Verifying network connectivity of '%s': nothing of it listens, nothing to reach.", m->pb->container);
-		return 0;
-	}
-	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s' (%s) from '%s'.", m->pb->container,
-	        m->facts->container->endpoint->address, m->pb->source);
-	if (has_health(m))
-		return probe(m, m->pb->source, m->facts->container->health, 0, err);
-	for (size_t i = 0; i < m->facts->n_listeners; i++) {
-		const char *a = m->facts->listeners[i]->address;
-		if (fm_str_startswith(a, "127.") || fm_streq(a, "::1"))
+	struct address at[2 * FM_MAX_ENDPOINTS];
+	size_t n = addresses(m, at);
+	struct fm_error first = FM_ERROR_INIT;
+	if (n > 0 && has_health(m))
+		return probe_from_source(m, &at[0], m->facts->container->health, 0, err);
+	for (size_t i = 0; i < n; i++) {
+		struct fm_error e = FM_ERROR_INIT;
+		uint32_t port = 0;
+		enum listens l = find_listener(m, &at[i], &port);
+		if (l == NOT_THERE)
 			continue;
-		return probe(m, m->pb->source, NULL, m->facts->listeners[i]->port, err);
+		if (probe_from_source(m, &at[i], NULL, port, &e) == 0)
+			return 0;
+		if (first.code == FM_OK)
+			first = e;
+		if (l == CERTAINLY)
+			break;
 	}
+	if (first.code != FM_OK) {
+		*err = first;
+		return -1;
+	}
+	fm_mlog(m, FM_LOG_INFO, "NetworkManager", "Verifying network connectivity of '%s': nothing of it listens, nothing to reach.",
+	        m->pb->container);
 	return 0;
 }
 

@@ -138,7 +138,7 @@ static int bridge_announce(struct fm_endpoint *e, struct fm_error *err)
 {
 	if (fm_endpoint_need_inside(e, err) < 0)
 		return -1;
-	return fm_arp_announce(e->arp_fd, e->inside_index, e->cfg.mac, e->cfg.address, err);
+	return fm_announce(e->raw_fd, e->inside_index, &e->cfg, err);
 }
 
 static bool bridge_is_open(struct fm_endpoint *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * endpoint.c - the endpoint object: the order of the steps and their undoing. What a step does is in veth.c, bridge.c, announce.c,
- * neighbours.c.
+ * duplicate.c, neighbours.c.
  *
  * Everything slow happens in prepare or attach: sockets, namespaces, and the wait for the carrier, which comes asynchronously and may take
  * a second. After that, open and close are one system call each. A handle that was neither prepared nor attached opens its sockets with the
@@ -19,6 +19,7 @@
 #include "basic/limits.h"
 #include "network/internal.h"
 
+#define IPV6_MIN_MTU       1280
 #define CARRIER_TIMEOUT_MS 5000
 #define REMOVE_TIMEOUT_MS  2000
 #define REMOVE_POLL_MS     5
@@ -29,8 +30,8 @@ struct inside_args {
 };
 
 struct address_search {
-	struct in_addr address;
-	bool found;
+	const struct fm_endpoint_config *cfg;
+	int found; /* its family, 0 = none */
 };
 
 struct name_list {
@@ -49,25 +50,25 @@ static int need_inside_session(struct fm_endpoint *e, struct fm_error *err)
 	return e->inside ? 0 : fm_nl_open_in(e->netns_fd, 0, &e->inside, err);
 }
 
-static int open_arp_inside(void *userdata, struct fm_error *err)
+static int open_raw_inside(void *userdata, struct fm_error *err)
 {
 	struct inside_args *a = userdata;
 
-	return fm_arp_open(a->e->inside_index, &a->fd, err);
+	return fm_raw_open(a->e->inside_index, &a->fd, err);
 }
 
 static void forget_inside_end(struct fm_endpoint *e)
 {
-	if (e->arp_fd >= 0)
-		(void)close(e->arp_fd);
-	e->arp_fd = -1;
+	if (e->raw_fd >= 0)
+		(void)close(e->raw_fd);
+	e->raw_fd = -1;
 	e->inside_index = 0;
 }
 
 static void forget_watch(struct fm_endpoint *e)
 {
 	if (e->watch)
-		(void)fm_arp_watch_end(e->watch, NULL);
+		(void)fm_address_watch_end(e->watch, NULL);
 	e->watch = NULL;
 }
 
@@ -77,7 +78,7 @@ int fm_endpoint_need_inside(struct fm_endpoint *e, struct fm_error *err)
 	struct fm_link in;
 	int rc;
 
-	if (e->arp_fd >= 0)
+	if (e->raw_fd >= 0)
 		return 0;
 	if (need_inside_session(e, err) < 0)
 		return -1;
@@ -87,9 +88,9 @@ int fm_endpoint_need_inside(struct fm_endpoint *e, struct fm_error *err)
 	if (rc < 0)
 		return fm_nl_fail(e->inside, rc, err, "find %s in the container's namespace", e->cfg.ifname);
 	e->inside_index = in.index;
-	if (fm_netns_call(e->netns_fd, open_arp_inside, &a, err) < 0)
+	if (fm_netns_call(e->netns_fd, open_raw_inside, &a, err) < 0)
 		return -1;
-	e->arp_fd = a.fd;
+	e->raw_fd = a.fd;
 	return 0;
 }
 
@@ -123,6 +124,9 @@ static int find_bridge(struct fm_endpoint *e, struct fm_link *ret, struct fm_err
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "bridge %s is down", name);
 		return fm_error_hint(err, "ip link set %s up", name);
 	}
+	if (e->cfg.prefix6_len && ret->mtu < IPV6_MIN_MTU)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "bridge %s has an MTU of %u, IPv6 needs %d", name, ret->mtu,
+		                    IPV6_MIN_MTU);
 	/* with spanning tree a new port listens and learns for twice this time before it forwards */
 	if (ret->stp && ret->forward_delay_cs > 0) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "bridge %s runs spanning tree: a new port would forward only after %u s",
@@ -134,34 +138,45 @@ static int find_bridge(struct fm_endpoint *e, struct fm_link *ret, struct fm_err
 
 static int address_cb(const struct nlmsghdr *h, void *userdata)
 {
+	const struct ifaddrmsg *ifa = mnl_nlmsg_get_payload(h);
 	struct address_search *s = userdata;
+	const struct fm_endpoint_config *c = s->cfg;
 	const struct nlattr *a;
 
-	if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < mnl_nlmsg_size(sizeof(struct ifaddrmsg)))
+	if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < mnl_nlmsg_size(sizeof(*ifa)))
 		return MNL_CB_OK;
-	mnl_attr_for_each (a, h, sizeof(struct ifaddrmsg)) {
-		if (mnl_attr_get_type(a) == IFA_LOCAL && mnl_attr_get_payload_len(a) == sizeof(s->address) &&
-		    memcmp(mnl_attr_get_payload(a), &s->address, sizeof(s->address)) == 0)
-			s->found = true;
+	mnl_attr_for_each (a, h, sizeof(*ifa)) {
+		size_t n = mnl_attr_get_payload_len(a);
+
+		/* IFA_ADDRESS is the other end's where there is IFA_LOCAL, and IPv6 has the second with such an end only */
+		if (mnl_attr_get_type(a) != IFA_LOCAL && (mnl_attr_get_type(a) != IFA_ADDRESS || ifa->ifa_family != AF_INET6))
+			continue;
+		if (ifa->ifa_family == AF_INET && c->prefix_len && n == sizeof(c->address) &&
+		    memcmp(mnl_attr_get_payload(a), &c->address, n) == 0)
+			s->found = AF_INET;
+		if (ifa->ifa_family == AF_INET6 && c->prefix6_len && n == sizeof(c->address6) &&
+		    memcmp(mnl_attr_get_payload(a), &c->address6, n) == 0)
+			s->found = AF_INET6;
 	}
 	return MNL_CB_OK;
 }
 
-/* What this host knows at once; whether somebody else has it is asked meanwhile. */
-static int check_address(struct fm_endpoint *e, const struct fm_link *bridge, struct fm_error *err)
+/* What this host knows at once; whether somebody else has them is asked meanwhile. */
+static int check_addresses(struct fm_endpoint *e, const struct fm_link *bridge, struct fm_error *err)
 {
-	struct address_search s = { .address = e->cfg.address };
-	struct ifaddrmsg all = { .ifa_family = AF_INET };
-	char text[INET_ADDRSTRLEN];
-	/* ARP does not ask the host itself */
+	struct address_search s = { .cfg = &e->cfg };
+	struct ifaddrmsg all = { .ifa_family = AF_UNSPEC };
+	char text[INET6_ADDRSTRLEN];
+	/* nobody is asked about what is the host's own */
 	int rc = fm_nl_dump(e->host, RTM_GETADDR, &all, sizeof(all), address_cb, &s, NULL);
 
 	if (rc < 0)
 		return fm_nl_fail(e->host, rc, err, "read this host's addresses");
 	if (s.found)
-		return fm_error_set(err, FM_E_ALREADY_EXISTS, "address %s is this host's own",
-		                    inet_ntop(AF_INET, &s.address, text, sizeof(text)));
-	return fm_arp_watch_begin(bridge, e->cfg.address, e->cfg.mac, &e->watch, err);
+		return fm_error_set(
+		        err, FM_E_ALREADY_EXISTS, "address %s is this host's own",
+		        inet_ntop(s.found, s.found == AF_INET ? (const void *)&e->cfg.address : &e->cfg.address6, text, sizeof(text)));
+	return fm_address_watch_begin(bridge, &e->cfg, &e->watch, err);
 }
 
 /* 1 = our pair stands already, 0 = the name is free. */
@@ -206,7 +221,9 @@ static int bring_up(struct fm_endpoint *e, struct fm_error *err)
 		return -1;
 	if (fm_nl_wait_up(e->host, watch_host, e->cfg.host_ifname, CARRIER_TIMEOUT_MS, err) < 0)
 		return -1;
-	return fm_nl_wait_up(e->inside, watch_inside, e->cfg.ifname, CARRIER_TIMEOUT_MS, err);
+	if (fm_nl_wait_up(e->inside, watch_inside, e->cfg.ifname, CARRIER_TIMEOUT_MS, err) < 0)
+		return -1;
+	return fm_veth_finish_inside(e, err);
 }
 
 static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err)
@@ -221,7 +238,7 @@ static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error 
 	if (find_bridge(e, &bridge, err) < 0)
 		return -1;
 	existing = find_existing(e, err);
-	if (existing < 0 || (check_duplicate && check_address(e, &bridge, err) < 0))
+	if (existing < 0 || (check_duplicate && check_addresses(e, &bridge, err) < 0))
 		return -1;
 	if (!existing && fm_veth_create(e, &bridge, err) < 0)
 		return -1;
@@ -281,7 +298,7 @@ int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path
 	e->cfg = *cfg;
 	e->attach = &fm_attach_bridge;
 	e->netns_fd = FM_TAKE_FD(fd);
-	e->arp_fd = -1;
+	e->raw_fd = -1;
 	*ret = e;
 	return 0;
 }
@@ -308,17 +325,23 @@ int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_e
 	return 0;
 }
 
-int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err)
+void fm_endpoint_unprepare(struct fm_endpoint *e)
 {
-	struct fm_arp_watch *w = e->watch;
-
-	e->watch = NULL;
-	if (!w || fm_arp_watch_end(w, err) == 0)
-		return 0;
+	forget_watch(e);
 	if (e->made)
 		(void)fm_nl_link_delete(e->host, e->cfg.host_ifname);
 	e->made = false;
 	forget_inside_end(e);
+}
+
+int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err)
+{
+	struct fm_address_watch *w = e->watch;
+
+	e->watch = NULL;
+	if (!w || fm_address_watch_end(w, err) == 0)
+		return 0;
+	fm_endpoint_unprepare(e);
 	return fm_error_prefix(err, "prepare endpoint %s", e->cfg.host_ifname);
 }
 

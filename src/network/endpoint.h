@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * endpoint.h - a container's network endpoint: its veth pair, its address, the port it is plugged into, and how clients are led to it.
+ * endpoint.h - a container's network endpoint: its veth pair, its addresses, the port it is plugged into, and how clients are led to it. A container with several: endpoints.h.
  *
- * Vocabulary: the endpoint is *closed* while the host end of its veth has no master: it exists, has its MAC and address (CRIU binds sockets
- * to it), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
+ * Vocabulary: the endpoint is *closed* while the host end of its veth has no master: it exists, has its MAC and addresses (CRIU binds sockets
+ * to them), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
  * Never toggles a link's up/down on the way: link-watch may take a second to notice (see docs/NETWORK.md).
  *
  * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> attach -> close_inbound
@@ -23,30 +23,51 @@
 #include <stdint.h>
 
 #include "basic/error.h"
+#include "basic/limits.h"
+
+#define FM_ENDPOINT_ADDRESSES_LEN 80
 
 struct fm_endpoint_config {
 	char bridge[IFNAMSIZ];      /* must exist */
 	char ifname[IFNAMSIZ];      /* inside the container, "eth0" */
 	char host_ifname[IFNAMSIZ]; /* host end, "fm" + 8 hex digits, see fm_endpoint_host_ifname */
 	uint8_t mac[6];
-	struct in_addr address;
+	/* At least one family: a prefix length of 0 says that there is none of it. */
 	uint8_t prefix_len;
+	uint8_t prefix6_len;
+	struct in_addr address;
 	struct in_addr gateway; /* 0 = none */
-	uint32_t mtu;           /* 0 = the bridge's */
+	struct in6_addr address6;
+	struct in6_addr gateway6; /* :: = none; link-local or in the subnet */
+	uint32_t mtu;             /* 0 = the bridge's; IPv6 needs 1280 */
 };
 
-/* Parse the user's words. mac NULL or "" derives a locally administered one from name. INVALID_ARGUMENT names the wrong part.
- * host_ifname is derived from name too; a caller with a better instance id overwrites it (fm_endpoint_host_ifname). ifname and gateway may
- * be NULL or "". */
-int fm_endpoint_config_parse(const char *bridge, const char *ifname, const char *mac, const char *address, const char *gateway,
-                             const char *name, struct fm_endpoint_config *ret, struct fm_error *err);
-/* Interface name for an instance on a host; stable, unique per (instance). */
-void fm_endpoint_host_ifname(const char *instance, char ret[IFNAMSIZ]);
+/* The user's words; all but bridge may be NULL or "", but for one address. */
+struct fm_endpoint_words {
+	const char *bridge;
+	const char *ifname;            /* none: eth0, of the second endpoint eth1, … */
+	const char *mac;               /* none: a locally administered one is derived from the container's name and the endpoint's number */
+	const char *address, *gateway; /* "10.77.0.100/24", "10.77.0.1" */
+	const char *address6, *gateway6; /* "fd77::100/64", "fd77::1" or "fe80::1" */
+};
+/* INVALID_ARGUMENT names the wrong part. index: 0 for a container's first endpoint, below FM_MAX_ENDPOINTS. host_ifname is derived from name
+ * and index too; a caller with a better instance id overwrites it (fm_endpoint_host_ifname). */
+int fm_endpoint_config_parse(const struct fm_endpoint_words *w, const char *name, unsigned index, struct fm_endpoint_config *ret,
+                             struct fm_error *err);
+/* Interface name for an endpoint of an instance on a host; stable, unique per (instance, index). */
+void fm_endpoint_host_ifname(const char *instance, unsigned index, char ret[IFNAMSIZ]);
 void fm_mac_format(const uint8_t mac[6], char ret[18]);
+/* "10.77.0.100/24 and fd77::100/64" */
+void fm_endpoint_addresses_format(const struct fm_endpoint_config *c, char ret[FM_ENDPOINT_ADDRESSES_LEN]);
 
 struct fm_neighbour {
-	struct in_addr address;
+	uint8_t endpoint; /* which of the container's; only endpoints.h looks at it */
 	uint8_t mac[6];
+	int family; /* AF_INET or AF_INET6 */
+	union {
+		struct in_addr address;
+		struct in6_addr address6;
+	};
 };
 
 struct fm_endpoint;
@@ -58,7 +79,7 @@ struct fm_attach_ops {
 	int (*close_inbound)(struct fm_endpoint *e,
 	                     struct fm_error *err);                /* nothing reaches the container any more; what it sends still leaves */
 	int (*close)(struct fm_endpoint *e, struct fm_error *err); /* no packet passes any more when it returns */
-	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell neighbours: gratuitous ARP request and reply */
+	int (*announce)(struct fm_endpoint *e, struct fm_error *err); /* tell switches and neighbours where the MAC is now */
 	bool (*is_open)(struct fm_endpoint *e);
 };
 extern const struct fm_attach_ops fm_attach_bridge;
@@ -67,16 +88,18 @@ extern const struct fm_attach_ops fm_attach_bridge;
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);
 void fm_endpoint_free(struct fm_endpoint *e); /* closes descriptors only; may wait for a duplicate check under way */
 
-/* Create the veth pair with the container end (MAC, address, gateway route, up, lo up, neighbour retrans time 20 ms) inside the namespace,
- * host end up, sealed, without master; returns when both ends have carrier, so that open is immediate.
- * FAILED_PRECONDITION when the bridge is missing, down or delays new ports (spanning tree), or when the namespace is the host's own.
- * check_duplicate: ALREADY_EXISTS when the address is the host's own; whether somebody else has it is being asked when it returns: call
+/* Create the veth pair with the container end (MAC, addresses, gateway routes, up, lo up, neighbour retrans time 20 ms; with IPv6 no
+ * router advertisements and no duplicate detection of the kernel's) inside the namespace,
+ * host end up, sealed, without master; returns when both ends have carrier and sockets can be bound, so that open is immediate.
+ * FAILED_PRECONDITION when the bridge is missing, down or delays new ports (spanning tree), when the namespace is the host's own, or when
+ * there is an IPv6 address and the kernel has no IPv6.
+ * check_duplicate: ALREADY_EXISTS when an address is the host's own; whether somebody else has one is being asked when it returns: call
  * fm_endpoint_await_free before the container runs.
  * ALREADY_EXISTS also when the host end's name is taken by another pair; the same pair is completed, FAILED_PRECONDITION when it is open.
  * Leaves nothing behind on failure. */
 int fm_endpoint_prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err);
-/* After prepare with check_duplicate: waits (200 ms from there at most). ALREADY_EXISTS when the address answers ARP from another MAC than
- * the endpoint's on the bridge (the container itself may still serve elsewhere); what prepare made is gone then. */
+/* After prepare with check_duplicate: waits (200 ms from there at most). ALREADY_EXISTS when an address answers ARP or a neighbour
+ * solicitation from another MAC than the endpoint's on the bridge (the container itself may still serve elsewhere); what prepare made is gone then. */
 int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err);
 /* Take over an endpoint that exists already (source side, recovery): opens the sockets that open/close/announce need. NOT_FOUND when it
  * does not exist, FAILED_PRECONDITION when the host end leads elsewhere. */
@@ -86,14 +109,16 @@ int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err);
  * send queue that has to wait a second for its retransmission (docs/NETWORK.md, Stalls). Open and close both end it. */
 int fm_endpoint_close_inbound(struct fm_endpoint *e, struct fm_error *err);
 int fm_endpoint_close(struct fm_endpoint *e, struct fm_error *err);
-/* One request and one reply, without waiting. Repeat it now and then during the first second where frames can be lost. */
+/* IPv4: gratuitous ARP, a request and a reply; IPv6: an unsolicited neighbour advertisement that overrides, and a report of the
+ * solicited-node group for switches that filter by it. Without waiting. Repeat it now and then during the first second where frames can be lost. */
 int fm_endpoint_announce(struct fm_endpoint *e, struct fm_error *err);
 /* What cannot be shown to be closed counts as open. */
 bool fm_endpoint_is_open(struct fm_endpoint *e);
-/* The neighbour table of the container's namespace (IPv4, states with a known MAC), at most *n in; count out. */
+/* The neighbour table of the container's interface (the families that it has an address of, states with a known MAC), at most *n in; count
+ * out. */
 int fm_endpoint_neighbours(struct fm_endpoint *e, struct fm_neighbour *ret, size_t *n, struct fm_error *err);
-/* Install them as REACHABLE (not permanent: normal ageing goes on). At most FM_MAX_NEIGHBOURS; group MACs and addresses are
- * INVALID_ARGUMENT. A failure costs an ARP round trip, not correctness: the caller may go on. */
+/* Install them as REACHABLE (not permanent: normal ageing goes on). At most FM_MAX_NEIGHBOURS; group MACs and addresses, and a family that
+ * the endpoint has no address of, are INVALID_ARGUMENT. A failure costs an ARP round trip, not correctness: the caller may go on. */
 int fm_endpoint_set_neighbours(struct fm_endpoint *e, const struct fm_neighbour *v, size_t n, struct fm_error *err);
 /* Delete the veth pair by host end name and its FDB entry. Missing is success. Waits until the name is free (deadline 2 s). Other names
  * than fm_endpoint_host_ifname gives are INVALID_ARGUMENT. */

@@ -27,28 +27,38 @@
 #define FRAME_MAX  (sizeof(struct virtio_net_hdr) + 65536 + ETH_HLEN)
 #define FRAMES_MAX 16384
 
-struct fm_hold {
+struct port {
 	int fd;
 	int bridge_index;
 	unsigned char bridge_mac[6];
 };
 
-/* Accept IPv4 that is sent to this MAC; everything else costs four instructions and no memory. */
+struct fm_hold {
+	size_t n;
+	struct port v[FM_MAX_ENDPOINTS];
+};
+
+/* Accept IPv4 and IPv6 that is sent to this MAC; everything else costs a few instructions and no memory. */
 static int attach_filter(int fd, const uint8_t mac[6])
 {
 	uint32_t first = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
 	uint32_t last = (uint32_t)mac[4] << 8 | mac[5];
 	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, 5),
-		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, last, 0, 3),
-		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, 0xffffffff),  BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, 6),
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, last, 0, 4),
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+		BPF_STMT(BPF_RET | BPF_K, 0),
 	};
 	struct sock_fprog prog = { .len = FM_ARRAY_SIZE(code), .filter = code };
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
 }
 
-static int find_bridge(struct fm_hold *h, const char *bridge)
+static int find_bridge(struct port *h, const char *bridge)
 {
 	_fm_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct ifreq r = { 0 };
@@ -60,26 +70,64 @@ static int find_bridge(struct fm_hold *h, const char *bridge)
 	return 0;
 }
 
-struct fm_hold *fm_hold_start(const struct fm_endpoint_config *cfg)
+static void forget(struct port *p)
 {
-	struct fm_hold *h = calloc(1, sizeof(*h));
+	if (p->fd >= 0)
+		(void)close(p->fd);
+	p->fd = -1;
+}
+
+static int listen_for(struct port *p, const struct fm_endpoint_config *cfg)
+{
 	int on = 1, bytes = FM_HOLD_MAX_BYTES;
-	if (!h)
-		return NULL;
 	/* Protocol 0: it hears nothing before the filter is there. */
-	h->fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	p->fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	/* All protocols, because only such a tap sees what a bridge's port takes in before the bridge has it; the filter does the choosing. */
 	struct sockaddr_ll every_port = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
-	if (h->fd < 0 || find_bridge(h, cfg->bridge) < 0 || attach_filter(h->fd, cfg->mac) < 0 ||
-	    setsockopt(h->fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
-	    setsockopt(h->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) < 0 ||
-	    (setsockopt(h->fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0 &&
-	     setsockopt(h->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) < 0) ||
-	    bind(h->fd, (struct sockaddr *)&every_port, sizeof(every_port)) < 0) {
-		fm_hold_free(h);
+	if (p->fd < 0 || find_bridge(p, cfg->bridge) < 0 || attach_filter(p->fd, cfg->mac) < 0 ||
+	    setsockopt(p->fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
+	    setsockopt(p->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) < 0 ||
+	    (setsockopt(p->fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0 &&
+	     setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) < 0) ||
+	    bind(p->fd, (struct sockaddr *)&every_port, sizeof(every_port)) < 0) {
+		forget(p);
+		return -1;
+	}
+	return 0;
+}
+
+struct fm_hold *fm_hold_start(const struct fm_endpoint_config *v, size_t n)
+{
+	struct fm_hold *h = calloc(1, sizeof(*h));
+	for (size_t i = 0; h && i < n && i < FM_MAX_ENDPOINTS; i++)
+		if (listen_for(&h->v[h->n], &v[i]) == 0)
+			h->n++;
+	if (h && h->n == 0) {
+		free(h);
 		return NULL;
 	}
 	return h;
+}
+
+static size_t release(struct port *p, unsigned char *frame)
+{
+	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_ifindex = p->bridge_index, .sll_halen = 6 };
+	size_t sent = 0;
+	for (size_t i = 0; i < FRAMES_MAX; i++) {
+		ssize_t n = recv(p->fd, frame, FRAME_MAX, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < (ssize_t)(sizeof(struct virtio_net_hdr) + ETH_HLEN))
+			break;
+		unsigned char *ethernet = frame + sizeof(struct virtio_net_hdr);
+		memcpy(ethernet + ETH_ALEN, p->bridge_mac, ETH_ALEN);
+		memcpy(to.sll_addr, ethernet, ETH_ALEN);
+		memcpy(&to.sll_protocol, ethernet + offsetof(struct ethhdr, h_proto), sizeof(to.sll_protocol));
+		if (sendto(p->fd, frame, (size_t)n, MSG_DONTWAIT, (struct sockaddr *)&to, sizeof(to)) == n)
+			sent++;
+	}
+	forget(p);
+	return sent;
 }
 
 size_t fm_hold_release(struct fm_hold *h)
@@ -88,31 +136,14 @@ size_t fm_hold_release(struct fm_hold *h)
 	if (!h)
 		return 0;
 	_fm_free_ unsigned char *frame = malloc(FRAME_MAX);
-	struct sockaddr_ll to = {
-		.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = h->bridge_index, .sll_halen = 6
-	};
-	for (size_t i = 0; frame && i < FRAMES_MAX; i++) {
-		ssize_t n = recv(h->fd, frame, FRAME_MAX, MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < (ssize_t)(sizeof(struct virtio_net_hdr) + ETH_HLEN))
-			break;
-		unsigned char *ethernet = frame + sizeof(struct virtio_net_hdr);
-		memcpy(ethernet + ETH_ALEN, h->bridge_mac, ETH_ALEN);
-		memcpy(to.sll_addr, ethernet, ETH_ALEN);
-		if (sendto(h->fd, frame, (size_t)n, MSG_DONTWAIT, (struct sockaddr *)&to, sizeof(to)) == n)
-			sent++;
-	}
-	(void)close(h->fd);
-	h->fd = -1;
+	for (size_t i = 0; frame && i < h->n; i++)
+		sent += release(&h->v[i], frame);
 	return sent;
 }
 
 void fm_hold_free(struct fm_hold *h)
 {
-	if (!h)
-		return;
-	if (h->fd >= 0)
-		(void)close(h->fd);
+	for (size_t i = 0; h && i < h->n; i++)
+		forget(&h->v[i]);
 	free(h);
 }

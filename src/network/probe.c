@@ -79,15 +79,15 @@ static int wait_for(int fd, short events, uint64_t deadline_ms, const char *what
 	return r < 0 ? -1 : 0;
 }
 
-static int send_request(int fd, const char *ip, const struct probe_spec *s, uint64_t deadline_ms, struct fm_error *err)
+static int send_request(int fd, const char *host, const struct probe_spec *s, uint64_t deadline_ms, struct fm_error *err)
 {
 	_fm_free_ char *request = fm_xasprintf("GET %s HTTP/1.1\r\n"
-	                                       "Host: %s:%u\r\n"
+	                                       "Host: %s\r\n"
 	                                       "User-Agent: fleximigrate\r\n"
 	                                       "Accept: */*\r\n"
 	                                       "Connection: close\r\n"
 	                                       "\r\n",
-	                                       *s->path ? s->path : "/", ip, s->port);
+	                                       *s->path ? s->path : "/", host);
 	size_t n = strlen(request), done = 0;
 
 	while (done < n) {
@@ -149,15 +149,15 @@ static int check_status(const char *answer, struct fm_error *err)
 static int probe_once(const char *ip, const struct probe_spec *s, int timeout_ms, struct fm_error *err)
 {
 	uint64_t deadline = fm_now_ms() + (uint64_t)timeout_ms;
-	char address[INET_ADDRSTRLEN + 8], answer[MAX_ANSWER];
+	char address[INET6_ADDRSTRLEN + 10], answer[MAX_ANSWER];
 	_fm_close_ int fd = -1;
 
-	(void)snprintf(address, sizeof(address), "%s:%u", ip, s->port);
+	(void)snprintf(address, sizeof(address), strchr(ip, ':') ? "[%s]:%u" : "%s:%u", ip, s->port);
 	if (fm_tcp_connect(address, timeout_ms, &fd, err) < 0)
 		return -1;
 	if (!s->http)
 		return 0;
-	if (send_request(fd, ip, s, deadline, err) < 0 || read_answer(fd, answer, sizeof(answer), deadline, err) < 0)
+	if (send_request(fd, address, s, deadline, err) < 0 || read_answer(fd, answer, sizeof(answer), deadline, err) < 0)
 		return -1;
 	return check_status(answer, err);
 }
@@ -172,13 +172,13 @@ int fm_probe_spec_check(const char *spec, struct fm_error *err)
 int fm_probe(const char *ip, const char *spec, int timeout_ms, uint64_t *ret_latency_us, struct fm_error *err)
 {
 	struct probe_spec s;
-	struct in_addr a;
+	struct in6_addr a;
 	uint64_t start;
 
 	if (spec_parse(spec, &s, err) < 0)
 		return -1;
-	if (inet_pton(AF_INET, ip, &a) != 1)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "health check: \"%.64s\" is not an IPv4 address", ip);
+	if (inet_pton(AF_INET, ip, &a) != 1 && inet_pton(AF_INET6, ip, &a) != 1)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "health check: \"%.64s\" is not an IP address", ip);
 	if (timeout_ms <= 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "health check: a timeout of %d ms", timeout_ms);
 	start = fm_now_us();

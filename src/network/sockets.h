@@ -23,7 +23,7 @@ int fm_listeners(pid_t pid, struct fm_listener **ret, size_t *ret_n, struct fm_e
 int fm_established_count(pid_t pid, size_t *ret, struct fm_error *err);
 
 /* Connect (and for HTTP: GET, expect 2xx/3xx) from the calling thread's network namespace. spec: "tcp:6379" or "http:8080/healthz".
- * ip: dotted. Latency of the whole probe in *ret_latency_us (may be NULL). Failure messages name what answered ("HTTP 503"). The answer
+ * ip: an IPv4 or IPv6 address as text. Latency of the whole probe in *ret_latency_us (may be NULL). Failure messages name what answered ("HTTP 503"). The answer
  * read is at most 8 KiB. UNAVAILABLE: refused or a wrong answer; DEADLINE_EXCEEDED: none in time. */
 int fm_probe(const char *ip, const char *spec, int timeout_ms, uint64_t *ret_latency_us, struct fm_error *err);
 int fm_probe_spec_check(const char *spec, struct fm_error *err); /* syntax only */

@@ -10,22 +10,32 @@
  *    what the container sends. Strict reverse path filtering on an interface without an address drops all IPv4, arp_ignore 8 answers
  *    nobody, and IPv6 is off. A bridge port hands its frames to the bridge before any of these is looked at, so the open endpoint carries
  *    IPv6 as well.
+ *
+ * The container's end has its IPv6 address without the kernel's duplicate detection (duplicate.c is ours; the kernel's would keep the
+ * address from sockets for a second and more), its link-local one too, and takes no addresses and routes from router advertisements: they
+ * would not be those that travel.
  */
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
 #include <linux/neighbour.h>
 #include <linux/veth.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "basic/clock.h"
 #include "basic/id.h"
 #include "basic/io.h"
 #include "network/internal.h"
 
-/* An ARP entry that is INCOMPLETE when the port opens is asked for again after this long; the kernel's second would be downtime. */
+/* A neighbour entry that is INCOMPLETE when the port opens is asked for again after this long; the kernel's second would be downtime. */
 #define RETRANS_TIME_MS 20
 
 #define ARP_IGNORE_ALL 8
+
+#define ADDRESS_TIMEOUT_MS 5000
 
 static void host_mac(const struct fm_endpoint_config *cfg, uint8_t ret[6])
 {
@@ -87,7 +97,7 @@ bool fm_veth_is_pair(struct fm_endpoint *e, const struct fm_link *host_end)
 	       memcmp(in.mac, e->cfg.mac, sizeof(in.mac)) == 0;
 }
 
-static int set_retrans_time(struct fm_endpoint *e, int index)
+static int set_retrans_time(struct fm_endpoint *e, int index, int family)
 {
 	struct nlmsghdr *h = fm_nl_begin(e->inside, RTM_SETNEIGHTBL, 0, 128);
 	struct ndtmsg *ndt;
@@ -96,8 +106,8 @@ static int set_retrans_time(struct fm_endpoint *e, int index)
 	if (!h)
 		return -ENOBUFS;
 	ndt = mnl_nlmsg_put_extra_header(h, sizeof(*ndt));
-	ndt->ndtm_family = AF_INET;
-	mnl_attr_put_strz(h, NDTA_NAME, "arp_cache");
+	ndt->ndtm_family = (uint8_t)family;
+	mnl_attr_put_strz(h, NDTA_NAME, family == AF_INET ? "arp_cache" : "ndisc_cache");
 	parms = mnl_attr_nest_start(h, NDTA_PARMS);
 	mnl_attr_put_u32(h, NDTPA_IFINDEX, (uint32_t)index);
 	mnl_attr_put_u64(h, NDTPA_RETRANS_TIME, RETRANS_TIME_MS);
@@ -124,7 +134,25 @@ static int add_address(struct fm_endpoint *e, int index)
 	return fm_nl_flush(e->inside);
 }
 
-static int add_default_route(struct fm_endpoint *e, int index)
+static int add_address6(struct fm_endpoint *e, int index)
+{
+	struct nlmsghdr *h = fm_nl_begin(e->inside, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, 128);
+	struct ifaddrmsg *ifa;
+
+	if (!h)
+		return -ENOBUFS;
+	ifa = mnl_nlmsg_put_extra_header(h, sizeof(*ifa));
+	ifa->ifa_family = AF_INET6;
+	ifa->ifa_prefixlen = e->cfg.prefix6_len;
+	ifa->ifa_scope = RT_SCOPE_UNIVERSE;
+	ifa->ifa_flags = IFA_F_NODAD;
+	ifa->ifa_index = (uint32_t)index;
+	mnl_attr_put(h, IFA_LOCAL, sizeof(e->cfg.address6), &e->cfg.address6);
+	mnl_attr_put(h, IFA_ADDRESS, sizeof(e->cfg.address6), &e->cfg.address6);
+	return fm_nl_flush(e->inside);
+}
+
+static int add_default_route(struct fm_endpoint *e, int index, int family)
 {
 	struct nlmsghdr *h = fm_nl_begin(e->inside, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, 128);
 	struct rtmsg *rt;
@@ -132,14 +160,61 @@ static int add_default_route(struct fm_endpoint *e, int index)
 	if (!h)
 		return -ENOBUFS;
 	rt = mnl_nlmsg_put_extra_header(h, sizeof(*rt));
-	rt->rtm_family = AF_INET;
+	rt->rtm_family = (uint8_t)family;
 	rt->rtm_table = RT_TABLE_MAIN;
 	rt->rtm_protocol = RTPROT_STATIC;
 	rt->rtm_scope = RT_SCOPE_UNIVERSE;
 	rt->rtm_type = RTN_UNICAST;
-	mnl_attr_put_u32(h, RTA_GATEWAY, e->cfg.gateway.s_addr);
+	if (family == AF_INET)
+		mnl_attr_put_u32(h, RTA_GATEWAY, e->cfg.gateway.s_addr);
+	else
+		mnl_attr_put(h, RTA_GATEWAY, sizeof(e->cfg.gateway6), &e->cfg.gateway6);
 	mnl_attr_put_u32(h, RTA_OIF, (uint32_t)index);
 	return fm_nl_flush(e->inside);
+}
+
+/* In the container's namespace: /proc/sys/net shows the reader's own. */
+static int write_conf6(void *userdata, struct fm_error *err)
+{
+	static const struct {
+		const char *name, *value;
+	} conf[] = { { "disable_ipv6", "0" }, { "accept_ra", "0" }, { "autoconf", "0" }, { "accept_dad", "0" } };
+	const char *ifname = userdata;
+	char path[128];
+
+	for (size_t i = 0; i < sizeof(conf) / sizeof(conf[0]); i++) {
+		(void)snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", ifname, conf[i].name);
+		if (fm_write_file(path, conf[i].value, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int prepare_ipv6(struct fm_endpoint *e, int index, struct fm_error *err)
+{
+	struct fm_error why = FM_ERROR_INIT;
+	int rc;
+
+	if (!fm_path_exists("/proc/sys/net/ipv6/conf"))
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "this host's kernel has no IPv6, and the container has an IPv6 address");
+	if (fm_netns_call(e->netns_fd, write_conf6, e->cfg.ifname, &why) < 0) {
+		if (err)
+			*err = why;
+		(void)fm_error_prefix(err, "set up IPv6 of %s", e->cfg.ifname);
+		return fm_error_hint(err, "the agent needs a writable /proc/sys");
+	}
+	rc = set_retrans_time(e, index, AF_INET6);
+	return rc < 0 ? fm_nl_fail(e->inside, rc, err, "set the neighbour discovery's retransmission time of %s", e->cfg.ifname) : 0;
+}
+
+static int prepare_ipv4(struct fm_endpoint *e, int index, struct fm_error *err)
+{
+	int rc = set_retrans_time(e, index, AF_INET);
+
+	if (rc < 0)
+		return fm_nl_fail(e->inside, rc, err, "set the ARP retransmission time of %s", e->cfg.ifname);
+	rc = add_address(e, index);
+	return rc < 0 ? fm_nl_fail(e->inside, rc, err, "give %s its address", e->cfg.ifname) : 0;
 }
 
 int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err)
@@ -154,20 +229,89 @@ int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err)
 		rc = fm_nl_link_up(e->inside, lo.index);
 	if (rc < 0)
 		return fm_nl_fail(e->inside, rc, err, "bring up lo in the container's namespace");
-	rc = set_retrans_time(e, in.index);
-	if (rc < 0)
-		return fm_nl_fail(e->inside, rc, err, "set the ARP retransmission time of %s", e->cfg.ifname);
-	rc = add_address(e, in.index);
-	if (rc < 0)
-		return fm_nl_fail(e->inside, rc, err, "give %s its address", e->cfg.ifname);
+	if ((e->cfg.prefix_len && prepare_ipv4(e, in.index, err) < 0) || (e->cfg.prefix6_len && prepare_ipv6(e, in.index, err) < 0))
+		return -1;
 	rc = fm_nl_link_up(e->inside, in.index);
 	if (rc < 0)
 		return fm_nl_fail(e->inside, rc, err, "bring up %s", e->cfg.ifname);
 	if (e->cfg.gateway.s_addr)
-		rc = add_default_route(e, in.index);
+		rc = add_default_route(e, in.index, AF_INET);
 	if (rc < 0)
 		return fm_nl_fail(e->inside, rc, err, "add the default route through %s", e->cfg.ifname);
 	return 0;
+}
+
+struct local_route {
+	struct in6_addr address;
+	bool found;
+};
+
+static int local_route_cb(const struct nlmsghdr *h, void *userdata)
+{
+	const struct rtmsg *rt = mnl_nlmsg_get_payload(h);
+	struct local_route *l = userdata;
+	const struct nlattr *a;
+
+	if (h->nlmsg_type != RTM_NEWROUTE || h->nlmsg_len < mnl_nlmsg_size(sizeof(*rt)) || rt->rtm_type != RTN_LOCAL)
+		return MNL_CB_OK;
+	mnl_attr_for_each (a, h, sizeof(*rt)) {
+		if (mnl_attr_get_type(a) == RTA_DST && mnl_attr_get_payload_len(a) == sizeof(l->address) &&
+		    memcmp(mnl_attr_get_payload(a), &l->address, sizeof(l->address)) == 0)
+			l->found = true;
+	}
+	return MNL_CB_OK;
+}
+
+/* The kernel finishes a new IPv6 address in the background: what is sent to it before its local route is there goes astray. */
+static int wait_local_route(struct fm_endpoint *e, struct fm_nl *watch, struct fm_error *err)
+{
+	uint64_t deadline = fm_now_ms() + ADDRESS_TIMEOUT_MS;
+	char buf[4096];
+
+	for (;;) {
+		struct local_route l = { .address = e->cfg.address6 };
+		struct rtmsg all = { .rtm_family = AF_INET6 };
+		int left, fd = mnl_socket_get_fd(watch->sock),
+		          rc = fm_nl_dump(e->inside, RTM_GETROUTE, &all, sizeof(all), local_route_cb, &l, NULL);
+
+		if (rc < 0)
+			return fm_nl_fail(e->inside, rc, err, "read the routes of %s", e->cfg.ifname);
+		if (l.found)
+			return 0;
+		left = fm_deadline_left_ms(deadline);
+		if (left == 0)
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the IPv6 address of %s was not usable within %d ms",
+			                    e->cfg.ifname, ADDRESS_TIMEOUT_MS);
+		/* any notification is a reason to look again; a lost one (ENOBUFS) too */
+		rc = fm_wait_fd(fd, POLLIN, left, err);
+		if (rc < 0)
+			return -1;
+		if (rc > 0)
+			(void)recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+	}
+}
+
+int fm_veth_finish_inside(struct fm_endpoint *e, struct fm_error *err)
+{
+	_fm_nl_ struct fm_nl *watch = NULL;
+	struct fm_link in;
+	int rc;
+
+	if (!e->cfg.prefix6_len)
+		return 0;
+	/* before the address is there, so that the notification cannot be missed */
+	if (fm_nl_open_in(e->netns_fd, RTMGRP_IPV6_ROUTE, &watch, err) < 0)
+		return -1;
+	rc = fm_nl_link(e->inside, e->cfg.ifname, &in);
+	if (rc == 0)
+		rc = add_address6(e, in.index);
+	if (rc < 0)
+		return fm_nl_fail(e->inside, rc, err, "give %s its IPv6 address", e->cfg.ifname);
+	if (wait_local_route(e, watch, err) < 0)
+		return -1;
+	if (!IN6_IS_ADDR_UNSPECIFIED(&e->cfg.gateway6))
+		rc = add_default_route(e, in.index, AF_INET6);
+	return rc < 0 ? fm_nl_fail(e->inside, rc, err, "add the IPv6 default route through %s", e->cfg.ifname) : 0;
 }
 
 /* The thread is in the host's namespace here, and /proc/sys/net shows the reader's own. */

@@ -35,7 +35,7 @@ enum fm_frame {
 	FM_FRAME_IMAGE_BEGIN = 20, /* a: size; payload: file name */
 	FM_FRAME_IMAGE_DATA = 21,
 	FM_FRAME_IMAGES_END = 22, /* a: number of files, b: total bytes */
-	FM_FRAME_NEIGHBOURS = 23, /* payload: n * {u32 ipv4 (network order), u8 mac[6], u8 pad[2]} */
+	FM_FRAME_NEIGHBOURS = 23, /* a: count; payload: see network/endpoints.h */
 	FM_FRAME_RESTORE = 24,    /* everything is there: restore and report */
 	FM_FRAME_RESTORED = 25,   /* destination: restored, not run; a: µs it took */
 	FM_FRAME_COMMIT = 26,     /* source: journaled; ownership is the destination's */

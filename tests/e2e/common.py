@@ -45,7 +45,7 @@ class Resident:
 
     numbers = iter(range(101, 250))
 
-    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None, binds=(), config=None):
+    def __init__(self, cluster, name, host="src", command=None, options=(), python=False, programs=(), port=6379, ip=None, binds=(), config=None, endpoints=()):
         self.cluster, self.name, self.host, self.port = cluster, name, host, port
         self.ip = ip or f"10.77.0.{next(Resident.numbers)}"
         command = command or REDIS
@@ -59,7 +59,8 @@ class Resident:
             config(contents)
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(contents, file)
-        cluster.cli("container", "run", name, "--host", host, "--bundle", bundle, "--address", f"{self.ip}/24", *options)
+        cluster.cli("container", "run", name, "--host", host, "--bundle", bundle,
+                    *([word for endpoint in endpoints for word in ("--endpoint", endpoint)] or ["--address", f"{self.ip}/24"]), *options)
         cluster.wait(f"{name} answers", lambda: self.ask("PING", check=False) == "PONG", 30)
         self.client = cluster.client(self.ip, port)
         cluster.wait(f"the client of {name} is connected", lambda: self.counter() > 0, 30)

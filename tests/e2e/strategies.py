@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from common import STRETCH, Cluster, Resident, Tap, agent_with, arguments, check_pages, clean_case, conclude, cpu_quota, expect, lab_name, no_leftovers, pages_resident, path_without, unwind_on_signal
+from common import REDIS, STRETCH, Cluster, Resident, Tap, agent_with, arguments, check_pages, clean_case, conclude, cpu_quota, expect, lab_name, no_leftovers, pages_resident, path_without, unwind_on_signal
 from volumes import Volumes
 
 ROUNDS_FACTOR = 3         # what rounds may send, of the memory's size: src/decision/converge.c
@@ -54,6 +54,39 @@ class Strategies:
         expect(used == strategy or strategy == "auto" and used != "auto", f"asked for {strategy}, was {used}")
         resident.check(to)
         return record
+
+    # ------------------------------------------------------------------ network
+
+    def two_endpoints(self):
+        """Connections over IPv4 and IPv6, to either endpoint, stay what they are; a host that has no place for the second gets neither."""
+        with self.case("two endpoints with IPv4 and IPv6 each: live, pre-copy, cold, post-copy; a host without the second network is refused") as wanted:
+            if not wanted:
+                return
+            self.cluster.lab.add_network("br1", "10.78.0", "fd78::")
+            redis = Resident(self.cluster, "redis", command=[part for word in REDIS for part in ((word, "::") if word == "0.0.0.0" else (word,))], ip="10.77.0.100", endpoints=(
+                "address=10.77.0.100/24,address6=fd77::100/64,gateway6=fd77::3", "bridge=br1,interface=net1,address=10.78.0.100/24,address6=fd78::100/64"))
+            clients = {ip: self.cluster.client(ip, key=f"counter of {ip}") for ip in ("fd77::100", "10.78.0.100", "fd78::100")}
+            shown = self.cluster.container(redis.name)
+            expect([shown["endpoint"]["address6"], shown["more_endpoints"][0]["address"]] == ["fd77::100/64", "10.78.0.100/24"], f"shown as {shown}")
+            expect("10.77.0.100/24, fd77::100/64, 10.78.0.100/24, fd78::100/64" in self.cluster.cli("container", "ls").stdout, "an address is missing in the list")
+            for to, strategy in (("dst", "live"), ("src", "pre-copy"), ("dst", "cold"), ("src", "post-copy")):
+                record = self.move(redis, to, strategy)
+                self.write_more(clients)
+                self.tap.say(f"{strategy}: frozen for {record['frozen_us'] / 1000:.0f} ms")
+            self.cluster.lab.run("dst", ["ip", "link", "delete", "br1"])
+            record = self.cluster.migrate(redis.name, "dst", "--strategy", "live")
+            expect(record["state"] == "FAILED" and "br1 does not exist" in record["error_message"], f"{record['state']}: {record['error_message']}")
+            self.write_more(clients)
+            for ip, client in clients.items():
+                report = client.finish()
+                expect(not report["error"], f"the connection to {ip}: {report['error']}")
+                expect(int(redis.ask("GET", f"counter of {ip}")) == report["last"], f"{ip}: the last acknowledged write is {report['last']}")
+            redis.conclude("src")
+
+    def write_more(self, clients):
+        for ip, client in clients.items():
+            before = client.report()["acknowledged"]
+            self.cluster.wait(f"the client of {ip} writes", lambda client=client, before=before: client.report()["acknowledged"] > before + 20, 30)
 
     # ------------------------------------------------------------------ nested
 
@@ -552,6 +585,8 @@ def main():
     started = time.monotonic()
     with Cluster(name, keep_on_failure=options.keep) as cluster:
         Strategies(cluster, tap, options).run()
+    with Cluster(name, keep_on_failure=options.keep, ipv6=True) as cluster:
+        Strategies(cluster, tap, options).two_endpoints()
     # Hosts that do not share their files, as real ones: agents in mount namespaces of their own.
     with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
         Strategies(cluster, tap, options).pages_of_volumes()

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "basic/cleanup.h"
 #include "basic/str.h"
 #include "decision/strategy.h"
 #include "network/endpoint.h"
@@ -24,21 +25,27 @@ static void endpoint(char *text)
 {
 	struct fm_endpoint_config c = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
-	char *part[5] = { text, "", "", "10.77.0.5/24", "" };
+	char *part[7] = { text, "", "", "10.77.0.5/24", "", "", "" };
 
-	for (unsigned i = 1; i < 5; i++) {
+	for (unsigned i = 1; i < FM_ARRAY_SIZE(part); i++) {
 		char *end = part[i - 1] ? strchr(part[i - 1], '\n') : NULL;
 		if (!end)
 			break;
 		*end = '\0';
 		part[i] = end + 1;
 	}
-	int rc = fm_endpoint_config_parse(part[0], part[1], part[2], part[3], part[4], "name", &c, &err);
+	const struct fm_endpoint_words w = { part[0], part[1], part[2], part[3], part[4], part[5], part[6] };
+	int rc = fm_endpoint_config_parse(&w, "name", 0, &c, &err);
 	outcome(rc, &err);
 	if (rc < 0)
 		return;
 	assert(c.bridge[0] && memchr(c.bridge, '\0', sizeof(c.bridge)) && memchr(c.ifname, '\0', sizeof(c.ifname)));
-	assert(!(c.mac[0] & 1) && c.prefix_len <= 32 && c.address.s_addr != 0);
+	assert(!(c.mac[0] & 1) && c.prefix_len <= 32 && c.prefix6_len <= 128 && (c.prefix_len || c.prefix6_len));
+	assert((c.prefix_len == 0) == (c.address.s_addr == 0));
+	assert((c.prefix6_len == 0) == (IN6_IS_ADDR_UNSPECIFIED(&c.address6) != 0));
+	char text6[FM_ENDPOINT_ADDRESSES_LEN];
+	fm_endpoint_addresses_format(&c, text6);
+	assert(strlen(text6) < sizeof(text6));
 }
 
 static void wire_texts(const uint8_t *data, size_t size)

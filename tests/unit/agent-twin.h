@@ -89,6 +89,10 @@ struct twin {
 	char violation[256];
 	/* facts */
 	bool endpoint, health, bare;   /* bare: Inspect answers without a container */
+	const char *addresses[4];      /* of its endpoints in turn, IPv4 and IPv6; all NULL: one that is 10.77.0.100/24 */
+	const char *listens[4];        /* where; all NULL: 0.0.0.0 */
+	const char *refuses;           /* a probe of this address fails */
+	char probed[512];              /* "HOST ADDRESS:PORT; …" */
 	bool deny;                     /* label */
 	const char *throttle;          /* label, NULL = none */
 	uint32_t max_throttle_percent; /* of the last PrepareSource */
@@ -196,6 +200,26 @@ static struct twin_mover *twin_mover_add(struct twin *t, const char *host, const
 
 typedef int (*twin_method_fn)(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err);
 
+static void twin_describe(const struct twin *t, FM_PB(Container) * c, FM_PB(InspectResponse) * r)
+{
+	bool usual = !t->addresses[0] && !t->addresses[1], everywhere = !t->listens[0];
+	c->endpoint = FM_PB_NEW(Endpoint, endpoint);
+	fm_pb_set(&c->endpoint->address, usual ? "10.77.0.100/24" : t->addresses[0]);
+	fm_pb_set(&c->endpoint->address6, t->addresses[1]);
+	if (t->addresses[2] || t->addresses[3]) {
+		FM_PB(Endpoint) *second = FM_PB_NEW(Endpoint, endpoint);
+		fm_pb_set(&second->address, t->addresses[2]);
+		fm_pb_set(&second->address6, t->addresses[3]);
+		FM_PB_ADD(c->more_endpoints, c->n_more_endpoints, second);
+	}
+	for (uint32_t i = 0; i < 4 && (t->listens[i] || (everywhere && i == 0)); i++) {
+		FM_PB(Listener) *l = FM_PB_NEW(Listener, listener);
+		fm_pb_set(&l->address, everywhere ? "0.0.0.0" : t->listens[i]);
+		l->port = 6379 + i;
+		FM_PB_ADD(r->listeners, r->n_listeners, l);
+	}
+}
+
 static int twin_inspect(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err)
 {
 	const FM_PB(InspectRequest) *req = request;
@@ -211,14 +235,8 @@ static int twin_inspect(struct twin *t, const char *host, const void *request, P
 	fm_pb_set(&c->kind, t->nested ? "nested" : "ordinary");
 	c->memory_bytes = t->memory_bytes;
 	c->processes = 2;
-	if (t->endpoint) {
-		c->endpoint = FM_PB_NEW(Endpoint, endpoint);
-		fm_pb_set(&c->endpoint->address, "10.77.0.100/24");
-		FM_PB(Listener) *l = FM_PB_NEW(Listener, listener);
-		fm_pb_set(&l->address, "0.0.0.0");
-		l->port = 6379;
-		FM_PB_ADD(r->listeners, r->n_listeners, l);
-	}
+	if (t->endpoint)
+		twin_describe(t, c, r);
 	if (t->health) {
 		c->health = FM_PB_NEW(HealthCheck, health_check);
 		fm_pb_set(&c->health->probe, "http:80/health");
@@ -374,6 +392,11 @@ static int twin_verify(struct twin *t, const char *host, const void *request, Pr
 
 static int twin_probe(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err)
 {
+	const FM_PB(ProbeRequest) *req = request;
+	size_t n = strlen(t->probed);
+	(void)snprintf(t->probed + n, sizeof(t->probed) - n, "%s%s %s:%u", n ? "; " : "", host, req->address, req->port);
+	if (fm_streq(t->refuses, req->address))
+		return fm_error_set(err, FM_E_UNAVAILABLE, "%s refuses", req->address);
 	FM_PB(VerifyResponse) *r = FM_PB_NEW(VerifyResponse, verify_response);
 	r->ok = true;
 	r->latency_us = t->latency_us;

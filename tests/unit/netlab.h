@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * netlab.h - the laboratory of test-endpoint.c: two hosts and a client on one switch, as network namespaces in this process.
+ * netlab.h - the laboratory of test-endpoint.c and test-endpoints.c: two hosts and a client on one switch, as network namespaces in this process.
  *
  *    src: br0 {eth0, fm…} --\                        the container's namespaces "csrc" and "cdst" hold the two ends of one endpoint,
  *    dst: br0 {eth0, fm…} ---- sw: br0 --- cli: eth0  with the same MAC and address; a UDP responder runs in each.
  *
  * Everything stands in a private mount namespace under a temporary folder, so that even a crash leaves no namespace behind. Nothing waits
  * for a time: carriers are awaited by notification, and that the switch has learned is known when the client has seen the announcement.
- * Included by one program; all functions are its own.
+ * All functions are the including program's own.
  */
 #ifndef FM_TESTS_NETLAB_H
 #define FM_TESTS_NETLAB_H
@@ -291,6 +291,60 @@ static struct fm_link link_of(const struct lab *lab, int ns, const char *name)
 	return l;
 }
 
+/* ---- the forwarding table of a bridge ---- */
+
+struct fdb {
+	uint8_t mac[6];
+	int ifindex;
+	unsigned state, flags, n;
+};
+
+static int fdb_cb(const struct nlmsghdr *h, void *userdata)
+{
+	struct fdb *f = userdata;
+	const struct ndmsg *nd = mnl_nlmsg_get_payload(h);
+	const struct nlattr *a;
+	bool is_bridge_entry = false, is_mac = false;
+
+	mnl_attr_for_each (a, h, sizeof(*nd)) {
+		is_bridge_entry |= mnl_attr_get_type(a) == NDA_MASTER;
+		is_mac |= mnl_attr_get_type(a) == NDA_LLADDR && memcmp(mnl_attr_get_payload(a), f->mac, 6) == 0;
+	}
+	if (is_bridge_entry && is_mac) {
+		f->ifindex = nd->ndm_ifindex;
+		f->state = nd->ndm_state;
+		f->flags = nd->ndm_flags;
+		f->n++;
+	}
+	return MNL_CB_OK;
+}
+
+static int do_fdb(void *userdata, struct fm_error *err)
+{
+	struct fdb *f = userdata;
+	_fm_nl_ struct fm_nl *nl = NULL;
+	struct ifinfomsg all = { .ifi_family = PF_BRIDGE };
+	int rc;
+
+	assert_int_equal(fm_nl_open(0, &nl, err), 0);
+	f->n = 0;
+	rc = fm_nl_dump(nl, RTM_GETNEIGH, &all, sizeof(all), fdb_cb, f, NULL);
+	return rc < 0 ? fm_nl_fail(nl, rc, err, "laboratory: forwarding table") : 0;
+}
+
+static struct fdb fdb_in(const struct lab *lab, int ns)
+{
+	struct fdb f = { .mac = { 2, 0x77, 0, 0, 1, 0 } };
+
+	OK(fm_netns_call(lab->ns[ns], do_fdb, &f, &err));
+	return f;
+}
+
+static struct fdb fdb_of(const struct lab *lab, int h)
+{
+	return fdb_in(lab, SRC + h);
+}
+
 /* ---- sockets inside ---- */
 
 static int do_udp(void *userdata, struct fm_error *err)
@@ -480,7 +534,9 @@ static struct fm_endpoint_config config(const char *address)
 {
 	struct fm_endpoint_config c;
 
-	OK(fm_endpoint_config_parse("br0", "", CT_MAC, address, "10.77.0.3", "web", &c, &err));
+	const struct fm_endpoint_words w = { .bridge = "br0", .mac = CT_MAC, .address = address, .gateway = "10.77.0.3" };
+
+	OK(fm_endpoint_config_parse(&w, "web", 0, &c, &err));
 	return c;
 }
 
@@ -583,21 +639,17 @@ static int group_teardown(void **state)
 }
 
 /* Both ends prepared and closed, a responder in each. */
-static int ends_setup(void **state)
+static int ends_with(struct lab *lab, const struct fm_endpoint_config *c)
 {
-	struct lab *lab = *state;
-	struct fm_endpoint_config c;
-
-	if (geteuid() != 0)
-		return 0;
-	c = config(CT_ADDRESS "/24");
 	for (int h = 0; h < 2; h++) {
 		struct responder *r = &lab->at[h];
 
-		lab->end[h] = endpoint_for(lab, h, &c);
+		lab->end[h] = endpoint_for(lab, h, c);
 		OK(on_host(lab, h, do_prepare, (struct end_call){ .e = lab->end[h] }, &err));
-		in(lab, CSRC + h, do_address, (struct step){ .a = "eth0", .b = CT_ADDRESS6, .n = 64 });
-		in(lab, CSRC + h, do_ready6, (struct step){ .b = CT_ADDRESS6 });
+		if (!c->prefix6_len) {
+			in(lab, CSRC + h, do_address, (struct step){ .a = "eth0", .b = CT_ADDRESS6, .n = 64 });
+			in(lab, CSRC + h, do_ready6, (struct step){ .b = CT_ADDRESS6 });
+		}
 		r->fd = udp_in(lab, CSRC + h, ECHO_PORT);
 		r->stop_fd = eventfd(0, EFD_CLOEXEC);
 		r->tag = (char)('0' + h);
@@ -609,12 +661,23 @@ static int ends_setup(void **state)
 	return 0;
 }
 
+/* IPv4 is the endpoint's, IPv6 the container's own affair. */
+static int ends_setup(void **state)
+{
+	struct fm_endpoint_config c;
+
+	if (geteuid() != 0)
+		return 0;
+	c = config(CT_ADDRESS "/24");
+	return ends_with(*state, &c);
+}
+
 static int ends_teardown(void **state)
 {
 	struct lab *lab = *state;
 	char name[IFNAMSIZ];
 
-	fm_endpoint_host_ifname("web", name);
+	fm_endpoint_host_ifname("web", 0, name);
 	for (int h = 0; h < 2 && geteuid() == 0; h++) {
 		struct responder *r = &lab->at[h];
 		uint64_t one = 1;

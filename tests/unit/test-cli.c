@@ -422,6 +422,41 @@ static void test_verbs(void **state)
 	free(err);
 }
 
+/* What is wrong is said before anybody is asked. */
+static void test_endpoint_texts(void **state)
+{
+	static const struct {
+		const char *text, *also;
+		int want;
+	} v[] = {
+		{ "address=10.77.0.5/24", "--ordinary", 4 },
+		{ "bridge=br0,address=10.77.0.5/24,address6=fd77::5/"
+		  "64,gateway=10.77.0.1,gateway6=fe80::1,interface=eth1,mac=02:77:00:00:01:00",
+		  "--ordinary", 4 },
+		{ "address6=fd77::5/64", "--endpoint=address=10.78.0.5/24", 4 },
+		{ "address=10.77.0.5/24", "--endpoint=bridge=br1", 2 }, /* no address */
+		{ "address=10.77.0.5/24", "--address=10.77.0.6/24", 2 },
+		{ "address=10.77.0.5/24", "--bridge=br0", 2 },
+		{ "", "--ordinary", 2 },
+		{ "10.77.0.5/24", "--ordinary", 2 },
+		{ "address=", "--ordinary", 2 },
+		{ "address=10.77.0.5/24,", "--ordinary", 2 },
+		{ "address=10.77.0.5/24,address=10.77.0.6/24", "--ordinary", 2 },
+		{ "address=10.77.0.5/24,colour=blue", "--ordinary", 2 },
+	};
+	char *out = NULL, *err = NULL;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(v); i++) {
+		free(out);
+		free(err);
+		int rc = run(&out, &err, "container", "run", "web", "--bundle", "/b", "--endpoint", v[i].text, v[i].also, "--manager",
+		             "unix:/nonexistent/manager.sock", "--timeout", "1s", (char *)NULL);
+		if (rc != v[i].want)
+			fail_msg("'%s' and %s: exit code %d: %s", v[i].text, v[i].also, rc, err);
+	}
+	free(out);
+	free(err);
+}
+
 static void test_manager_not_reachable(void **state)
 {
 	char *out = NULL, *err = NULL;
@@ -438,10 +473,11 @@ static void test_manager_not_reachable(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_fail),
-		cmocka_unit_test(test_json_empty), cmocka_unit_test(test_json_full),
-		cmocka_unit_test(test_json_edges), cmocka_unit_test(test_table),
-		cmocka_unit_test(test_verbs),      cmocka_unit_test(test_manager_not_reachable),
+		cmocka_unit_test(test_exit_codes),     cmocka_unit_test(test_fail),
+		cmocka_unit_test(test_json_empty),     cmocka_unit_test(test_json_full),
+		cmocka_unit_test(test_json_edges),     cmocka_unit_test(test_table),
+		cmocka_unit_test(test_verbs),          cmocka_unit_test(test_manager_not_reachable),
+		cmocka_unit_test(test_endpoint_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

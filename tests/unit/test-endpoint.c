@@ -3,55 +3,6 @@
 #include "netlab.h"
 #include "network/hold.h"
 
-/* ---- the forwarding table of a host's bridge ---- */
-
-struct fdb {
-	uint8_t mac[6];
-	int ifindex;
-	unsigned state, flags, n;
-};
-
-static int fdb_cb(const struct nlmsghdr *h, void *userdata)
-{
-	struct fdb *f = userdata;
-	const struct ndmsg *nd = mnl_nlmsg_get_payload(h);
-	const struct nlattr *a;
-	bool is_bridge_entry = false, is_mac = false;
-
-	mnl_attr_for_each (a, h, sizeof(*nd)) {
-		is_bridge_entry |= mnl_attr_get_type(a) == NDA_MASTER;
-		is_mac |= mnl_attr_get_type(a) == NDA_LLADDR && memcmp(mnl_attr_get_payload(a), f->mac, 6) == 0;
-	}
-	if (is_bridge_entry && is_mac) {
-		f->ifindex = nd->ndm_ifindex;
-		f->state = nd->ndm_state;
-		f->flags = nd->ndm_flags;
-		f->n++;
-	}
-	return MNL_CB_OK;
-}
-
-static int do_fdb(void *userdata, struct fm_error *err)
-{
-	struct fdb *f = userdata;
-	_fm_nl_ struct fm_nl *nl = NULL;
-	struct ifinfomsg all = { .ifi_family = PF_BRIDGE };
-	int rc;
-
-	assert_int_equal(fm_nl_open(0, &nl, err), 0);
-	f->n = 0;
-	rc = fm_nl_dump(nl, RTM_GETNEIGH, &all, sizeof(all), fdb_cb, f, NULL);
-	return rc < 0 ? fm_nl_fail(nl, rc, err, "laboratory: forwarding table") : 0;
-}
-
-static struct fdb fdb_of(const struct lab *lab, int h)
-{
-	struct fdb f = { .mac = { 2, 0x77, 0, 0, 1, 0 } };
-
-	OK(fm_netns_call(lab->ns[SRC + h], do_fdb, &f, &err));
-	return f;
-}
-
 static void assert_learned_on_uplink(const struct lab *lab, int h)
 {
 	struct fm_link uplink = link_of(lab, SRC + h, "eth0");
@@ -75,7 +26,7 @@ static void assert_pinned_to_port(const struct lab *lab, int h)
 	char name[IFNAMSIZ];
 	struct fdb f = fdb_of(lab, h);
 
-	fm_endpoint_host_ifname("web", name);
+	fm_endpoint_host_ifname("web", 0, name);
 	assert_int_equal(f.n, 1);
 	assert_int_equal(f.ifindex, link_of(lab, SRC + h, name).index);
 	assert_true(f.state & NUD_NOARP);
@@ -126,7 +77,10 @@ static void test_config(void **state)
 	for (size_t i = 0; i < FM_ARRAY_SIZE(t); i++) {
 		struct fm_endpoint_config c = { .mtu = 4711 };
 		struct fm_error err = FM_ERROR_INIT;
-		int r = fm_endpoint_config_parse(t[i].bridge, t[i].ifname, t[i].mac, t[i].address, t[i].gateway, t[i].name, &c, &err);
+		const struct fm_endpoint_words w = {
+			.bridge = t[i].bridge, .ifname = t[i].ifname, .mac = t[i].mac, .address = t[i].address, .gateway = t[i].gateway
+		};
+		int r = fm_endpoint_config_parse(&w, t[i].name, 0, &c, &err);
 
 		if ((r == 0) != t[i].ok)
 			fail_msg("line %zu: %s", i, err.message);
@@ -142,18 +96,21 @@ static void test_names(void **state)
 	struct fm_endpoint_config a, b;
 	char x[IFNAMSIZ], y[IFNAMSIZ], mac[18];
 
-	fm_endpoint_host_ifname("web", x);
-	fm_endpoint_host_ifname("web", y);
+	fm_endpoint_host_ifname("web", 0, x);
+	fm_endpoint_host_ifname("web", 0, y);
 	assert_string_equal(x, y);
 	assert_int_equal(strlen(x), 10);
-	fm_endpoint_host_ifname("web2", y);
+	fm_endpoint_host_ifname("web2", 0, y);
 	assert_string_not_equal(x, y);
-	OK(fm_endpoint_config_parse("br0", "", "", "10.0.0.5/24", "", "web", &a, &err));
-	OK(fm_endpoint_config_parse("br1", "", "", "10.0.0.6/24", "", "web", &b, &err));
+	fm_endpoint_host_ifname("web", 1, y);
+	assert_string_not_equal(x, y);
+	OK(fm_endpoint_config_parse(&(struct fm_endpoint_words){ .bridge = "br0", .address = "10.0.0.5/24" }, "web", 0, &a, &err));
+	OK(fm_endpoint_config_parse(&(struct fm_endpoint_words){ .bridge = "br1", .address = "10.0.0.6/24" }, "web", 0, &b, &err));
 	assert_memory_equal(a.mac, b.mac, 6); /* by name alone: the same on every host */
 	assert_int_equal(a.mac[0], 0x02);
 	assert_string_equal(a.ifname, "eth0");
-	OK(fm_endpoint_config_parse("br0", "", "0A:bc:00:00:01:fF", "10.0.0.5/24", "", "web", &a, &err));
+	OK(fm_endpoint_config_parse(&(struct fm_endpoint_words){ .bridge = "br0", .mac = "0A:bc:00:00:01:fF", .address = "10.0.0.5/24" },
+	                            "web", 0, &a, &err));
 	fm_mac_format(a.mac, mac);
 	assert_string_equal(mac, "0a:bc:00:00:01:ff");
 }
@@ -347,7 +304,7 @@ static void test_prepared(void **state)
 
 	if (!need_root())
 		skip();
-	fm_endpoint_host_ifname("web", name);
+	fm_endpoint_host_ifname("web", 0, name);
 	host_end = link_of(lab, DST, name);
 	inside = link_of(lab, CDST, "eth0");
 	assert_int_equal(host_end.master, 0);
@@ -385,7 +342,7 @@ static void test_name_taken(void **state)
 	fm_endpoint_free(e);
 	assert_int_equal(count_on(lab, 1), 1);
 	/* another instance, but the namespace has its eth0 already */
-	fm_endpoint_host_ifname("other", c.host_ifname);
+	fm_endpoint_host_ifname("other", 0, c.host_ifname);
 	e = endpoint_for(lab, 1, &c);
 	FAILS(FM_E_ALREADY_EXISTS, on_host(lab, 1, do_prepare, (struct end_call){ .e = e }, &err));
 	fm_endpoint_free(e);
@@ -492,7 +449,7 @@ static void test_closed_passes_nothing(void **state)
 
 	if (!need_root())
 		skip();
-	fm_endpoint_host_ifname("web", name);
+	fm_endpoint_host_ifname("web", 0, name);
 	sink = udp_in(lab, SRC, ECHO_PORT);
 	open_at(lab, 0);
 	assert_true(echo(lab, CT_ADDRESS, '0')); /* both know each other's MAC now */
@@ -569,7 +526,7 @@ static int do_hold(void *userdata, struct fm_error *e)
 {
 	struct hold_call *c = userdata;
 
-	c->hold = fm_hold_start(&c->cfg);
+	c->hold = fm_hold_start(&c->cfg, 1);
 	return c->hold ? 0 : fm_error_set(e, FM_E_INTERNAL, "no hold");
 }
 
@@ -596,7 +553,7 @@ static void test_hold(void **state)
 
 	if (!need_root())
 		skip();
-	OK(fm_endpoint_config_parse("br0", "eth0", CT_MAC, CT_ADDRESS "/24", "", "held", &c.cfg, &err));
+	c.cfg = config(CT_ADDRESS "/24");
 	open_at(lab, 0);
 	assert_true(echo(lab, CT_ADDRESS, '0'));
 	OK(fm_netns_call(lab->ns[SRC], do_hold, &c, &err));
@@ -614,7 +571,7 @@ static void test_hold(void **state)
 	assert_int_equal(atomic_load(&lab->at[0].received), before);
 	assert_true(echo(lab, CT_ADDRESS, '1')); /* the switch still knows where the client is */
 	fm_hold_free(c.hold);
-	assert_null(fm_hold_start(&(struct fm_endpoint_config){ .bridge = "none" }));
+	assert_null(fm_hold_start(&(struct fm_endpoint_config){ .bridge = "none" }, 1));
 	assert_int_equal(fm_hold_release(NULL), 0);
 }
 
@@ -709,7 +666,8 @@ static void test_neighbours(void **state)
 	assert_int_equal(m, n);
 	/* more than one batch, and twice */
 	for (size_t i = 0; i < FM_ARRAY_SIZE(many); i++)
-		many[i] = (struct fm_neighbour){ .address.s_addr = htonl(0x0a4d0200u + (uint32_t)i),
+		many[i] = (struct fm_neighbour){ .family = AF_INET,
+			                         .address.s_addr = htonl(0x0a4d0200u + (uint32_t)i),
 			                         .mac = { 2, 0, 0, 0, (uint8_t)(i >> 8), (uint8_t)i } };
 	for (int i = 0; i < 2; i++)
 		OK(fm_endpoint_set_neighbours(lab->end[1], many, FM_ARRAY_SIZE(many), &err));
@@ -735,7 +693,7 @@ static void test_remove_after_namespace(void **state)
 	if (!need_root())
 		skip();
 	c = config("10.77.0.101/24");
-	fm_endpoint_host_ifname("short-lived", c.host_ifname);
+	fm_endpoint_host_ifname("short-lived", 0, c.host_ifname);
 	(void)snprintf(path, sizeof(path), "%s/short", lab->dir);
 	for (int i = 0; i < 3; i++) {
 		struct fm_endpoint *e = NULL;

@@ -224,9 +224,12 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static void server_start(struct server *s)
+static void server_start(struct server *s, const char *host)
 {
-	s->listen_fd = listen_on("127.0.0.1:0", &s->port);
+	char at[64];
+
+	(void)snprintf(at, sizeof(at), strchr(host, ':') ? "[%s]:0" : "%s:0", host);
+	s->listen_fd = listen_on(at, &s->port);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC);
 	assert_true(s->stop_fd >= 0);
 	assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
@@ -242,18 +245,23 @@ static void server_stop(struct server *s)
 	(void)close(s->stop_fd);
 }
 
-static int probe(struct server *s, const char *kind, const char *path, int timeout_ms, struct fm_error *err)
+static int probe_at(struct server *s, const char *host, const char *kind, const char *path, int timeout_ms, struct fm_error *err)
 {
 	uint64_t latency = UINT64_MAX;
 	char spec[128];
 	int r;
 
-	server_start(s);
+	server_start(s, host);
 	(void)snprintf(spec, sizeof(spec), "%s:%u%s", kind, s->port, path);
-	r = fm_probe("127.0.0.1", spec, timeout_ms, &latency, err);
+	r = fm_probe(host, spec, timeout_ms, &latency, err);
 	server_stop(s);
 	assert_true((r == 0) == (latency != UINT64_MAX));
 	return r;
+}
+
+static int probe(struct server *s, const char *kind, const char *path, int timeout_ms, struct fm_error *err)
+{
+	return probe_at(s, "127.0.0.1", kind, path, timeout_ms, err);
 }
 
 static void test_probe_answers(void **state)
@@ -323,6 +331,20 @@ static void test_probe_tcp(void **state)
 	assert_int_equal(why.code, FM_E_UNAVAILABLE);
 }
 
+static void test_probe_ipv6(void **state)
+{
+	struct server s = { .answer = "HTTP/1.1 200 OK\r\n\r\n", .repeat = 1 };
+	char host[64];
+
+	if (!fm_path_exists("/proc/net/if_inet6")) {
+		print_message("skipped: the kernel has no IPv6\n");
+		skip();
+	}
+	OK(probe_at(&s, "::1", "http", "/healthz", TIMEOUT_MS, &err));
+	(void)snprintf(host, sizeof(host), "\r\nHost: [::1]:%u\r\n", s.port);
+	assert_non_null(strstr(s.request, host));
+}
+
 static void test_probe_spec(void **state)
 {
 	static const char *const good[] = { "tcp:1", "tcp:65535", "http:80", "http:8080/", "http:8080/healthz?full=1" };
@@ -347,6 +369,9 @@ static void test_probe_spec(void **state)
 	why = FM_ERROR_INIT;
 	assert_int_equal(fm_probe("localhost", "tcp:80", 100, NULL, &why), -1);
 	assert_int_equal(why.code, FM_E_INVALID_ARGUMENT);
+	why = FM_ERROR_INIT;
+	assert_int_equal(fm_probe("[::1]", "tcp:80", 100, NULL, &why), -1);
+	assert_int_equal(why.code, FM_E_INVALID_ARGUMENT);
 	assert_int_equal(fm_probe("127.0.0.1", "tcp:80", 0, NULL, NULL), -1);
 }
 
@@ -355,7 +380,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_listeners_here), cmocka_unit_test(test_process_gone),       cmocka_unit_test(test_other_namespace),
 		cmocka_unit_test(test_probe_answers),  cmocka_unit_test(test_probe_default_path), cmocka_unit_test(test_probe_silence),
-		cmocka_unit_test(test_probe_tcp),      cmocka_unit_test(test_probe_spec),
+		cmocka_unit_test(test_probe_tcp),      cmocka_unit_test(test_probe_spec),         cmocka_unit_test(test_probe_ipv6),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

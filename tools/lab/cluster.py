@@ -93,12 +93,13 @@ class Cluster:
     """
     agent_options   more options of a host's agent: {"dst": ["--criu-prefix", "/some/where"]}
     state_tmpfs     a host's state folder on a tmpfs with these mount options: {"dst": "size=1m"} is a host with a small disk
+    ipv6            hosts also have addresses in fd77::/64
     own_folders     folders of which every host has its own, as hosts have: ["/srv"]. Each agent then lives in a mount namespace of its host; private_path() is where the test finds them.
     """
 
-    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=()):
+    def __init__(self, name, hosts=("src", "dst", "cli"), keep_on_failure=False, agent_options=None, state_tmpfs=None, own_folders=(), ipv6=False):
         self.name = name
-        self.lab = Lab(name, hosts)
+        self.lab = Lab(name, hosts, ipv6=ipv6)
         self.hosts = hosts
         self.dir = None
         self.agents = {}

@@ -58,8 +58,11 @@ static double clock_ms(clockid_t id)
 static int connect_to(const char *address, int port)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port) };
-	int one = 1, s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s < 0 || inet_pton(AF_INET, address, &a.sin_addr) != 1 || connect(s, (struct sockaddr *)&a, sizeof(a)) < 0)
+	struct sockaddr_in6 a6 = { .sin6_family = AF_INET6, .sin6_port = htons((unsigned short)port) };
+	int is_ipv6 = strchr(address, ':') != NULL;
+	int one = 1, s = socket(is_ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s < 0 || (is_ipv6 ? inet_pton(AF_INET6, address, &a6.sin6_addr) : inet_pton(AF_INET, address, &a.sin_addr)) != 1 ||
+	    (is_ipv6 ? connect(s, (struct sockaddr *)&a6, sizeof(a6)) : connect(s, (struct sockaddr *)&a, sizeof(a))) < 0)
 		return -1;
 	(void)setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return s;

@@ -23,7 +23,7 @@ import sys
 import time
 
 NETNS = "/run/netns"
-SUBNET = "10.77.0"
+SUBNET, SUBNET6 = "10.77.0", "fd77::"
 DEFAULT_HOSTS = ("src", "dst", "cli")
 # A connection that loses its peer for some milliseconds tries again after its
 # retransmission time-out, which Linux never lets fall under 200 ms. On a lab's
@@ -82,9 +82,10 @@ class Lab:
     client_rto_min  the least TCP retransmission time-out of the client, None for
                     the kernel's own
     client          the host that has it; without, "cli" if there is one
+    ipv6            hosts also have fd77::1, fd77::2, …; without, they have no IPv6 at all
     """
 
-    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None):
+    def __init__(self, name, hosts=DEFAULT_HOSTS, client_rto_min=DEFAULT_RTO_MIN, client=None, ipv6=False):
         # No "-" in a name: NAME-HOST then belongs to one lab only.
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
             raise LabError(f"lab name '{name}': use small letters, digits and _ (at most 31)")
@@ -100,6 +101,7 @@ class Lab:
         self.client = client or ("cli" if "cli" in self.hosts else None)
         if self.client and self.client not in self.hosts:
             raise LabError(f"client '{self.client}' is none of the hosts {','.join(self.hosts)}")
+        self.ipv6 = ipv6
         self._delay_lines = {}  # host: the process that is its link's latency
 
     @classmethod
@@ -136,6 +138,9 @@ class Lab:
 
     def address(self, host):
         return f"{SUBNET}.{self.hosts.index(host) + 1}"
+
+    def address6(self, host):
+        return f"{SUBNET6}{self.hosts.index(host) + 1:x}"
 
     def mac(self, host):
         return f"02:77:00:00:00:{self.hosts.index(host) + 1:02x}"
@@ -178,7 +183,9 @@ class Lab:
         _call("ip", "netns", "add", self.netns(host))
         settings = ["net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]
         # Its address detection and router solicitations would be noise in captures.
-        if os.path.exists("/proc/sys/net/ipv6"):
+        if self.ipv6:
+            settings += ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.accept_ra=0"]
+        elif os.path.exists("/proc/sys/net/ipv6"):
             settings += ["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"]
         _call("nsenter", f"--net={self.netns_path(host)}", "sysctl", "-q", "-w", *settings)
         self._ip(host, "link set lo up")
@@ -196,7 +203,24 @@ class Lab:
                  f"link add br0 address {self.mac(host)} type bridge stp_state 0 forward_delay 0",
                  "link set eth0 master br0 up",
                  f"address add {self.address(host)}/24 dev br0",
+                 *([f"address add {self.address6(host)}/64 dev br0 nodad"] if self.ipv6 else []),
                  "link set br0 up")
+
+    def add_network(self, bridge, subnet, subnet6=None):
+        """A second network, apart from the first: a bridge of this name in each host, with its number in these subnets ("10.78.0", "fd78::"), and one in the switch."""
+        self._ip("sw", f"link add {bridge} type bridge stp_state 0 forward_delay 0", f"link set {bridge} up")
+        for number, host in enumerate(self.hosts, 1):
+            port = f"{bridge}-{number}"
+            _call("ip", "link", "add", f"{bridge}-up", "netns", self.netns(host), "type", "veth", "peer", "name", port, "netns", self.netns("sw"))
+            self._ip("sw", f"link set dev {port} master {bridge} up")
+            self._ip(host,
+                     f"link add {bridge} type bridge stp_state 0 forward_delay 0",
+                     f"link set {bridge}-up master {bridge} up",
+                     f"address add {subnet}.{number}/24 dev {bridge}",
+                     *([f"address add {subnet6}{number:x}/64 dev {bridge} nodad"] if subnet6 else []),
+                     f"link set {bridge} up")
+        _wait(f"lab '{self.name}': {bridge} comes up", lambda: all(
+            self._operstate(host, device) == "UP" for host in self.hosts for device in (f"{bridge}-up", bridge)), READY_S_MAX)
 
     def _is_ready(self):
         ports = json.loads(_call("bridge", "-netns", self.netns("sw"), "-json", "link") or "[]")
@@ -211,6 +235,8 @@ class Lab:
         # "change" replaces the whole route, so it repeats what the kernel made.
         self._ip(host, f"route change {SUBNET}.0/24 dev br0 proto kernel scope link "
                        f"src {self.address(host)} rto_min {rto_min}")
+        if self.ipv6:
+            self._ip(host, f"route change {SUBNET6}/64 dev br0 proto kernel metric 256 rto_min {rto_min}")
 
     def _remove(self):
         # Devices first: a namespace is taken apart some time after its removal,
@@ -364,7 +390,7 @@ def _print_status(lab):
 
 def _command_up(arguments):
     rto_min = None if arguments.client_rto_min in ("off", "0") else arguments.client_rto_min
-    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client).up())
+    _print_status(Lab(arguments.name, arguments.hosts.split(","), rto_min, arguments.client, arguments.ipv6).up())
 
 
 def _command_down(arguments):
@@ -414,6 +440,7 @@ def _parse_arguments(argv):
     up.add_argument("--client-rto-min", default=DEFAULT_RTO_MIN, metavar="TIME",
                     help="least TCP retransmission time-out of the client, or off (%(default)s; "
                          "the kernel's own 200ms would hide what a switch-over costs)")
+    up.add_argument("--ipv6", action="store_true", help="hosts also have fd77::1, fd77::2, …; else they have no IPv6")
     command("down", _command_down, "remove a lab; fails if processes are left in it, and names them")
     command("exec", _command_exec, "run a command in a host", "host").add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
