@@ -48,7 +48,7 @@ struct move_lab {
 	int fd[MAX_NS];
 };
 
-static const char *lab_is_missing(void)
+static inline const char *lab_is_missing(void)
 {
 	if (geteuid() != 0)
 		return "network namespaces need root";
@@ -56,7 +56,7 @@ static const char *lab_is_missing(void)
 }
 
 /* Its output, to be freed; the test fails with it otherwise. */
-static char *lab_sh(const char *command)
+static inline char *lab_sh(const char *command)
 {
 	char *argv[] = { "sh", "-ec", (char *)command, NULL };
 	struct fm_child_opts o = { .timeout_ms = WAIT_MS };
@@ -71,7 +71,7 @@ static char *lab_sh(const char *command)
 	return out;
 }
 
-static int lab_ns(const struct move_lab *lab, const char *name)
+static inline int lab_ns(const struct move_lab *lab, const char *name)
 {
 	for (size_t i = 0; i < lab->n; i++)
 		if (fm_streq(lab->name[i], name))
@@ -81,7 +81,7 @@ static int lab_ns(const struct move_lab *lab, const char *name)
 }
 
 /* Shell commands inside a namespace. */
-__attribute__((format(printf, 3, 4))) static void at(const struct move_lab *lab, const char *ns, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static inline void at(const struct move_lab *lab, const char *ns, const char *fmt, ...)
 {
 	_fm_free_ char *inner = NULL, *command = NULL, *out = NULL;
 	va_list ap;
@@ -94,7 +94,7 @@ __attribute__((format(printf, 3, 4))) static void at(const struct move_lab *lab,
 }
 
 /* All that a driver may touch, as iproute2 tells it, without what traffic changes. */
-static char *snapshot(const struct move_lab *lab, const char *ns)
+static inline char *snapshot(const struct move_lab *lab, const char *ns)
 {
 	_fm_free_ char *command = fm_xasprintf(
 	        "exec nsenter --net=%s/%s sh -ec 'ip -d -o link | sed -E \"s/([a-z_]+_timer +[0-9.]+| state [A-Z]+)//g\"; ip -o addr; ip "
@@ -107,7 +107,7 @@ static char *snapshot(const struct move_lab *lab, const char *ns)
 }
 
 /* Lines of a that are not in b. */
-static void print_missing(const char *a, const char *b, const char *what)
+static inline void print_missing(const char *a, const char *b, const char *what)
 {
 	for (const char *line = a; *line;) {
 		size_t n = strcspn(line, "\n");
@@ -119,7 +119,7 @@ static void print_missing(const char *a, const char *b, const char *what)
 	}
 }
 
-static void assert_unchanged(const struct move_lab *lab, const char *ns, const char *before)
+static inline void assert_unchanged(const struct move_lab *lab, const char *ns, const char *before)
 {
 	_fm_free_ char *now = snapshot(lab, ns);
 
@@ -130,7 +130,7 @@ static void assert_unchanged(const struct move_lab *lab, const char *ns, const c
 	fail_msg("%s is not as it was", ns);
 }
 
-static void lab_begin(struct move_lab *lab)
+static inline void lab_begin(struct move_lab *lab)
 {
 	*lab = (struct move_lab){ 0 };
 	(void)snprintf(lab->dir, sizeof(lab->dir), "/tmp/fm-test-move-%d-XXXXXX", (int)getpid());
@@ -139,7 +139,7 @@ static void lab_begin(struct move_lab *lab)
 	assert_sys(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
 }
 
-static void add_ns(struct move_lab *lab, const char *name)
+static inline void add_ns(struct move_lab *lab, const char *name)
 {
 	char path[128];
 
@@ -156,7 +156,7 @@ static void add_ns(struct move_lab *lab, const char *name)
 	   "echo 0 >/proc/sys/net/ipv6/conf/$d/accept_ra; done");
 }
 
-static void lab_end(struct move_lab *lab)
+static inline void lab_end(struct move_lab *lab)
 {
 	for (size_t i = 0; i < lab->n; i++) {
 		char path[128];
@@ -170,7 +170,7 @@ static void lab_end(struct move_lab *lab)
 }
 
 /* a's interface da to b's interface db, both up */
-static void cable(const struct move_lab *lab, const char *a, const char *da, const char *b, const char *db)
+static inline void cable(const struct move_lab *lab, const char *a, const char *da, const char *b, const char *db)
 {
 	at(lab, a, "ip link add %s type veth peer name %s netns %s/%s && ip link set %s up", da, db, lab->dir, b, da);
 	at(lab, b, "ip link set %s up", db);
@@ -202,7 +202,7 @@ struct sockets {
 	int fd;
 };
 
-static int make_socket(void *userdata, struct fm_error *e)
+static inline int make_socket(void *userdata, struct fm_error *e)
 {
 	struct sockets *s = userdata;
 	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(PORT) };
@@ -226,7 +226,7 @@ static int make_socket(void *userdata, struct fm_error *e)
 	return 0;
 }
 
-static int socket_in(const struct move_lab *lab, const char *ns, int type, const char *address)
+static inline int socket_in(const struct move_lab *lab, const char *ns, int type, const char *address)
 {
 	struct sockets s = { .type = type, .address = address };
 
@@ -234,7 +234,7 @@ static int socket_in(const struct move_lab *lab, const char *ns, int type, const
 	return s.fd;
 }
 
-static void take_number(struct service *s)
+static inline void take_number(struct service *s)
 {
 	uint32_t n;
 
@@ -247,7 +247,7 @@ static void take_number(struct service *s)
 	}
 }
 
-static void *serve(void *arg)
+static inline void *serve(void *arg)
 {
 	struct service *s = arg;
 	struct pollfd p[4] = { { s->stop, POLLIN, 0 }, { s->udp, POLLIN, 0 }, { s->listener, POLLIN, 0 }, { -1, POLLIN, 0 } };
@@ -278,7 +278,7 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static void service_start(const struct move_lab *lab, const char *ns, struct service *s)
+static inline void service_start(const struct move_lab *lab, const char *ns, struct service *s)
 {
 	memset((void *)s, 0, sizeof(*s));
 	s->listener = socket_in(lab, ns, SOCK_STREAM, NULL);
@@ -287,7 +287,7 @@ static void service_start(const struct move_lab *lab, const char *ns, struct ser
 	assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
 }
 
-static void service_stop(struct service *s)
+static inline void service_stop(struct service *s)
 {
 	uint64_t one = 1;
 
@@ -299,7 +299,7 @@ static void service_stop(struct service *s)
 }
 
 /* One question, one answer; now and then a large one, so that segments of full size pass. */
-static bool ask(struct client *c, size_t size)
+static inline bool ask(struct client *c, size_t size)
 {
 	static _Thread_local char out[8192], in[8192];
 	struct pollfd p = { c->tcp, POLLIN, 0 };
@@ -326,7 +326,7 @@ static bool ask(struct client *c, size_t size)
 	return memcmp(out, in, size) == 0;
 }
 
-static void *ask_on(void *arg)
+static inline void *ask_on(void *arg)
 {
 	struct client *c = arg;
 
@@ -346,7 +346,7 @@ static void *ask_on(void *arg)
 	return NULL;
 }
 
-static void *number_on(void *arg)
+static inline void *number_on(void *arg)
 {
 	struct client *c = arg;
 
@@ -361,7 +361,7 @@ static void *number_on(void *arg)
 	return NULL;
 }
 
-static void client_start(const struct move_lab *lab, const char *ns, const char *address, struct client *c)
+static inline void client_start(const struct move_lab *lab, const char *ns, const char *address, struct client *c)
 {
 	memset((void *)c, 0, sizeof(*c));
 	c->tcp = socket_in(lab, ns, SOCK_STREAM, address);
@@ -370,7 +370,7 @@ static void client_start(const struct move_lab *lab, const char *ns, const char 
 	assert_int_equal(pthread_create(&c->udp_thread, NULL, number_on, c), 0);
 }
 
-static void client_stop(struct client *c)
+static inline void client_stop(struct client *c)
 {
 	atomic_store(&c->stop, true);
 	assert_int_equal(pthread_join(c->tcp_thread, NULL), 0);
@@ -380,7 +380,7 @@ static void client_stop(struct client *c)
 }
 
 /* Until the service has numbers that are sent from now on, and the connection has had answers to new questions. */
-static void await_traffic(const struct service *s, struct client *c)
+static inline void await_traffic(const struct service *s, struct client *c)
 {
 	unsigned number = atomic_load(&c->sent) + 2 * SLACK, asked = atomic_load(&c->asked) + 16;
 	uint64_t deadline = fm_now_ms() + WAIT_MS;
@@ -396,7 +396,7 @@ static void await_traffic(const struct service *s, struct client *c)
 }
 
 /* Nothing twice, and lost only what was under way from number `first` to `last`. Call it when the traffic has ended. */
-static void assert_numbers(const struct service *s, const struct client *c, unsigned first, unsigned last)
+static inline void assert_numbers(const struct service *s, const struct client *c, unsigned first, unsigned last)
 {
 	unsigned highest = atomic_load(&s->highest), lost = 0, twice = 0, outside = 0;
 
@@ -428,7 +428,7 @@ struct driver_call {
 	struct fm_redirect_call c;
 };
 
-static int do_driver(void *userdata, struct fm_error *e)
+static inline int do_driver(void *userdata, struct fm_error *e)
 {
 	struct driver_call *d = userdata;
 	const struct fm_redirect_ops *ops;
@@ -450,7 +450,7 @@ static int do_driver(void *userdata, struct fm_error *e)
 }
 
 /* One call, with the undo as text between calls, as a journal has it. PREPARE makes *undo. */
-static int driver(const struct move_lab *lab, const char *ns, int what, const char *action, char **undo, struct fm_error *e)
+static inline int driver(const struct move_lab *lab, const char *ns, int what, const char *action, char **undo, struct fm_error *e)
 {
 	struct driver_call d = { .action = action, .what = what, .c = { .deadline_ms = fm_now_ms() + WAIT_MS, .cancel_fd = -1 } };
 	int rc;
@@ -471,7 +471,7 @@ static int driver(const struct move_lab *lab, const char *ns, int what, const ch
 }
 
 /* Twice: the second does nothing. */
-static void twice(const struct move_lab *lab, const char *ns, int what, const char *action, char **undo)
+static inline void twice(const struct move_lab *lab, const char *ns, int what, const char *action, char **undo)
 {
 	_fm_free_ char *once = NULL;
 
@@ -482,7 +482,7 @@ static void twice(const struct move_lab *lab, const char *ns, int what, const ch
 }
 
 /* Whatever was called before, a revert by somebody who knows only action and undo leaves all as it was: after none, one, two, … of the calls. */
-static void assert_every_stop_reverts(const struct move_lab *lab, const char *ns, const char *action)
+static inline void assert_every_stop_reverts(const struct move_lab *lab, const char *ns, const char *action)
 {
 	static const int calls[] = { OPEN, OPEN, FLIP, FLIP, VERIFY, OPEN, FLIP };
 	_fm_free_ char *before = snapshot(lab, ns), *undo = NULL;

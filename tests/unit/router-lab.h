@@ -13,7 +13,7 @@
 #define CT_GW  "169.254.1.1"
 #define GW_MAC "fe:00:00:00:00:01"
 
-static void router_host(const struct move_lab *lab, const char *h, int i)
+static inline void router_host(const struct move_lab *lab, const char *h, int i)
 {
 	cable(lab, h, "eth0", "rt", h);
 	at(lab, "rt", "ip addr add 10.0.%d.254/24 dev %s; ip addr add fd00:%d::254/64 dev %s", i, h, i, h);
@@ -23,15 +23,16 @@ static void router_host(const struct move_lab *lab, const char *h, int i)
 	   i, i, i, i);
 }
 
-static void router_build(struct move_lab *lab)
+/* Router, hosts and client. */
+static inline void router_hosts(struct move_lab *lab)
 {
-	static const char *const names[] = { "rt", "src", "dst", "mux", "ct", "cli" }, *const forwards[] = { "rt", "src", "dst" };
+	static const char *const names[] = { "rt", "src", "dst", "cli" };
 
 	lab_begin(lab);
 	for (size_t i = 0; i < FM_ARRAY_SIZE(names); i++)
 		add_ns(lab, names[i]);
-	for (size_t i = 0; i < FM_ARRAY_SIZE(forwards); i++)
-		at(lab, forwards[i],
+	for (size_t i = 0; i < 3; i++)
+		at(lab, names[i],
 		   "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
 		   "for d in all default; do echo 0 >/proc/sys/net/ipv4/conf/$d/send_redirects; done; echo 0 "
 		   ">/proc/sys/net/ipv4/conf/all/rp_filter");
@@ -42,6 +43,15 @@ static void router_build(struct move_lab *lab)
 	at(lab, "cli",
 	   "ip addr add 10.9.0.1/24 dev eth0; ip addr add fd09::1/64 dev eth0; ip route add default via 10.9.0.254; ip -6 route add "
 	   "default via fd09::254");
+	at(lab, "rt", "ip route add " CT4 " via 10.0.1.1; ip -6 route add " CT6 " via fd00:1::1");
+}
+
+/* And a container that can be plugged into either host. */
+static inline void router_build(struct move_lab *lab)
+{
+	router_hosts(lab);
+	add_ns(lab, "mux");
+	add_ns(lab, "ct");
 	at(lab, "mux", "ip link add brm type bridge mcast_snooping 0 && ip link set brm up");
 	cable(lab, "ct", "eth0", "mux", "ct");
 	cable(lab, "mux", "m-src", "src", "ct0");
@@ -53,19 +63,17 @@ static void router_build(struct move_lab *lab)
 	at(lab, "dst", "ip link set ct0 address " GW_MAC "; ip addr add fe80::1/64 dev ct0");
 	at(lab, "ct",
 	   "ip addr add " CT4 "/32 dev eth0; ip addr add " CT6 "/128 dev eth0; ip neigh add " CT_GW " lladdr " GW_MAC
-	   " dev eth0 nud permanent; "
-	   "ip route add default via " CT_GW " dev eth0 onlink; ip -6 neigh add fe80::1 lladdr " GW_MAC " dev eth0 nud permanent; "
-	   "ip -6 route add default via fe80::1 dev eth0");
-	at(lab, "rt", "ip route add " CT4 " via 10.0.1.1; ip -6 route add " CT6 " via fd00:1::1");
+	   " dev eth0 nud permanent; ip route add default via " CT_GW " dev eth0 onlink; ip -6 neigh add fe80::1 lladdr " GW_MAC
+	   " dev eth0 nud permanent; ip -6 route add default via fe80::1 dev eth0");
 }
 
-static void router_close_source(const struct move_lab *lab)
+static inline void router_close_source(const struct move_lab *lab)
 {
 	at(lab, "src", "ip route del " CT4 "; ip -6 route del " CT6);
 	at(lab, "mux", "ip link set m-src nomaster; ip link set m-dst master brm");
 }
 
-static void router_open_destination(const struct move_lab *lab)
+static inline void router_open_destination(const struct move_lab *lab)
 {
 	at(lab, "dst", "ip route add " CT4 " dev ct0; ip -6 route add " CT6 " dev ct0");
 }
