@@ -92,12 +92,22 @@ bool fm_endpoint_ifname_is_ours(const char *s)
 	return strspn(s + n, "0123456789abcdef") == HOST_DIGITS;
 }
 
+/* Of endpoints without a bridge, on every host. */
+#define ROUTED_GATEWAY 0xa9fe0101u
+static const struct in6_addr routed_gateway6 = { .s6_addr = { 0xfe, 0x80, [15] = 1 } };
+
 static int check_ipv4(const struct fm_endpoint_config *c, struct fm_error *err)
 {
 	uint32_t address = ntohl(c->address.s_addr), gateway = ntohl(c->gateway.s_addr);
 
 	if (c->prefix_len == 0)
 		return gateway ? fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: an IPv4 gateway, and no IPv4 address") : 0;
+	if (!c->bridge[0]) {
+		if (c->prefix_len != 32 || gateway != ROUTED_GATEWAY || !unicast(address))
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+			                    "endpoint: without a bridge the address is one machine's, /32, and its gateway is 169.254.1.1");
+		return 0;
+	}
 	if (c->prefix_len < 8 || c->prefix_len > 32)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: prefix length /%u is not in /8../32", c->prefix_len);
 	if (!unicast(address) || !is_host_of_subnet(address, c->prefix_len))
@@ -115,6 +125,9 @@ static int check_ipv6(const struct fm_endpoint_config *c, struct fm_error *err)
 
 	if (c->prefix6_len == 0)
 		return has_gateway ? fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: an IPv6 gateway, and no IPv6 address") : 0;
+	if (!c->bridge[0] && (c->prefix6_len != 128 || !IN6_ARE_ADDR_EQUAL(gateway, &routed_gateway6)))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+		                    "endpoint: without a bridge the IPv6 address is one machine's, /128, and its gateway is fe80::1");
 	if (c->prefix6_len < 8 || c->prefix6_len > 128)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: prefix length /%u is not in /8../128", c->prefix6_len);
 	if (!unicast6(&c->address6) || !is_host_of_subnet6(&c->address6, c->prefix6_len))
@@ -134,7 +147,7 @@ int fm_endpoint_config_check(const struct fm_endpoint_config *c, struct fm_error
 {
 	static const uint8_t zero[6];
 
-	if (!ifname_is_valid(c->bridge))
+	if (c->bridge[0] && !ifname_is_valid(c->bridge))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: bridge \"%.15s\" is not an interface name", c->bridge);
 	if (!ifname_is_valid(c->ifname) || strcmp(c->ifname, "lo") == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: interface \"%.15s\" is not a possible name", c->ifname);
@@ -278,14 +291,13 @@ int fm_endpoint_config_parse(const struct fm_endpoint_words *w, const char *name
 
 	if (index >= FM_MAX_ENDPOINTS)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint %u: a container can have %d", index + 1, FM_MAX_ENDPOINTS);
-	if (!is_set(w->bridge) || strlen(w->bridge) >= sizeof(c.bridge))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: bridge \"%.32s\" is not an interface name",
-		                    w->bridge ? w->bridge : "");
+	if (is_set(w->bridge) && strlen(w->bridge) >= sizeof(c.bridge))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: bridge \"%.32s\" is not an interface name", w->bridge);
 	if (is_set(w->ifname) && strlen(w->ifname) >= sizeof(c.ifname))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: interface \"%.32s\" is not a possible name", w->ifname);
 	if (!is_set(name) && !is_set(w->mac))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: neither a MAC address nor a name to derive one from");
-	(void)snprintf(c.bridge, sizeof(c.bridge), "%s", w->bridge);
+	(void)snprintf(c.bridge, sizeof(c.bridge), "%s", is_set(w->bridge) ? w->bridge : "");
 	if (is_set(w->ifname))
 		(void)snprintf(c.ifname, sizeof(c.ifname), "%s", w->ifname);
 	else
@@ -296,7 +308,13 @@ int fm_endpoint_config_parse(const struct fm_endpoint_words *w, const char *name
 		mac_from_name(own, c.mac);
 	else if (mac_parse(w->mac, c.mac, err) < 0)
 		return -1;
-	if (parse_addresses(w, &c, err) < 0 || fm_endpoint_config_check(&c, err) < 0)
+	if (parse_addresses(w, &c, err) < 0)
+		return -1;
+	if (!c.bridge[0] && c.prefix_len && !is_set(w->gateway))
+		c.gateway.s_addr = htonl(ROUTED_GATEWAY);
+	if (!c.bridge[0] && c.prefix6_len && !is_set(w->gateway6))
+		c.gateway6 = routed_gateway6;
+	if (fm_endpoint_config_check(&c, err) < 0)
 		return -1;
 	*ret = c;
 	return 0;

@@ -176,7 +176,7 @@ static int check_addresses(struct fm_endpoint *e, const struct fm_link *bridge, 
 		return fm_error_set(
 		        err, FM_E_ALREADY_EXISTS, "address %s is this host's own",
 		        inet_ntop(s.found, s.found == AF_INET ? (const void *)&e->cfg.address : &e->cfg.address6, text, sizeof(text)));
-	return fm_address_watch_begin(bridge, &e->cfg, &e->watch, err);
+	return e->cfg.bridge[0] ? fm_address_watch_begin(bridge, &e->cfg, &e->watch, err) : 0;
 }
 
 /* 1 = our pair stands already, 0 = the name is free. */
@@ -194,7 +194,7 @@ static int find_existing(struct fm_endpoint *e, struct fm_error *err)
 		                   e->cfg.host_ifname);
 		return fm_error_hint(err, "a leftover of an earlier run? ip link delete %s", e->cfg.host_ifname);
 	}
-	if (host_end.master)
+	if (e->attach->is_open(e))
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "endpoint %s is open already, it cannot be prepared",
 		                    e->cfg.host_ifname);
 	return 1;
@@ -223,7 +223,7 @@ static int bring_up(struct fm_endpoint *e, struct fm_error *err)
 		return -1;
 	if (fm_nl_wait_up(e->inside, watch_inside, e->cfg.ifname, CARRIER_TIMEOUT_MS, err) < 0)
 		return -1;
-	return fm_veth_finish_inside(e, err);
+	return fm_veth_finish_inside(e, err) < 0 ? -1 : fm_routed_finish(e, err);
 }
 
 static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error *err)
@@ -235,7 +235,7 @@ static int prepare(struct fm_endpoint *e, bool check_duplicate, struct fm_error 
 		return -1;
 	forget_inside_end(e);
 	forget_watch(e);
-	if (find_bridge(e, &bridge, err) < 0)
+	if ((e->cfg.bridge[0] ? find_bridge(e, &bridge, err) : fm_routed_check(e, &bridge, err)) < 0)
 		return -1;
 	existing = find_existing(e, err);
 	if (existing < 0 || (check_duplicate && check_addresses(e, &bridge, err) < 0))
@@ -296,7 +296,8 @@ int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path
 	if (!e)
 		return fm_error_errno(err, ENOMEM, "create an endpoint");
 	e->cfg = *cfg;
-	e->attach = &fm_attach_bridge;
+	e->attach = cfg->bridge[0] ? &fm_attach_bridge : &fm_attach_routed;
+	e->ipv6_fd = -1;
 	e->netns_fd = FM_TAKE_FD(fd);
 	e->raw_fd = -1;
 	*ret = e;
@@ -314,6 +315,7 @@ void fm_endpoint_free(struct fm_endpoint *e)
 	fm_nl_close(e->host);
 	fm_nl_close(e->inside);
 	(void)close(e->netns_fd);
+	fm_closep(&e->ipv6_fd);
 	free(e);
 	errno = saved;
 }
@@ -363,7 +365,7 @@ int fm_endpoint_attach(struct fm_endpoint *e, struct fm_error *err)
 	if (!fm_veth_is_pair(e, &host_end))
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "interface %s does not lead to %s of this container", e->cfg.host_ifname,
 		                    e->cfg.ifname);
-	return 0;
+	return fm_routed_keep(e, err);
 }
 
 int fm_endpoint_open(struct fm_endpoint *e, struct fm_error *err)

@@ -28,7 +28,7 @@
 #define FM_ENDPOINT_ADDRESSES_LEN 80
 
 struct fm_endpoint_config {
-	char bridge[IFNAMSIZ];      /* must exist */
+	char bridge[IFNAMSIZ];      /* must exist; "" = routed: no bridge, the host has routes to the addresses, /32 and /128 */
 	char ifname[IFNAMSIZ];      /* inside the container, "eth0" */
 	char host_ifname[IFNAMSIZ]; /* host end, "fm" + 8 hex digits, see fm_endpoint_host_ifname */
 	uint8_t mac[6];
@@ -50,6 +50,7 @@ struct fm_endpoint_words {
 	const char *address, *gateway; /* "10.77.0.100/24", "10.77.0.1" */
 	const char *address6, *gateway6; /* "fd77::100/64", "fd77::1" or "fe80::1" */
 };
+/* A routed endpoint's gateways are 169.254.1.1 and fe80::1 on every host; they need not be said. */
 /* INVALID_ARGUMENT names the wrong part. index: 0 for a container's first endpoint, below FM_MAX_ENDPOINTS. host_ifname is derived from name
  * and index too; a caller with a better instance id overwrites it (fm_endpoint_host_ifname). */
 int fm_endpoint_config_parse(const struct fm_endpoint_words *w, const char *name, unsigned index, struct fm_endpoint_config *ret,
@@ -83,6 +84,7 @@ struct fm_attach_ops {
 	bool (*is_open)(struct fm_endpoint *e);
 };
 extern const struct fm_attach_ops fm_attach_bridge;
+extern const struct fm_attach_ops fm_attach_routed;
 
 /* netns_path: "/run/…/netns/X" or "/proc/PID/ns/net". Opens it (must exist); creates nothing. */
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err);

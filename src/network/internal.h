@@ -6,6 +6,7 @@
  *   endpoint.c    the public object: order of the steps, undoing, idempotence
  *   veth.c        the pair: creation, the container's end, the sealed host end
  *   bridge.c      attachment to a bridge: port and forwarding entry
+ *   routed.c      attachment without one: host routes
  *   frames.c      ARP and neighbour discovery as bytes (frames.h)
  *   announce.c    where the container is now
  *   duplicate.c   duplicate address check
@@ -26,6 +27,7 @@ struct fm_endpoint {
 	int raw_fd;                     /* AF_PACKET socket bound to the container's end, -1 until needed */
 	int inside_index;               /* ifindex of the container's end */
 	struct fm_address_watch *watch; /* who else has the addresses is being asked, else NULL */
+	int ipv6_fd;                    /* routed: the switch of the host end's IPv6, -1 until needed */
 	bool made;                      /* the pair is prepare's: it goes when an address turns out to be taken */
 };
 
@@ -47,6 +49,13 @@ int fm_veth_configure_inside(struct fm_endpoint *e, struct fm_error *err);
 /* The part of it that needs the carrier: the IPv6 address, usable when it returns. Nothing where there is none. */
 int fm_veth_finish_inside(struct fm_endpoint *e, struct fm_error *err);
 int fm_veth_seal_host_end(struct fm_endpoint *e, struct fm_error *err);
+
+/* routed.c. May this host have the endpoint at all, and what its pair shall be like (MTU). */
+int fm_routed_check(struct fm_endpoint *e, struct fm_link *ret_like, struct fm_error *err);
+/* After veth.c is through; nothing for an endpoint on a bridge. */
+int fm_routed_finish(struct fm_endpoint *e, struct fm_error *err);
+/* Opens, anew, what open and close need, in the host's namespace; nothing for an endpoint on a bridge. */
+int fm_routed_keep(struct fm_endpoint *e, struct fm_error *err);
 
 /* announce.c. A socket that sends, non-blocking; a frame as it is; all announcements of an endpoint. */
 int fm_raw_open(int ifindex, int *ret_fd, struct fm_error *err);

@@ -80,6 +80,10 @@ int fm_endpoint_neighbours(struct fm_endpoint *e, struct fm_neighbour *ret, size
 	const int families[] = { e->cfg.prefix_len ? AF_INET : 0, e->cfg.prefix6_len ? AF_INET6 : 0 };
 	struct collect c = { .v = ret, .cap = *n };
 
+	if (!e->cfg.bridge[0]) { /* the gateway alone, and that is on every host */
+		*n = 0;
+		return 0;
+	}
 	if (fm_endpoint_need_inside(e, err) < 0)
 		return -1;
 	c.ifindex = e->inside_index;
@@ -142,6 +146,8 @@ int fm_endpoint_set_neighbours(struct fm_endpoint *e, const struct fm_neighbour 
 {
 	int rc = 0;
 
+	if (!e->cfg.bridge[0])
+		return 0;
 	if (check_entries(e, v, n, err) < 0 || fm_endpoint_need_inside(e, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n && rc == 0; i++) {

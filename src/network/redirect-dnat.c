@@ -34,8 +34,6 @@
 #define WHAT_MAX     104
 #define WAIT_MAX_MS  5000
 
-extern const struct fm_redirect_ops fm_redirect_dnat;
-
 struct action {
 	struct fm_nft_dnat rule;
 	bool at_source;

@@ -363,7 +363,6 @@ static int openflow_leftovers(const struct fm_redirect_call *c, const json_t *kn
 	return -1;
 }
 
-extern const struct fm_redirect_ops fm_redirect_openflow;
 const struct fm_redirect_ops fm_redirect_openflow = {
 	.name = "openflow",
 	.title = "flows of OpenFlow switches",

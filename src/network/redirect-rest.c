@@ -422,7 +422,6 @@ static int rest_leftovers(const struct fm_redirect_call *c, const json_t *known,
 	return -1;
 }
 
-extern const struct fm_redirect_ops fm_redirect_rest;
 const struct fm_redirect_ops fm_redirect_rest = {
 	.name = "rest",
 	.title = "flows of switches behind a controller",

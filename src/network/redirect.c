@@ -6,11 +6,9 @@
 
 #include "basic/str.h"
 
-extern const struct fm_redirect_ops fm_redirect_dnat, fm_redirect_dns, fm_redirect_haproxy, fm_redirect_openflow, fm_redirect_rest,
-        fm_redirect_webhook;
-
 static const struct fm_redirect_ops *const drivers[] = {
-	&fm_redirect_dnat, &fm_redirect_dns, &fm_redirect_haproxy, &fm_redirect_openflow, &fm_redirect_rest, &fm_redirect_webhook, NULL,
+	&fm_redirect_dnat,  &fm_redirect_dns,    &fm_redirect_haproxy, &fm_redirect_openflow, &fm_redirect_rest,
+	&fm_redirect_route, &fm_redirect_tunnel, &fm_redirect_vxlan,   &fm_redirect_webhook,  NULL,
 };
 
 const struct fm_redirect_ops *fm_redirect_driver(const char *name)

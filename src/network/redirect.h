@@ -57,6 +57,17 @@ struct fm_redirect_ops {
 	                 void *userdata, struct fm_error *err);
 };
 
+/* redirect-<driver>.c */
+extern const struct fm_redirect_ops fm_redirect_dnat;
+extern const struct fm_redirect_ops fm_redirect_dns;
+extern const struct fm_redirect_ops fm_redirect_haproxy;
+extern const struct fm_redirect_ops fm_redirect_openflow;
+extern const struct fm_redirect_ops fm_redirect_rest;
+extern const struct fm_redirect_ops fm_redirect_route;
+extern const struct fm_redirect_ops fm_redirect_tunnel;
+extern const struct fm_redirect_ops fm_redirect_vxlan;
+extern const struct fm_redirect_ops fm_redirect_webhook;
+
 /* NULL when there is no such driver. */
 const struct fm_redirect_ops *fm_redirect_driver(const char *name);
 /* Of the action's "driver"; INVALID_ARGUMENT when it is missing or unknown. */

@@ -39,8 +39,13 @@
 
 static void host_mac(const struct fm_endpoint_config *cfg, uint8_t ret[6])
 {
+	static const uint8_t routed[6] = { 0xfe, 'f', 'm', 0, 0, 1 };
 	uint64_t h = fm_hash_str(cfg->host_ifname);
 
+	if (!cfg->bridge[0]) { /* the container's gateway, the same on every host */
+		memcpy(ret, routed, sizeof(routed));
+		return;
+	}
 	ret[0] = 0xfe;
 	for (int i = 1; i < 6; i++)
 		ret[i] = (uint8_t)(h >> (8 * i));
@@ -165,6 +170,7 @@ static int add_default_route(struct fm_endpoint *e, int index, int family)
 	rt->rtm_protocol = RTPROT_STATIC;
 	rt->rtm_scope = RT_SCOPE_UNIVERSE;
 	rt->rtm_type = RTN_UNICAST;
+	rt->rtm_flags = e->cfg.bridge[0] ? 0 : RTNH_F_ONLINK; /* no subnet that the gateway could be in */
 	if (family == AF_INET)
 		mnl_attr_put_u32(h, RTA_GATEWAY, e->cfg.gateway.s_addr);
 	else
