@@ -11,6 +11,7 @@
 #include "basic/io.h"
 #include "loop/pool.h"
 #include "migration/pb.h"
+#include "network/redirect-tunnel.h"
 #include "network/stub.h"
 
 #define STEP_EVERY_MS   1000
@@ -50,12 +51,25 @@ static void retired(const char *id, const char *why, void *userdata)
 	             why);
 }
 
+/* Only of a tunnel it can be told. */
+static int counter(const json_t *action, const json_t *undo, uint64_t *ret, void *userdata, struct fm_error *err)
+{
+	struct fm_tunnel_traffic t = { 0 };
+
+	if (!fm_streq(json_string_value(json_object_get(action, "driver")), fm_redirect_tunnel.name))
+		return 1;
+	if (fm_tunnel_traffic(action, &t, err) < 0)
+		return -1;
+	*ret = t.packets;
+	return 0;
+}
+
 static void step(struct fm_keeper *k)
 {
 	struct fm_stubs_step how = {
 		.call = { .deadline_ms = fm_now_ms() + STEP_TIMEOUT_MS, .cancel_fd = k->stop.fd, .secrets_dir = k->secrets_dir },
 		.conntrack = k->conntrack,
-		.counter = NULL,
+		.counter = counter,
 		.retired = retired,
 		.userdata = k,
 	};

@@ -129,6 +129,7 @@ static int restore_finish(struct fm_mover *m, struct fm_restore_gate *gate, stru
 
 static int open_port(struct fm_mover *m, struct fm_error *err)
 {
+	fm_flows_restore(m);
 	if (fm_endpoints_set_neighbours(m->endpoints, m->neighbours, m->n_neighbours, err) < 0 || fm_endpoints_open(m->endpoints, err) < 0)
 		return -1;
 	return fm_endpoints_announce(m->endpoints, err);
@@ -139,6 +140,8 @@ static int await_commit(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	struct fm_frame_header h;
 	if (fm_stream_recv(m->control, &h, buf, FM_MAX_FRAME_BYTES, COMMIT_TIMEOUT_MS, m->stop.fd, err) < 0)
 		return fm_error_prefix(err, "no word from the source about the commit");
+	if (h.type == FM_FRAME_FLOWS) /* once, and then the word about the commit */
+		return fm_flows_take(m, buf, h.length, err) < 0 ? -1 : await_commit(m, buf, err);
 	if (h.type == FM_FRAME_COMMIT)
 		return 0;
 	if (h.type == FM_FRAME_ABORT)
@@ -377,6 +380,7 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 		return -1;
 	if (fm_bringup_network(m->h, m->journal, &b, &m->local, &m->endpoints, &m->notes, err) < 0)
 		return -1;
+	fm_flows_open(m);
 	m->files_here_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->files_here_fd < 0)
 		return fm_error_errno(err, errno, "eventfd");

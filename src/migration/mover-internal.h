@@ -87,6 +87,7 @@ struct fm_mover {
 	char images_path[1400];
 	struct fm_local local;
 	struct fm_endpoints *endpoints; /* NULL: it has none */
+	struct fm_flows *flows;         /* NULL: no endpoint, or connections are not tracked here */
 	struct fm_criu *criu;
 	struct fm_stream *control, *pages;
 	struct fm_nest_status nest;
@@ -195,6 +196,15 @@ int fm_throttle_to(struct fm_mover *m, uint32_t percent, const char *why, struct
 void fm_throttle_lift(struct fm_mover *m);
 int fm_throttle_undo(struct fm_mover *m, const char *was, struct fm_error *err); /* what the journal has */
 void fm_throttle_free(struct fm_throttle *t);
+
+/* ---- flows.c: tracked connections. Nothing where a host tracks none; a failure is a note. */
+void fm_flows_open(struct fm_mover *m); /* either side, before the freeze */
+void fm_flows_free(struct fm_mover *m);
+void fm_flows_read(struct fm_mover *m); /* source, once nothing reaches the container: in the background */
+int fm_flows_send(struct fm_mover *m, int timeout_ms, struct fm_error *err);                      /* and before the commit */
+void fm_flows_forget(struct fm_mover *m);                                                         /* once it has left for good */
+int fm_flows_take(struct fm_mover *m, const uint8_t *bytes, size_t length, struct fm_error *err); /* destination */
+void fm_flows_restore(struct fm_mover *m);                                                        /* and before its ports open */
 
 /* ---- mover-destination.c */
 int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse) * resp, struct fm_error *err);

@@ -150,6 +150,7 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoints(m, err) < 0 ||
 	    connect_streams(m, err) < 0)
 		return -1;
+	fm_flows_open(m);
 	fm_mover_step(m, "files");
 	/* The destination says first what it has from an earlier visit, and PREPARED when its parent container stands on the received files. */
 	if (fm_known_take(m->control, &m->known, FILES_TIMEOUT_MS, fm_mover_cancel_fd(m), err) < 0 ||
@@ -282,6 +283,7 @@ static int fence(struct fm_mover *m, struct fm_error *err)
 	m->hold = fm_hold_start(m->local.endpoints, m->local.n_endpoints);
 	if (fm_endpoints_close_inbound(m->endpoints, err) < 0)
 		return fm_error_prefix(err, "cannot fence the source");
+	fm_flows_read(m);
 	return fm_mover_fault(m, "source-after-fence", err);
 }
 
@@ -495,7 +497,7 @@ static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *
 	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || stop_here(m, deadline_ms, err) < 0 ||
 	    start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 ||
 	    verify_dump(m, err) < 0 || fm_volumes_note_sent(m, err) < 0 || await_restored(m, deadline_ms, err) < 0 ||
-	    fm_rounds_await_final(m, err) < 0 || commit(m, err) < 0) {
+	    fm_rounds_await_final(m, err) < 0 || fm_flows_send(m, fm_deadline_left_ms(deadline_ms), err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -642,6 +644,7 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 	(void)fm_journal_forget(m->journal, "fence", NULL);
 	fm_criu_free(m->criu); /* a pid namespace does not end before its last child is reaped */
 	m->criu = NULL;
+	fm_flows_forget(m);
 	if (release_instance(m, err) < 0)
 		return fm_error_prefix(err, "cannot free the source's copy");
 	if (fm_volumes_release_source(m, err) < 0 || fm_mover_undo(m, err) < 0)

@@ -95,6 +95,7 @@ static void drop_resources(struct fm_mover *m)
 	m->exclude = NULL;
 	fm_page_source_free(m->page_source);
 	m->page_source = NULL;
+	fm_flows_free(m);
 	fm_endpoints_free(m->endpoints);
 	m->endpoints = NULL;
 	fm_local_done(&m->local);

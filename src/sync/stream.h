@@ -43,6 +43,7 @@ enum fm_frame {
 	FM_FRAME_PREPARED = 28,   /* destination: files are here and the parent stands */
 	FM_FRAME_BYE = 29,
 	FM_FRAME_ABORT = 30, /* source, before COMMIT */
+	FM_FRAME_FLOWS = 31, /* source, before COMMIT, where it tracks connections; a: count; payload: see network/conntrack.h */
 	/* page stream */
 	FM_FRAME_PAGE_REQUEST = 40, /* a: pid in the tree's namespace, b: address; payload: u32 n_pages (<= 256), u32 urgent */
 	/* The answer to one request: PAGES and PAGES_GONE frames that cover its range exactly once, in order. a: as asked, b: address of the frame's first page. */
