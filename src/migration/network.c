@@ -172,6 +172,16 @@ static int interfaces_of(const FM_PB(Container) * c, struct interfaces *ret, str
 
 /* ---- links that are somebody's own */
 
+/* Of each container the intent, and the links of its clients' ways; all NULL where no intent wants a dedicated path. */
+struct ways {
+	const struct containers *all;
+	struct way {
+		const struct fm_intent *intent;
+		uint32_t *links;
+		size_t n;
+	} * v;
+};
+
 struct taken {
 	uint32_t *v; /* room for all links there are */
 	bool *is;
@@ -186,57 +196,13 @@ static bool has_dedicated(const struct fm_description *d)
 	return false;
 }
 
-static void take(struct taken *t, const uint32_t *links, size_t n)
-{
-	for (size_t l = 0; l < n; l++) {
-		if (t->is[links[l]])
-			continue;
-		t->is[links[l]] = true;
-		t->v[t->n++] = links[l];
-	}
-}
-
-/*
- * Adds the links of the containers (but for `mine`) whose intents want a dedicated path, or do not. The former keep from each other, so each from those before it; the latter keep from the former only.
- */
-static int add_taken(const struct fm_network *n, const struct containers *all, const char *mine, bool dedicated, struct taken *taken,
-                     struct fm_error *err)
-{
-	const size_t n_dedicated = taken->n;
-
-	for (size_t c = 0; c < all->n; c++) {
-		const struct fm_intent *i = NULL;
-		_fm_free_ uint32_t *links = NULL;
-		size_t n_links = 0;
-
-		if (fm_streq(all->v[c]->name, mine) || fm_network_intent_of(n, all->v[c], &i, NULL) < 0 || !i ||
-		    i->dedicated_path != dedicated)
-			continue;
-		if (fm_intent_links(n->d, i, all->v[c]->host, taken->v, dedicated ? taken->n : n_dedicated, &links, &n_links, err) < 0)
-			return -1;
-		take(taken, links, n_links);
-	}
-	return 0;
-}
-
-/*
- * Which links another service must not use. Who wants a dedicated path keeps from all others, and they from it. The paths of dedicated ones are chosen first, one after the other in the fleet's order, so that
- * everybody who asks comes to the same answer.
- */
-static int find_taken(const struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i,
-                      struct taken *ret, struct fm_error *err)
+static int taken_init(const struct fm_network *n, struct taken *ret, struct fm_error *err)
 {
 	size_t links = fm_topology_n_links(n->d->topology);
 
-	if (!has_dedicated(n->d))
-		return 0;
 	ret->v = calloc(links + 1, sizeof(*ret->v));
 	ret->is = calloc(links + 1, sizeof(*ret->is));
-	if (!ret->v || !ret->is)
-		return fm_error_errno(err, ENOMEM, "%zu links", links);
-	if (add_taken(n, all, c->name, true, ret, err) < 0)
-		return -1;
-	return i->dedicated_path ? add_taken(n, all, c->name, false, ret, err) : 0;
+	return ret->v && ret->is ? 0 : fm_error_errno(err, ENOMEM, "%zu links", links);
 }
 
 static void taken_done(struct taken *t)
@@ -245,16 +211,79 @@ static void taken_done(struct taken *t)
 	free(t->is);
 }
 
+static void take(struct taken *t, const struct way *w)
+{
+	for (size_t l = 0; l < w->n; l++) {
+		if (t->is[w->links[l]])
+			continue;
+		t->is[w->links[l]] = true;
+		t->v[t->n++] = w->links[l];
+	}
+}
+
+static void ways_done(struct ways *w)
+{
+	for (size_t c = 0; w->v && c < w->all->n; c++)
+		free(w->v[c].links);
+	free(w->v);
+}
+
+/*
+ * The ways of dedicated ones are chosen first, one after the other in the fleet's order, each keeping from those before it; the others keep from the dedicated ones only. So everybody who asks comes to the same
+ * answer.
+ */
+static int find_ways(const struct fm_network *n, const struct containers *all, struct ways *ret, struct fm_error *err)
+{
+	_fm_cleanup_(taken_done) struct taken taken = { 0 };
+
+	*ret = (struct ways){ .all = all };
+	if (!has_dedicated(n->d))
+		return 0;
+	ret->v = calloc(all->n + 1, sizeof(*ret->v));
+	if (!ret->v || taken_init(n, &taken, err) < 0)
+		return fm_error_errno(err, ENOMEM, "the ways of %zu containers", all->n);
+	for (size_t c = 0; c < all->n; c++)
+		(void)fm_network_intent_of(n, all->v[c], &ret->v[c].intent, NULL); /* two that fit are told when it is asked about */
+	for (int dedicated = 1; dedicated >= 0; dedicated--)
+		for (size_t c = 0; c < all->n; c++) {
+			struct way *w = &ret->v[c];
+
+			if (!w->intent || w->intent->dedicated_path != dedicated)
+				continue;
+			if (fm_intent_links(n->d, w->intent, all->v[c]->host, taken.v, taken.n, &w->links, &w->n, err) < 0)
+				return -1;
+			if (dedicated)
+				take(&taken, w);
+		}
+	return 0;
+}
+
+/* Which links the container must not use: who wants a dedicated path keeps from all others, and they from it. */
+static int find_taken(const struct fm_network *n, const struct ways *ways, const FM_PB(Container) * c, const struct fm_intent *i,
+                      struct taken *ret, struct fm_error *err)
+{
+	if (!ways->v)
+		return 0;
+	if (taken_init(n, ret, err) < 0)
+		return -1;
+	for (size_t k = 0; k < ways->all->n; k++)
+		if (ways->v[k].intent && (i->dedicated_path || ways->v[k].intent->dedicated_path) &&
+		    !fm_streq(ways->all->v[k]->name, c->name))
+			take(ret, &ways->v[k]);
+	return 0;
+}
+
 /* ---- actions */
 
 static int compile(struct fm_network *n, const char *migration, const struct containers *all, const FM_PB(Container) * c,
                    const struct fm_intent *i, const char *source, const char *destination, uint64_t predicted_downtime_ms, json_t **ret,
                    struct fm_error *err)
 {
+	_fm_cleanup_(ways_done) struct ways ways = { 0 };
 	_fm_cleanup_(taken_done) struct taken taken = { 0 };
 	struct interfaces ends;
 
-	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, all, c, i, &taken, err) < 0)
+	if (interfaces_of(c, &ends, err) < 0 || find_ways(n, all, &ways, err) < 0 || find_taken(n, &ways, c, i, &taken, err) < 0)
 		return -1;
 	const struct fm_intent_move m = { .migration = migration,
 		                          .container = c->name,
@@ -316,13 +345,13 @@ void fm_network_moved(struct fm_network *n, const char *container, const json_t 
 
 /* ---- are they met? */
 
-static int check_one(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c, const struct fm_intent *i, char ***ret,
+static int check_one(struct fm_network *n, const struct ways *ways, const FM_PB(Container) * c, const struct fm_intent *i, char ***ret,
                      struct fm_error *err)
 {
 	_fm_cleanup_(taken_done) struct taken taken = { 0 };
 	struct interfaces ends;
 
-	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, all, c, i, &taken, err) < 0)
+	if (interfaces_of(c, &ends, err) < 0 || find_taken(n, ways, c, i, &taken, err) < 0)
 		return -1;
 	const struct fm_intent_move m = { .container = c->name,
 		                          .endpoints = ends.v,
@@ -345,7 +374,7 @@ static FM_PB(IntentStatus) * new_status(const char *service, const char *contain
 }
 
 /* NULL: the container has no intent. Whatever is wrong with one is a problem of this one only. */
-static FM_PB(IntentStatus) * check_container(struct fm_network *n, const struct containers *all, const FM_PB(Container) * c)
+static FM_PB(IntentStatus) * check_container(struct fm_network *n, const struct ways *ways, const FM_PB(Container) * c)
 {
 	_fm_cleanup_(fm_strv_freep) char **problems = NULL;
 	const struct fm_intent *i = NULL;
@@ -355,7 +384,7 @@ static FM_PB(IntentStatus) * check_container(struct fm_network *n, const struct 
 	if (fm_network_intent_of(n, c, &i, &e) == 0 && !i)
 		return NULL;
 	s = new_status(i ? i->service : "", c->name, c->host);
-	if (i && check_one(n, all, c, i, &problems, &e) == 0)
+	if (i && check_one(n, ways, c, i, &problems, &e) == 0)
 		for (char **p = problems; p && *p; p++)
 			fm_pb_add_string(&s->problems, &s->n_problems, *p);
 	else
@@ -375,18 +404,24 @@ static bool is_checked(const FM_PB(CheckNetworkResponse) * r, const char *servic
 int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
+	_fm_cleanup_(ways_done) struct ways ways = { 0 };
 	FM_PB(CheckNetworkResponse) * r;
 
 	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
 		return -1;
 	r = FM_PB_NEW(CheckNetworkResponse, check_network_response);
 	pthread_rwlock_rdlock(&n->lock);
-	for (size_t c = 0; c < all.n; c++) {
-		FM_PB(IntentStatus) *s = check_container(n, &all, all.v[c]);
+	int rc = find_ways(n, &all, &ways, err);
+	for (size_t c = 0; rc == 0 && c < all.n; c++) {
+		FM_PB(IntentStatus) *s = check_container(n, &ways, all.v[c]);
 		if (s)
 			FM_PB_ADD(r->intents, r->n_intents, s);
 	}
 	pthread_rwlock_unlock(&n->lock);
+	if (rc < 0) {
+		fm_pb_free(r);
+		return -1;
+	}
 	for (size_t i = 0; i < n->d->n_intents; i++) /* a service that nobody runs wants nothing now */
 		if (!is_checked(r, n->d->intents[i].service)) {
 			FM_PB(IntentStatus) *s = new_status(n->d->intents[i].service, "", "");

@@ -243,6 +243,7 @@ static int read_router(void *userdata, size_t i, const json_t *o, const char *pl
 		  .check = fm_name_is_valid,
 		  .what = "is not a name" },
 		{ .name = "table", .type = FM_FIELD_U32, .offset = offsetof(struct fm_net_router, table), .min = 1, .max = UINT32_MAX },
+		{ .name = "host_routes", .type = FM_FIELD_BOOL, .offset = offsetof(struct fm_net_router, host_routes) },
 		{ .name = "via",
 		  .type = FM_FIELD_OBJECT,
 		  .offset = offsetof(struct fm_net_router, via),
@@ -256,6 +257,7 @@ static int read_router(void *userdata, size_t i, const json_t *o, const char *pl
 	json_t *v;
 
 	r->table = DEFAULT_TABLE;
+	r->host_routes = true;
 	if (fm_fields_read(o, place, fields, r, err) < 0 ||
 	    fm_fields_map(r->via, place, "via", fm_is_ip_address, "is not an address", err) < 0)
 		return -1;

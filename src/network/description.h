@@ -8,7 +8,7 @@
  *    "openflow": {"table": 0, "priority": 40000, "switches": [{"switch": "s1", "address": "tcp:192.0.2.1:6653"}]},
  *    "controllers": [{"name": "c1", "url": "https://192.0.2.2:8080", "ca": "c1.pem", "switches": [{"switch": "s2", "dpid": 2}]}],
  *    "vxlan": [{"device": "vx0", "hosts": {"h1": "192.0.2.11", "h2": "192.0.2.12"}}],                   addresses of the tunnel ends (VTEPs)
- *    "routers": [{"host": "r1", "table": 254, "via": {"h1": "192.0.2.11", "h2": "192.0.2.12"}}],        next hops from the router r1 (an agent) towards each host, of one family
+ *    "routers": [{"host": "r1", "table": 254, "via": {"h1": "192.0.2.11", "h2": "192.0.2.12"}}],        next hops from the router r1 (an agent) towards each host, of one family; "host_routes": false where a container's subnet is what is routed until it moves
  *    "tunnels": {"port": 4790, "hosts": {"h1": "192.0.2.11", "h2": "192.0.2.12"}},                      addresses that hosts reach each other with
  *    "dns": [{"name": "lab", "server": "192.0.2.53", "zone": "example.org", "reverse_zone": "2.0.192.in-addr.arpa",
  *             "key": "mover", "algorithm": "hmac-sha256", "key_file": "mover.key", "ttl_s": 5}],
@@ -68,6 +68,7 @@ struct fm_net_router {
 	uint32_t table;
 	const json_t *via; /* {"h1": "next hop"} */
 	int family;        /* of all of them */
+	bool host_routes;  /* each container has a route of its own before it moves, too; else only from its first move on */
 };
 
 struct fm_net_tunnels {

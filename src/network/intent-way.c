@@ -356,12 +356,14 @@ static int add_routes(struct fm_intent_plan *p, const struct fm_net_router *r, c
 {
 	const char *from = json_string_value(json_object_get(r->via, p->m->source));
 	const char *to = json_string_value(json_object_get(r->via, p->m->destination));
+	json_t *a;
 
 	if (!from || !to || r->family != fm_ip_family(address) || fm_streq(from, to))
 		return 0;
-	return fm_plan_add(
-	        p, r->host, "route",
-	        json_pack("{s:s, s:s, s:s, s:I}", "address", address, "via", to, "from_via", from, "table", (json_int_t)r->table), err);
+	a = json_pack("{s:s, s:s, s:I}", "address", address, "via", to, "table", (json_int_t)r->table);
+	if (a && r->host_routes) /* else it may be there or not: the driver takes it as it finds it */
+		json_object_set_new(a, "from_via", json_string(from));
+	return fm_plan_add(p, r->host, "route", a, err);
 }
 
 static int add_all_routes(struct fm_intent_plan *p, struct fm_error *err)

@@ -260,6 +260,18 @@ static void test_routed(void **state)
 	                       "10.77.0.100", "192.0.2.11", "192.0.2.12", 254) "," ROUTE("fd77::100", "fd00::11", "fd00::12", 99) "]");
 }
 
+/* Until its first move a container's subnet is what is routed: there is no old next hop of its own. */
+static void test_routed_subnets(void **state)
+{
+	_fm_cleanup_(fm_description_freep) struct fm_description *d = describe(
+	        "{\"version\": 1, \"routers\": [{\"host\": \"r1\", \"host_routes\": false, \"via\": {\"h1\": \"192.0.2.11\", \"h2\": "
+	        "\"192.0.2.12\"}}]," INTENT(", \"drivers\": [\"route\"]") "}");
+	struct fm_intent_move m = move("h1", "h2");
+
+	assert_actions(d, &m,
+	               "[{\"at\": \"r1\", \"driver\": \"route\", \"address\": \"10.77.0.100\", \"via\": \"192.0.2.12\", \"table\": 254}]");
+}
+
 static void test_tunnel_alone(void **state)
 {
 	_fm_cleanup_(fm_description_freep) struct fm_description *d = describe(ROUTED TUNNELS INTENT(", \"drivers\": [\"tunnel\"]") "}");
@@ -835,6 +847,7 @@ int main(void)
 		cmocka_unit_test(test_known_ports),
 		cmocka_unit_test(test_vxlan_of_four),
 		cmocka_unit_test(test_routed),
+		cmocka_unit_test(test_routed_subnets),
 		cmocka_unit_test(test_tunnel_alone),
 		cmocka_unit_test(test_migrations_have_their_own_tunnels),
 		cmocka_unit_test(test_router_without_the_destination),
