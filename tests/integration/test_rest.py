@@ -12,6 +12,7 @@ import http.client
 import http.server
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -442,6 +443,9 @@ def case_leftovers(lab):
 class Stream:
     """Packets with numbers to the container's address, from p1; what comes at p2 and p3. A packet belongs to the receiver that was open when it was sent; the other one drops it."""
 
+    HEAD = bytes.fromhex(MAC.replace(":", "")) + b"\x02\x77\0\0\0\x01\x88\xb5"
+    WARM = 0xffffffff  # a number that is not counted
+
     def __init__(self):
         self.sockets = {n: self.socket(n) for n in (1, 2, 3)}
         self.open, self.owner, self.seen, self.arrived, self.dropped, self.stop = 2, [], [], {2: 0, 3: 0}, 0, False
@@ -462,9 +466,11 @@ class Stream:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     frame = self.sockets[port].recv(100)
-                    if frame[:6] != bytes.fromhex(MAC.replace(":", "")) or frame[12:14] != b"\x88\xb5":
+                    if frame[:14] != self.HEAD:
                         continue
                     number = int.from_bytes(frame[14:18], "big")
+                    if number == self.WARM:  # a late one
+                        continue
                     self.arrived[port] += 1
                     self.under_way.discard(number)
                     if self.owner[number] == port:
@@ -473,14 +479,14 @@ class Stream:
                         self.dropped += 1
 
     def run(self):
-        begin, head = time.monotonic(), bytes.fromhex(MAC.replace(":", "")) + b"\x02\x77\0\0\0\x01\x88\xb5"
+        begin = time.monotonic()
         while not self.stop and len(self.owner) < PACKETS_MAX:
             number = len(self.owner)
             if time.monotonic() >= begin + number / RATE_HZ and len(self.under_way) < IN_FLIGHT:
                 self.owner.append(self.open)
                 self.seen.append(0)
                 self.under_way.add(number)
-                self.sockets[1].send(head + number.to_bytes(4, "big") + bytes(42))
+                self.sockets[1].send(self.HEAD + number.to_bytes(4, "big") + bytes(42))
             else:
                 time.sleep(0.0002)
             self.take()
@@ -490,6 +496,16 @@ class Stream:
             self.take()
         self.take()
 
+    def await_way(self, port):
+        """The switch's cache follows its table a moment later, and may drop packets that came before there was a flow for them."""
+        def arrives():
+            self.sockets[1].send(self.HEAD + self.WARM.to_bytes(4, "big") + bytes(42))
+            while select.select([self.sockets[port]], [], [], 0.1)[0]:
+                if self.sockets[port].recv(100)[:14] == self.HEAD:
+                    return True
+            return False
+        until(arrives, f"packets at port {port}")
+
     def await_arrivals(self, port, more):
         wanted = self.arrived[port] + more
         until(lambda: self.arrived[port] >= wanted, f"packets at port {port}")
@@ -498,6 +514,7 @@ class Stream:
 def case_stream(lab, tap):
     lab.ofctl("add-flow", "br-a", f"cookie={COOKIE},priority=500,dl_dst={MAC},actions=output:2")
     stream = Stream()
+    stream.await_way(2)
     stream.thread.start()
     try:
         for move in range(MOVES):

@@ -615,8 +615,7 @@ static void test_moves_lose_nothing(void **state)
 	fresh();
 	assert_ok(PREPARE(first, &undo));
 	assert_ok(CALL(flip, first, undo));
-	flip_send(s.from, 0); /* the ports work */
-	assert_int_equal(flip_await(s.to[0], WAIT_MS), 0);
+	flip_await_way(s.from, s.to[0]);
 	assert_int_equal(0, pthread_create(&thread, NULL, flip_run, &s));
 	for (; s.sent < FLIP_PACKETS - FLIP_RATE_HZ / 4 && rounds < 1000; rounds++)
 		move(&s, rounds % 2);
