@@ -448,7 +448,7 @@ class Stream:
 
     def __init__(self):
         self.sockets = {n: self.socket(n) for n in (1, 2, 3)}
-        self.open, self.owner, self.seen, self.arrived, self.dropped, self.stop = 2, [], [], {2: 0, 3: 0}, 0, False
+        self.open, self.owner, self.seen, self.arrived, self.kept, self.dropped, self.stop = 2, [], [], {2: 0, 3: 0}, {2: 0, 3: 0}, 0, False
         self.under_way, self.seconds = set(), 0
         self.thread = threading.Thread(target=self.run)
 
@@ -475,6 +475,7 @@ class Stream:
                     self.under_way.discard(number)
                     if self.owner[number] == port:
                         self.seen[number] += 1
+                        self.kept[port] += 1
                     else:
                         self.dropped += 1
 
@@ -506,9 +507,10 @@ class Stream:
             return False
         until(arrives, f"packets at port {port}")
 
-    def await_arrivals(self, port, more):
-        wanted = self.arrived[port] + more
-        until(lambda: self.arrived[port] >= wanted, f"packets at port {port}")
+    @staticmethod
+    def await_more(counters, port, more):
+        wanted = counters[port] + more
+        until(lambda: counters[port] >= wanted, f"packets at port {port}")
 
 
 def case_stream(lab, tap):
@@ -522,10 +524,11 @@ def case_stream(lab, tap):
             what = action(switches=(("s1", 10, old, new),))
             undo = prepare(what)
             good("open", what, undo)
-            stream.await_arrivals(new, 20)
+            stream.await_more(stream.arrived, new, 20)
             stream.open = new
+            stream.await_more(stream.kept, new, 1)  # packets that were under way when the one closed have passed: a freeze is longer than that
             good("flip", what, undo)
-            stream.await_arrivals(new, 100)
+            stream.await_more(stream.arrived, new, 100)
             good("verify", what, undo)
     finally:
         stream.stop = True

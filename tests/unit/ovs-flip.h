@@ -35,7 +35,8 @@ struct flip_stream {
 	_Atomic unsigned sent, open; /* open: which receiver */
 	_Atomic unsigned arrived[2]; /* at a port, whether it is open or not */
 	_Atomic bool stop;
-	unsigned wanted, lost, twice, at[2], dropped;
+	_Atomic unsigned at[2]; /* what the application got there */
+	unsigned lost, twice, dropped;
 	uint64_t took_us;
 	uint8_t seen[FLIP_PACKETS], anywhere[FLIP_PACKETS], owner[FLIP_PACKETS];
 	unsigned under_way;
@@ -162,13 +163,13 @@ static inline void *flip_run(void *arg)
 	return NULL;
 }
 
-/* Until `n` more packets have come to a port, open or closed */
-static inline void flip_await_arrivals(struct flip_stream *s, unsigned port, unsigned n)
+/* Until `n` more packets are counted */
+static inline void flip_await_more(struct flip_stream *s, _Atomic unsigned *counter, unsigned n)
 {
-	unsigned until = s->arrived[port] + n;
+	unsigned until = *counter + n;
 	uint64_t deadline = fm_now_ms() + WAIT_MS;
 
-	while (s->arrived[port] < until && s->sent < FLIP_PACKETS) {
+	while (*counter < until && s->sent < FLIP_PACKETS) {
 		assert_true(fm_deadline_left_ms(deadline) > 0);
 		fm_pause_ms(1);
 	}
