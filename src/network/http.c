@@ -269,6 +269,8 @@ static int drive(CURLM *multi, const struct transfer *t, CURLcode *ret, struct f
 	int running = 1, queued;
 
 	for (;;) {
+		if (is_readable(t->r->cancel_fd))
+			return fm_error_set(err, FM_E_CANCELLED, "http: %s: cancelled", t->where);
 		if (curl_multi_perform(multi, &running) != CURLM_OK)
 			return fm_error_set(err, FM_E_INTERNAL, "http: %s: libcurl does not go on", t->where);
 		if (running == 0)
@@ -278,8 +280,6 @@ static int drive(CURLM *multi, const struct transfer *t, CURLcode *ret, struct f
 			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "http: %s: no whole answer within the time", t->where);
 		if (curl_multi_poll(multi, &cancel, t->r->cancel_fd >= 0, left_ms, NULL) != CURLM_OK)
 			return fm_error_set(err, FM_E_INTERNAL, "http: %s: waiting for it failed", t->where);
-		if (is_readable(t->r->cancel_fd))
-			return fm_error_set(err, FM_E_CANCELLED, "http: %s: cancelled", t->where);
 	}
 	const struct CURLMsg *m = curl_multi_info_read(multi, &queued);
 	if (!m || m->msg != CURLMSG_DONE)

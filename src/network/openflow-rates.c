@@ -4,7 +4,7 @@
 
 static const struct fm_of_counters *find(const struct fm_of_counters *v, size_t n, size_t hint, uint32_t port)
 {
-	if (hint < n && v[hint].port == port) /* a switch lists its ports in the same order each time */
+	if (hint < n && v[hint].port == port) /* most switches list their ports in the same order each time */
 		return &v[hint];
 	for (size_t i = 0; i < n; i++)
 		if (v[i].port == port)

@@ -9,6 +9,7 @@
  * and taking back what the commit had. Prepare, verify and leftovers change nothing and may use all of it. Revert goes from switch to switch, each with its share of the time: one that is dead must not keep
  * the others from being restored.
  */
+#include <poll.h>
 #include <string.h>
 
 #include "basic/clock.h"
@@ -72,6 +73,14 @@ static int connect_to(struct session *s, size_t i, int timeout_ms, struct fm_err
 	return 0;
 }
 
+/* Also when each switch answers at once, and nothing is ever waited for */
+static int check_cancelled(const struct session *s, struct fm_error *err)
+{
+	struct pollfd p = { .fd = s->call->cancel_fd, .events = POLLIN };
+
+	return p.fd >= 0 && poll(&p, 1, 0) > 0 ? fm_error_set(err, FM_E_CANCELLED, "openflow: cancelled") : 0;
+}
+
 /* The flows of switch i that ours could be among; free() */
 static int ask(struct session *s, size_t i, int timeout_ms, struct fm_of_flow **ret, size_t *ret_n, struct fm_error *err)
 {
@@ -79,6 +88,8 @@ static int ask(struct session *s, size_t i, int timeout_ms, struct fm_of_flow **
 	struct fm_of_flow_filter filter;
 
 	fm_flow_filter(&s->plan, &filter);
+	if (check_cancelled(s, err) < 0)
+		return -1;
 	if (!s->conn[i] && connect_to(s, i, timeout_ms, err) < 0)
 		return -1;
 	if (fm_of_flows(s->conn[i], &filter, fm_deadline_left_ms(until), s->call->cancel_fd, ret, ret_n, err) < 0)

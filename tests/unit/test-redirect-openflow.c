@@ -428,7 +428,7 @@ static void test_nobody_answers(void **state)
  * Between us and br-b: hands everything on, but not what follows the word to commit. Whether the switch gets that word is the mood's; its answer does not come. So the change of br-a has to be taken back
  * within the time, and br-b be restored by a revert, whatever it has.
  */
-enum proxy_mood { SWALLOW, SWALLOW_ANSWER };
+enum proxy_mood { SWALLOW, SWALLOW_ANSWER, EXCHANGE /* somebody exchanges br-b's flow when it gets a bundle; nothing else happens */ };
 
 struct proxy {
 	int listener;
@@ -443,6 +443,22 @@ static bool is_commit(const uint8_t *m, size_t n)
 	return n >= 14 && m[1] == FM_OF_BUNDLE_CONTROL && m[13] == FM_OF_BUNDLE_COMMIT;
 }
 
+#define EXCHANGED "cookie=0x5, priority=500,dl_dst=" FLIP_MAC " actions=output:6\n" ABSENT
+
+/* Not in the test's own thread: says nothing when it fails, which the test sees. */
+static void exchange(void)
+{
+	char *argv[] = { "sh", "-c",
+		         "ovs-ofctl -O OpenFlow14 add-flow unix:$OVS_RUNDIR/br-b.mgmt cookie=5,priority=500,dl_dst=" FLIP_MAC
+		         ",actions=output:6",
+		         NULL };
+	struct fm_child_opts o = { .timeout_ms = WAIT_MS };
+	struct fm_child_result r = { 0 };
+
+	(void)fm_child_run(argv, &o, &r, NULL);
+	fm_child_result_done(&r);
+}
+
 /* One message of the client's; false at the end, or when nothing more is to be heard. */
 static bool pass_on(struct proxy *p, int client, int behind, bool *mute)
 {
@@ -452,7 +468,9 @@ static bool pass_on(struct proxy *p, int client, int behind, bool *mute)
 	if (fm_read_full(client, m, FM_OF_HEADER_BYTES, NULL) < 0 || fm_of_message_length(m, &n, NULL) < 0 || n > sizeof(m) ||
 	    fm_read_full(client, m + FM_OF_HEADER_BYTES, n - FM_OF_HEADER_BYTES, NULL) < 0)
 		return false;
-	*mute |= is_commit(m, n);
+	if (p->mood == EXCHANGE && m[1] == FM_OF_BUNDLE_CONTROL && m[13] == FM_OF_BUNDLE_OPEN)
+		exchange();
+	*mute |= is_commit(m, n) && p->mood != EXCHANGE;
 	if (!*mute || (is_commit(m, n) && p->mood == SWALLOW_ANSWER))
 		(void)fm_write_full(behind, m, n, NULL);
 	return true;
@@ -497,6 +515,23 @@ static void *proxy_run(void *arg)
 	return NULL;
 }
 
+static void proxy_up(struct proxy *p, const char *path)
+{
+	assert_ok(fm_unix_listen(path, SOCK_STREAM, 0600, &p->listener, &err));
+	assert_int_equal(0, pthread_create(&p->thread, NULL, proxy_run, p));
+}
+
+static void proxy_down(struct proxy *p, const char *path)
+{
+	int end;
+
+	p->stop = true;
+	assert_ok(fm_unix_connect(path, SOCK_STREAM, &end, &err));
+	close(end);
+	assert_int_equal(0, pthread_join(p->thread, NULL));
+	close(p->listener);
+}
+
 static void test_commit_without_an_answer(void **state)
 {
 	struct ovs_lab *lab = *state;
@@ -505,12 +540,10 @@ static void test_commit_without_an_answer(void **state)
 	for (int mood = SWALLOW; mood <= SWALLOW_ANSWER; mood++) {
 		struct proxy p = { .mood = (enum proxy_mood)mood, .behind = lab->address_b };
 		json_t *action = two_switches(address, 2), *direct = two_switches(lab->address_b, 2), *undo = NULL;
-		int end;
 
 		fresh();
 		theirs("br-a", "output:2");
-		assert_ok(fm_unix_listen(path, SOCK_STREAM, 0600, &p.listener, &err));
-		assert_int_equal(0, pthread_create(&p.thread, NULL, proxy_run, &p));
+		proxy_up(&p, path);
 		assert_ok(PREPARE(action, &undo));
 		uint64_t began = fm_now_ms();
 		struct fm_redirect_call c = within(3 * HANG_MS);
@@ -522,15 +555,33 @@ static void test_commit_without_an_answer(void **state)
 		assert_ok(CALL(revert, direct, undo));
 		assert_bridge("br-a", THEIRS("output:2"));
 		assert_bridge("br-b", ABSENT);
-		p.stop = true;
-		assert_ok(fm_unix_connect(path, SOCK_STREAM, &end, &err));
-		close(end);
-		assert_int_equal(0, pthread_join(p.thread, NULL));
-		close(p.listener);
+		proxy_down(&p, path);
 		json_decref(undo);
 		json_decref(direct);
 		json_decref(action);
 	}
+}
+
+/* Between our look and our change somebody exchanges the flow: it is not hit, and that is seen. */
+static void test_exchanged_in_the_moment(void **state)
+{
+	struct ovs_lab *lab = *state;
+	_fm_free_ char *path = fm_xasprintf("%s/proxy", lab->dir), *address = fm_xasprintf("unix:%s", path);
+	struct proxy p = { .mood = EXCHANGE, .behind = lab->address_b };
+	json_t *action = two_switches(address, 2), *undo = NULL;
+
+	fresh();
+	theirs("br-a", "output:2");
+	theirs("br-b", "output:1");
+	proxy_up(&p, path);
+	assert_ok(PREPARE(action, &undo));
+	assert_code(FM_E_ABORTED, CALL(open, action, undo));
+	assert_non_null(strstr(err.message, "switch s2: somebody else has changed the flow"));
+	assert_bridge("br-a", THEIRS("output:2"));
+	assert_bridge("br-b", EXCHANGED);
+	proxy_down(&p, path);
+	json_decref(undo);
+	json_decref(action);
 }
 
 /* A dead switch does not keep the others from being restored. */
@@ -595,11 +646,13 @@ static void move(struct flip_stream *s, unsigned from)
 
 	assert_ok(PREPARE(action, &undo));
 	assert_ok(CALL(open, action, undo));
-	flip_await_arrivals(s, !from, 20); /* the switch's cache follows its table some milliseconds later */
+	flip_await_more(s, &s->arrived[!from], 20); /* the switch's cache follows its table some milliseconds later */
 	s->open = !from;
+	flip_await_more(s, &s->at[!from],
+	                1); /* packets that were under way when the one closed have passed: a freeze is longer than that */
 	assert_ok(CALL(flip, action, undo));
 	assert_ok(CALL(verify, action, undo));
-	flip_await_arrivals(s, !from, 200);
+	flip_await_more(s, &s->arrived[!from], 200);
 	json_decref(undo);
 	json_decref(action);
 }
@@ -615,8 +668,7 @@ static void test_moves_lose_nothing(void **state)
 	fresh();
 	assert_ok(PREPARE(first, &undo));
 	assert_ok(CALL(flip, first, undo));
-	flip_send(s.from, 0); /* the ports work */
-	assert_int_equal(flip_await(s.to[0], WAIT_MS), 0);
+	flip_await_way(s.from, s.to[0]);
 	assert_int_equal(0, pthread_create(&thread, NULL, flip_run, &s));
 	for (; s.sent < FLIP_PACKETS - FLIP_RATE_HZ / 4 && rounds < 1000; rounds++)
 		move(&s, rounds % 2);
@@ -675,6 +727,7 @@ int main(void)
 		cmocka_unit_test(test_switch_hangs),
 		cmocka_unit_test(test_nobody_answers),
 		cmocka_unit_test(test_commit_without_an_answer),
+		cmocka_unit_test(test_exchanged_in_the_moment),
 		cmocka_unit_test(test_revert_without_one),
 		cmocka_unit_test(test_leftovers),
 		cmocka_unit_test(test_moves_lose_nothing),
