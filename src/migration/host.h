@@ -43,6 +43,7 @@ struct fm_host {
 	struct fm_stream_tls tls;
 	bool use_tls;
 	struct fm_revisit_pages *revisit_pages; /* the agent's; NULL elsewhere */
+	struct fm_keeper *keeper;               /* the agent's; NULL elsewhere */
 	struct fm_log *log;
 	struct fm_fault *fault;
 };

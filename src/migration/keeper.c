@@ -14,8 +14,9 @@
 #include "network/redirect-tunnel.h"
 #include "network/stub.h"
 
-#define STEP_EVERY_MS   1000
-#define STEP_TIMEOUT_MS 20000
+#define STEP_EVERY_MS       1000
+#define STEP_TIMEOUT_MS     20000
+#define ARRIVING_TIMEOUT_MS 1000 /* in a switch-over */
 
 struct fm_keeper {
 	struct fm_log *log;
@@ -210,4 +211,41 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 	rc = fm_stubs_add(k->stubs, record, err);
 	pthread_mutex_unlock(&k->lock);
 	return rc;
+}
+
+/* ---------------------------------------------------------------- a container comes back */
+
+static bool is_about(const json_t *record, char *const *addresses)
+{
+	const json_t *list = json_object_get(record, "addresses");
+	size_t i;
+	json_t *one;
+
+	json_array_foreach(list, i, one) for (char *const *a = addresses; *a; a++) if (fm_streq(json_string_value(one), *a)) return true;
+	return false;
+}
+
+void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
+{
+	struct fm_redirect_call c = { .cancel_fd = -1 };
+
+	if (!k)
+		return;
+	pthread_mutex_lock(&k->lock);
+	c.deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS;
+	c.secrets_dir = k->secrets_dir;
+	for (size_t i = fm_stubs_count(k->stubs); i-- > 0;) {
+		const json_t *record = fm_stubs_get(k->stubs, i);
+		struct fm_error e = FM_ERROR_INIT;
+
+		if (!is_about(record, addresses))
+			continue;
+		_fm_free_ char *id = fm_xstrdup(json_string_value(json_object_get(record, "id")));
+		if (fm_stubs_retire(k->stubs, id, &c, &e) < 0)
+			fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
+			             "What migration '%s' left here for old connections cannot be taken away: %s", id, e.message);
+		else
+			retired(id, "the container is back", k);
+	}
+	pthread_mutex_unlock(&k->lock);
 }

@@ -10,6 +10,7 @@
  */
 #include "migration/mover-internal.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "migration/keeper.h"
 #include "migration/restore-gate.h"
 #include "migration/revisit-files.h"
 
@@ -127,8 +129,26 @@ static int restore_finish(struct fm_mover *m, struct fm_restore_gate *gate, stru
 	return fm_nest_adopt(m->local.control_dir, ns_pid, err);
 }
 
+/* It was here before, perhaps, and what it left for its old connections would lead away from it. */
+static void forget_old_ways(struct fm_mover *m)
+{
+	char **addresses = NULL;
+	for (size_t i = 0; i < m->local.n_endpoints; i++) {
+		const struct fm_endpoint_config *c = &m->local.endpoints[i];
+		char text[INET6_ADDRSTRLEN];
+		if (c->prefix_len && inet_ntop(AF_INET, &c->address, text, sizeof(text)))
+			fm_strv_add(&addresses, text);
+		if (c->prefix6_len && inet_ntop(AF_INET6, &c->address6, text, sizeof(text)))
+			fm_strv_add(&addresses, text);
+	}
+	if (addresses)
+		fm_keeper_arriving(m->h->keeper, addresses);
+	fm_strv_free(addresses);
+}
+
 static int open_port(struct fm_mover *m, struct fm_error *err)
 {
+	forget_old_ways(m);
 	fm_flows_restore(m);
 	if (fm_endpoints_set_neighbours(m->endpoints, m->neighbours, m->n_neighbours, err) < 0 || fm_endpoints_open(m->endpoints, err) < 0)
 		return -1;

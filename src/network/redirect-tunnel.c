@@ -2,7 +2,7 @@
 /*
  * redirect-tunnel.c - driver "tunnel": packets for a container that still arrive at the source are carried to the destination. The action is described in redirect-tunnel.h.
  *
- * The tunnel is a VXLAN device with one remote at each host, named fmt<id>. It learns nothing: each side has the other as gateway (169.254.77.x, fe80::1) with a permanent neighbour entry, the other
+ * The tunnel is a VXLAN device with one remote at each host, named fmt<id>. It learns nothing: each side has the other as gateway (169.254.77.2, fe80::1) with a permanent neighbour entry, the other
  * side's MAC, which follows from the id. A routing table of its own has a default route through it. It has an IPv4 address of the link only because the kernel's loose reverse path filter is strict on
  * interfaces without any; it has no IPv6 address.
  *
@@ -50,9 +50,10 @@
 #define PROTOCOL      70 /* of our rules and routes: 'F' */
 #define PRIORITY      100
 #define TABLE_BASE    0x66000000u
-#define SOURCE4       "169.254.77.1"
-#define DESTINATION4  "169.254.77.2"
-#define GATEWAY6      "fe80::1" /* of either side */
+/* The same on both sides and for every tunnel: a host may be the destination of one and the source of another, and a gateway that is an address of its own is refused. */
+#define OWN4     "169.254.77.1"
+#define GATEWAY4 "169.254.77.2"
+#define GATEWAY6 "fe80::1"
 
 struct action {
 	bool at_source, back;
@@ -356,7 +357,7 @@ static int put_address(struct fm_nl *nl, const struct action *a, int index)
 	struct ifaddrmsg *ifa;
 	struct fm_ip ip;
 
-	if (!h || !fm_ip_parse(a->at_source ? SOURCE4 : DESTINATION4, &ip))
+	if (!h || !fm_ip_parse(OWN4, &ip))
 		return -ENOBUFS;
 	ifa = mnl_nlmsg_put_extra_header(h, sizeof(*ifa));
 	ifa->ifa_family = AF_INET;
@@ -375,7 +376,7 @@ static int put_gateway(struct fm_nl *nl, const struct action *a, int index, int 
 	struct ndmsg *nd;
 	struct rtmsg *rt;
 
-	if (!h || !fm_ip_parse(family == AF_INET6 ? GATEWAY6 : a->at_source ? DESTINATION4 : SOURCE4, &gateway))
+	if (!h || !fm_ip_parse(family == AF_INET6 ? GATEWAY6 : GATEWAY4, &gateway))
 		return -ENOBUFS;
 	nd = mnl_nlmsg_put_extra_header(h, sizeof(*nd));
 	nd->ndm_family = (uint8_t)family;

@@ -174,7 +174,7 @@ class Cluster:
 
     def _agent_argv(self, host):
         return [self.program, "agent", "--name", host, "--manager", f"{self.lab.address(MANAGER_HOST)}:7400", "--listen", f"{self.lab.address(host)}:7401", "--tls-dir", self.path("pki"),
-                "--state-dir", self.path("state", host), "--run-dir", self.path("run", host), "--runtime-root", self.path("runc", host), "--bridge", "br0",
+                "--state-dir", self.path("state", host), "--run-dir", self.path("run", host), "--runtime-root", self.path("runc", host), "--bridge", self.lab.fabric.container_bridge,
                 "--cgroup", f"/fleximigrate/{self.name}/{host}", *self.agent_options.get(host, [])]
 
     def down(self):
@@ -370,6 +370,10 @@ class Cluster:
 
     # ------------------------------------------------------------------ what is left
 
+    def kept(self):
+        """What hosts keep for old connections of containers that have left: goes by itself, some time after the last one."""
+        return [f"{host}: {name}" for host in self.hosts for name in _names(self.path("state", host, "kept"))]
+
     def leftovers(self, hosts=None):
         """Everything with our name on it that belongs to no running container, as doctor and the system see it."""
         found = []
@@ -377,7 +381,6 @@ class Cluster:
             if self.agents[host].alive():
                 found += [f"{host}: {finding['subject']}" for finding in self.doctor(host) if finding["severity"] == "leftover"]
             found += [f"{host}: {name} in the state folder" for name in _names(self.path("state", host)) if name not in ("instances", "kept", "migrations", "visited", "volumes")]
-            found += [f"{host}: kept for old connections: {name}" for name in _names(self.path("state", host, "kept"))]
             found += [f"{host}: visited copy {name} half removed" for name in _names(self.path("state", host, "visited")) if name.startswith(".")]
             journals = self.path("state", host, "migrations")
             found += [f"{host}: journal {name}" for name in (os.listdir(journals) if os.path.isdir(journals) else [])]

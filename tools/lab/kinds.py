@@ -41,6 +41,7 @@ class Bridge:
     name = "bridge"
     title = "a Linux bridge"
     options = ()
+    container_bridge = "br0"  # what hosts plug containers into
 
     def __init__(self, lab):
         self.lab = lab
@@ -58,7 +59,7 @@ class Bridge:
 
     def container(self, number):
         """What a container is to be given here; numbers from 101 to 250. gateway, gateway6: None where it needs none."""
-        return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": "br0", "address": f"10.77.0.{number}/24", "address6": f"fd77::{number}/64", "gateway": None, "gateway6": None}
+        return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": self.container_bridge, "address": f"10.77.0.{number}/24", "address6": f"fd77::{number}/64", "gateway": None, "gateway6": None}
 
     # --- making ------------------------------------------------------------
 
@@ -177,6 +178,7 @@ class Routed(Bridge):
 
     name = "routed"
     title = "a router between the hosts' subnets"
+    container_bridge = "ct0"
     gateway, gateway6, gateway_mac = "10.79.0.1", "fd79::1", "02:77:00:00:ff:ff"
 
     def address(self, number):
@@ -192,7 +194,7 @@ class Routed(Bridge):
         return f"10.77.{number}.1", f"fd77:0:0:{number:x}::1"
 
     def container(self, number):
-        return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": "ct0", "address": f"10.79.0.{number}/24", "address6": f"fd79::{number}/64", "gateway": self.gateway, "gateway6": self.gateway6}
+        return {"mac": f"02:77:00:00:01:{number:02x}", "bridge": self.container_bridge, "address": f"10.79.0.{number}/24", "address6": f"fd79::{number}/64", "gateway": self.gateway, "gateway6": self.gateway6}
 
     def switch_of(self, host):
         return f"r{self.lab.number(host)}"
