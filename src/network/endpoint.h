@@ -4,6 +4,7 @@
  *
  * Vocabulary: the endpoint is *closed* while the host end of its veth has no master: it exists, has its MAC and addresses (CRIU binds sockets
  * to them), and no packet passes. It is *open* when the host end is a bridge port. Fencing the source is closing its endpoint.
+ * Without a bridge (routed.c) it is open while the host has routes to its addresses by the host end, and closed otherwise.
  * Never toggles a link's up/down on the way: link-watch may take a second to notice (see docs/NETWORK.md).
  *
  * Calling sequence (destination): new -> prepare -> [restore] -> set_neighbours -> open -> announce; (source): new -> attach -> close_inbound

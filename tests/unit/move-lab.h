@@ -130,6 +130,26 @@ static inline void assert_unchanged(const struct move_lab *lab, const char *ns, 
 	fail_msg("%s is not as it was", ns);
 }
 
+/* The kernel finishes IPv6 addresses and their routes in the background: until that is over, so that later differences are somebody's doing. */
+static inline void settle(const struct move_lab *lab)
+{
+	uint64_t deadline = fm_now_ms() + WAIT_MS;
+
+	for (size_t i = 0; i < lab->n; i++) {
+		_fm_free_ char *last = snapshot(lab, lab->name[i]);
+
+		for (bool done = false; !done;) {
+			char *now = snapshot(lab, lab->name[i]);
+
+			done = strcmp(now, last) == 0 && !strstr(now, " tentative ");
+			free(last);
+			last = now;
+			if (!done && fm_deadline_left_ms(deadline) == 0)
+				fail_msg("%s does not come to rest", lab->name[i]);
+		}
+	}
+}
+
 static inline void lab_begin(struct move_lab *lab)
 {
 	*lab = (struct move_lab){ 0 };

@@ -44,6 +44,7 @@ static inline void router_hosts(struct move_lab *lab)
 	   "ip addr add 10.9.0.1/24 dev eth0; ip addr add fd09::1/64 dev eth0; ip route add default via 10.9.0.254; ip -6 route add "
 	   "default via fd09::254");
 	at(lab, "rt", "ip route add " CT4 " via 10.0.1.1; ip -6 route add " CT6 " via fd00:1::1");
+	settle(lab);
 }
 
 /* And a container that can be plugged into either host. */
@@ -65,6 +66,7 @@ static inline void router_build(struct move_lab *lab)
 	   "ip addr add " CT4 "/32 dev eth0; ip addr add " CT6 "/128 dev eth0; ip neigh add " CT_GW " lladdr " GW_MAC
 	   " dev eth0 nud permanent; ip route add default via " CT_GW " dev eth0 onlink; ip -6 neigh add fe80::1 lladdr " GW_MAC
 	   " dev eth0 nud permanent; ip -6 route add default via fe80::1 dev eth0");
+	settle(lab);
 }
 
 static inline void router_close_source(const struct move_lab *lab)

@@ -69,6 +69,7 @@ static void one_router(struct move_lab *lab)
 		   "h%d nodad",
 		   i, i, i, i, i, i);
 	at(lab, "rt", "ip addr add 10.255.0.1/32 dev lo");
+	settle(lab);
 }
 
 /* 4 = IPv4 action, 6 = IPv6 action; NULL at the end */

@@ -56,8 +56,10 @@ static void build(struct move_lab *lab, const struct kind *k)
 	at(lab, "ct",
 	   "ip link set eth0 address " CT_MAC " mtu 1400; ip addr add 10.78.0.100/24 dev eth0; ip addr add fd78::100/64 dev eth0");
 	at(lab, "cli", "ip link set eth0 address " CLI_MAC " mtu 1400; ip addr add 10.78.0.3/24 dev eth0; ip addr add fd78::3/64 dev eth0");
-	if (k->learning)
+	if (k->learning) {
+		settle(lab);
 		return;
+	}
 	/* nobody is asked where nothing is flooded */
 	for (int i = 0; i < 2; i++)
 		at(lab, hosts[i], "bridge fdb add " CLI_MAC " dev vx0 dst %s", vtep(k, 2));
@@ -65,6 +67,7 @@ static void build(struct move_lab *lab, const struct kind *k)
 	at(lab, "dst", "bridge fdb add " CT_MAC " dev vx0 dst %s", vtep(k, 0));
 	at(lab, "ct", "ip neigh replace 10.78.0.3 lladdr " CLI_MAC " dev eth0; ip neigh replace fd78::3 lladdr " CLI_MAC " dev eth0");
 	at(lab, "cli", "ip neigh replace 10.78.0.100 lladdr " CT_MAC " dev eth0; ip neigh replace fd78::100 lladdr " CT_MAC " dev eth0");
+	settle(lab);
 }
 
 static void announce(const struct move_lab *lab)
@@ -238,6 +241,7 @@ static void test_every_stop_reverts(void **state)
 		at(&lab, "oth", "ip link add vx0 type vxlan id 77 dstport 4789 local 10.0.0.3 %s && ip link set vx0 up",
 		   i % 2 ? "learning" : "nolearning");
 		at(&lab, "oth", "%s", entries[i / 2]);
+		settle(&lab);
 		assert_every_stop_reverts(&lab, "oth", action);
 		at(&lab, "oth", "ip link del vx0");
 	}
@@ -249,6 +253,7 @@ static void one_vxlan(struct move_lab *lab, const char *more)
 	lab_begin(lab);
 	add_ns(lab, "oth");
 	at(lab, "oth", "ip link add vx0 type vxlan id 77 dstport 4789 %s && ip link set vx0 up", more);
+	settle(lab);
 }
 
 static const char plain[] = "{\"driver\":\"vxlan\",\"device\":\"vx0\",\"mac\":\"" CT_MAC "\",\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\"}";
