@@ -109,11 +109,20 @@ struct fm_hold *fm_hold_start(const struct fm_endpoint_config *v, size_t n)
 	return h;
 }
 
+/* What is sent may come in again by another port of this host, and would be taken for one more, without end. */
+static int take_no_more(int fd)
+{
+	struct sock_filter code[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+	struct sock_fprog prog = { .len = FM_ARRAY_SIZE(code), .filter = code };
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+}
+
 static size_t release(struct port *p, unsigned char *frame)
 {
 	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_ifindex = p->bridge_index, .sll_halen = 6 };
 	size_t sent = 0;
-	for (size_t i = 0; i < FRAMES_MAX; i++) {
+	bool taken = take_no_more(p->fd) == 0;
+	for (size_t i = 0; taken && i < FRAMES_MAX; i++) {
 		ssize_t n = recv(p->fd, frame, FRAME_MAX, MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;

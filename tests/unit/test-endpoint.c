@@ -542,6 +542,15 @@ static void await_frames(int tap, unsigned n)
 	}
 }
 
+/* A pair of which one end is a port and the other is not: what the bridge floods comes in again. */
+static int do_add_echo(void *userdata, struct fm_error *e)
+{
+	return system("ip link add k0 type veth peer name k1 && ip link set k0 master br0 up && ip link set k1 up && bridge link set dev "
+	              "eth0 learning off") == 0
+	               ? 0
+	               : fm_error_set(e, FM_E_INTERNAL, "no echo");
+}
+
 /* What is sent into the freeze reaches nobody then, and the destination once, in order, when it is open. */
 static void test_hold(void **state)
 {
@@ -570,6 +579,20 @@ static void test_hold(void **state)
 		assert_true(answered(lab, seq[i], '1'));
 	assert_int_equal(atomic_load(&lab->at[0].received), before);
 	assert_true(echo(lab, CT_ADDRESS, '1')); /* the switch still knows where the client is */
+	fm_hold_free(c.hold);
+
+	/* What is handed on is not taken in again, where a host has a way back to itself. */
+	OK(fm_endpoint_close(lab->end[1], &err));
+	OK(fm_netns_call(lab->ns[SRC], do_add_echo, NULL, &err));
+	open_at(lab, 0);
+	assert_true(echo(lab, CT_ADDRESS, '0'));
+	OK(fm_netns_call(lab->ns[SRC], do_hold, &c, &err));
+	OK(fm_endpoint_close(lab->end[0], &err));
+	(void)close(tap);
+	tap = watch_in(lab, SRC, "eth0", ETH_P_ALL);
+	(void)send_seq(lab, CT_ADDRESS);
+	await_frames(tap, 1);
+	assert_in_range(fm_hold_release(c.hold), 1, 3);
 	fm_hold_free(c.hold);
 	assert_null(fm_hold_start(&(struct fm_endpoint_config){ .bridge = "none" }, 1));
 	assert_int_equal(fm_hold_release(NULL), 0);
