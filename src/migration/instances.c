@@ -509,14 +509,26 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	return 0;
 }
 
+/* How many endpoints it has by its record; without one, what more there was is undone by whoever's journal has it. Their names are hashes: none is removed that it cannot have. */
+static unsigned endpoints_on_record(struct fm_host *h, const char *instance)
+{
+	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, instance);
+	_fm_free_ char *data = NULL;
+	size_t n = 0;
+	if (fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0)
+		return 1;
+	_fm_pb_ FM_PB(Container) *c = fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+	size_t more = c ? c->n_more_endpoints : 0;
+	return 1 + (unsigned)(more < FM_MAX_ENDPOINTS ? more : FM_MAX_ENDPOINTS - 1);
+}
+
 /* All but its folder */
 static int take_down(struct fm_host *h, const char *instance, struct fm_error *err)
 {
 	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
 	if (h->runtime->ops->remove(h->runtime, instance, err) < 0)
 		return -1;
-	/* All that there may be, so that it needs no record of how many there are. */
-	for (unsigned i = 0; i < FM_MAX_ENDPOINTS; i++) {
+	for (unsigned i = 0, n = endpoints_on_record(h, instance); i < n; i++) {
 		char ifname[IFNAMSIZ];
 		fm_endpoint_host_ifname(instance, i, ifname);
 		if (fm_endpoint_remove(ifname, err) < 0)

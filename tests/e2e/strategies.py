@@ -80,6 +80,7 @@ class Strategies:
             for ip, client in clients.items():
                 report = client.finish()
                 expect(not report["error"], f"the connection to {ip}: {report['error']}")
+                self.tap.say(f"{ip}: longest gap {report['longest_gap_ms']:.0f} ms")
                 expect(int(redis.ask("GET", f"counter of {ip}")) == report["last"], f"{ip}: the last acknowledged write is {report['last']}")
             redis.conclude("src")
 

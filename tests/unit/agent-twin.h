@@ -102,7 +102,7 @@ struct twin {
 	const char *addresses[4];      /* of its endpoints in turn, IPv4 and IPv6; all NULL: one that is 10.77.0.100/24 */
 	const char *listens[4];        /* where; all NULL: 0.0.0.0 */
 	const char *refuses;           /* a probe of this address fails */
-	char probed[512];              /* "HOST ADDRESS:PORT; …" */
+	char probed[512];              /* "HOST ADDRESS:PORT; …", once when it is asked again */
 	bool deny;                     /* label */
 	const char *throttle;          /* label, NULL = none */
 	uint32_t max_throttle_percent; /* of the last PrepareSource */
@@ -405,8 +405,10 @@ static int twin_verify(struct twin *t, const char *host, const void *request, Pr
 static int twin_probe(struct twin *t, const char *host, const void *request, ProtobufCMessage **ret, struct fm_error *err)
 {
 	const FM_PB(ProbeRequest) *req = request;
+	_fm_free_ char *at = fm_xasprintf("%s %s:%u", host, req->address, req->port);
 	size_t n = strlen(t->probed);
-	(void)snprintf(t->probed + n, sizeof(t->probed) - n, "%s%s %s:%u", n ? "; " : "", host, req->address, req->port);
+	if (!fm_str_endswith(t->probed, at))
+		(void)snprintf(t->probed + n, sizeof(t->probed) - n, "%s%s", n ? "; " : "", at);
 	if (fm_streq(t->refuses, req->address))
 		return fm_error_set(err, FM_E_UNAVAILABLE, "%s refuses", req->address);
 	FM_PB(VerifyResponse) *r = FM_PB_NEW(VerifyResponse, verify_response);
