@@ -245,7 +245,14 @@ class Moved:
         told = []
         for before, stream in zip(udp_before, self.streams):
             after = stream.report()
-            lost = (after["sent"] - after["received"]) - (before["sent"] - before["received"])
+            goal = after["sent"]
+
+            def came_back(goal=goal, stream=stream):  # what was sent after the move: what was not before that will not be
+                nonlocal after
+                after = stream.report()
+                return after["end"] >= goal
+            self.cluster.wait(f"packets come back after move {number + 1}", came_back, MORE_S_MAX, lambda: f"{after}")
+            lost = max(0, (after["end"] - after["received"]) - (before["end"] - before["received"]))
             self.udp_lost.append(lost)
             told.append(f"{lost} lost in {after['longest_gap_ms']:.0f} ms" + (f", {after['duplicates'] - before['duplicates']} twice" if after["duplicates"] > before["duplicates"] else ""))
         self.frozen_ms.append(frozen_ms)

@@ -8,7 +8,7 @@
  * Prints "ready" when all connections stand (udp: when the first packet came back), then runs until SIGTERM or SIGINT and prints one JSON object. SIGUSR2 prints it at once, on a line of
  * its own. SIGUSR1 makes the figures about gaps, and `moved`, about what follows.
  *
- * udp: sent; received (different ones, back here); settled (the first so many are old enough, 3 s, to be judged); lost (of those); late (came after that, no longer lost);
+ * udp: sent; received (different ones, back here); end (the highest of those + 1); settled (the first so many are old enough, 3 s, to be judged); lost (of those); late (came after that, no longer lost);
  *      duplicates; reordered; send_errors; longest_gap_ms (between two arrivals, also one that lasts), gap_at_ms (real time of its begin).
  * tcp: connections; alive; acknowledged (replies); moved (connections with a reply since SIGUSR1); lost (acknowledged increments that the server no longer has); twice (increments that were carried
  *      out more than once); resets (connections that ended); hung (no reply within 60 s at the end); longest_gap_ms (from a request to its reply), gap_at_ms; gaps_over_1s (requests);
@@ -139,12 +139,13 @@ static void report_stream(struct stream *s)
 
 	if (!stop_requested)
 		seq_note_gap(b, now_ms()); /* one that lasts */
-	printf("{\"sent\": %llu, \"received\": %llu, \"settled\": %llu, \"lost\": %llu, \"late\": %llu, \"duplicates\": %llu, "
+	printf("{\"sent\": %llu, \"received\": %llu, \"end\": %llu, \"settled\": %llu, \"lost\": %llu, \"late\": %llu, \"duplicates\": "
+	       "%llu, "
 	       "\"reordered\": %llu, "
 	       "\"send_errors\": %llu, \"longest_gap_ms\": %.3f, \"gap_at_ms\": %.3f}\n",
-	       (unsigned long long)s->sent, (unsigned long long)b->received, (unsigned long long)s->settled, (unsigned long long)s->lost,
-	       (unsigned long long)s->late, (unsigned long long)b->duplicates, (unsigned long long)b->reordered,
-	       (unsigned long long)s->send_errors, b->longest_gap_ms, b->gap_at_ms);
+	       (unsigned long long)s->sent, (unsigned long long)b->received, (unsigned long long)b->end, (unsigned long long)s->settled,
+	       (unsigned long long)s->lost, (unsigned long long)s->late, (unsigned long long)b->duplicates,
+	       (unsigned long long)b->reordered, (unsigned long long)s->send_errors, b->longest_gap_ms, b->gap_at_ms);
 	(void)fflush(stdout);
 }
 
