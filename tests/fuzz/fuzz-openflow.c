@@ -57,6 +57,21 @@ static void entries(const uint8_t *data, size_t size, bool of_flows)
 	outcome(rc, &err);
 }
 
+static void counters(const uint8_t *data, size_t size)
+{
+	struct fm_of_bytes rest = { data, size };
+	struct fm_error err = FM_ERROR_INIT;
+	struct fm_of_counters c;
+	int rc;
+
+	do {
+		size_t before = rest.n;
+		rc = fm_of_counters_next(&rest, &c, &err);
+		assert(rc <= 0 || rest.n < before);
+	} while (rc > 0);
+	outcome(rc, &err);
+}
+
 static size_t make_dialogue(const uint8_t *in, size_t n, uint8_t *wire)
 {
 	static const uint8_t types[] = { FM_OF_ERROR,         FM_OF_ECHO_REQUEST,   FM_OF_PORT_STATUS, FM_OF_MULTIPART_REPLY,
@@ -138,6 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 2:
 		entries(data + 1, size - 1, false);
+		counters(data + 1, size - 1);
 		break;
 	default:
 		dialogue(data + 1, size - 1);
