@@ -11,12 +11,24 @@
 #include "basic/io.h"
 #include "loop/pool.h"
 #include "migration/pb.h"
+#include "network/endpoints.h"
 #include "network/redirect-tunnel.h"
 #include "network/stub.h"
 
+#define MAX_ANNOUNCING      32 /* with more at a time, the oldest is left out */
 #define STEP_EVERY_MS       1000
 #define STEP_TIMEOUT_MS     20000
 #define ARRIVING_TIMEOUT_MS 1000 /* in a switch-over */
+
+/* Of one container that has come */
+struct announcing {
+	struct fm_endpoint_config v[FM_MAX_ENDPOINTS];
+	size_t n;
+	char netns_path[1400];
+	uint64_t opened_ms;
+	unsigned done; /* of announce_after_ms */
+};
+static const unsigned announce_after_ms[] = { 700, 1500, 3000 };
 
 struct fm_keeper {
 	struct fm_log *log;
@@ -28,6 +40,8 @@ struct fm_keeper {
 	struct fm_stubs *stubs;
 	struct fm_conntrack *conntrack;
 	bool complained;
+	struct announcing announcing[MAX_ANNOUNCING];
+	size_t n_announcing;
 };
 
 static void json_freep(json_t **j)
@@ -86,15 +100,81 @@ static void step(struct fm_keeper *k)
 	k->complained = rc < 0;
 }
 
+/* From inside the container: what is not open lets nothing out, so a container that has left meanwhile is not announced here. */
+static void announce(const struct announcing *a)
+{
+	struct fm_endpoints *e = NULL;
+
+	if (fm_endpoints_new(a->v, a->n, a->netns_path, &e, NULL) == 0 && fm_endpoints_attach(e, NULL) == 0 && fm_endpoints_is_open(e))
+		(void)fm_endpoints_announce(e, NULL);
+	fm_endpoints_free(e);
+}
+
+/* One that is due, copied out: announcing takes no lock. */
+static bool take_due(struct fm_keeper *k, struct announcing *ret)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < k->n_announcing && !found; i++) {
+		struct announcing *a = &k->announcing[i];
+
+		if (fm_now_ms() < a->opened_ms + announce_after_ms[a->done])
+			continue;
+		*ret = *a;
+		found = true;
+		if (++a->done == FM_ARRAY_SIZE(announce_after_ms))
+			*a = k->announcing[--k->n_announcing];
+	}
+	pthread_mutex_unlock(&k->lock);
+	return found;
+}
+
+static int until_next_ms(struct fm_keeper *k, uint64_t step_ms)
+{
+	uint64_t next_ms = step_ms;
+
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < k->n_announcing; i++) {
+		uint64_t due_ms = k->announcing[i].opened_ms + announce_after_ms[k->announcing[i].done];
+
+		next_ms = due_ms < next_ms ? due_ms : next_ms;
+	}
+	pthread_mutex_unlock(&k->lock);
+	return fm_deadline_left_ms(next_ms);
+}
+
 static void *run(void *arg)
 {
 	struct fm_keeper *k = arg;
+	struct announcing due;
+	uint64_t step_ms = fm_now_ms();
 
 	while (!fm_stop_requested(&k->stop)) {
-		step(k);
-		(void)fm_wait_fd(k->stop.fd, POLLIN, STEP_EVERY_MS, NULL);
+		while (take_due(k, &due))
+			announce(&due);
+		if (fm_now_ms() >= step_ms) {
+			step(k);
+			step_ms = fm_now_ms() + STEP_EVERY_MS;
+		}
+		(void)fm_wait_fd(k->stop.fd, POLLIN, until_next_ms(k, step_ms), NULL);
 	}
 	return NULL;
+}
+
+void fm_keeper_opened(struct fm_keeper *k, const struct fm_endpoint_config *v, size_t n, const char *netns_path)
+{
+	struct announcing a = { .n = n, .opened_ms = fm_now_ms() };
+
+	if (!k || n == 0 || n > FM_MAX_ENDPOINTS)
+		return;
+	memcpy(a.v, v, n * sizeof(*v));
+	(void)snprintf(a.netns_path, sizeof(a.netns_path), "%s", netns_path);
+	pthread_mutex_lock(&k->lock);
+	if (k->n_announcing == MAX_ANNOUNCING)
+		memmove(k->announcing, k->announcing + 1, --k->n_announcing * sizeof(a));
+	k->announcing[k->n_announcing++] = a;
+	pthread_mutex_unlock(&k->lock);
 }
 
 static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)

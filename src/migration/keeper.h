@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * keeper.h - the agent's side of what stays in place for old connections of containers that have left this host (network/stub.h), looked at once a second by a thread of its own.
+ * keeper.h - what an agent looks after when a migration is over, in a thread of its own: what stays in place for old connections of containers that have left this host (network/stub.h),
+ * looked at once a second, and the repeated announcements of those that have come.
  *
- * Calling sequence: new (at the agent's start, in the host's network namespace; takes up what an earlier agent kept) -> keep and arriving, from any thread -> free (the records stay).
+ * Calling sequence: new (at the agent's start, in the host's network namespace; takes up what an earlier agent kept) -> keep, arriving and opened, from any thread -> free (the records stay).
  */
 #ifndef FM_MIGRATION_KEEPER_H
 #define FM_MIGRATION_KEEPER_H
 
 #include "basic/log.h"
 #include "migration/agent-api.h"
+#include "network/endpoint.h"
 
 struct fm_keeper;
 
@@ -17,6 +19,11 @@ int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *lo
 int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err);
 /* A container with these addresses is about to be reached here again: what leads its packets away goes, at once. Failures are logged, and tried again. NULL-safe. */
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses);
+/*
+ * A container's ports have just opened here: they are announced again after 0.7, 1.5 and 3 s, as long as they are open. A switch that has packets of old flows in its cache may go on
+ * believing the old host for some time whatever it has heard before (docs/NETWORK.md, Stalls). NULL-safe.
+ */
+void fm_keeper_opened(struct fm_keeper *k, const struct fm_endpoint_config *v, size_t n, const char *netns_path);
 size_t fm_keeper_count(struct fm_keeper *k);
 void fm_keeper_free(struct fm_keeper *k);
 

@@ -184,6 +184,7 @@ static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm
 	if (restore_finish(m, gate, err) < 0)
 		return fm_error_phase(err, "resume");
 	(void)fm_endpoints_announce(m->endpoints, NULL); /* once more: the first may have met a busy switch */
+	fm_keeper_opened(m->h->keeper, m->local.endpoints, m->local.n_endpoints, m->local.netns_path);
 	atomic_store(&m->resumed, true);
 	fm_mover_step(m, "running");
 	if (send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err) < 0)

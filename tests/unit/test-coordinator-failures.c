@@ -277,9 +277,8 @@ static void test_path_from_source_is_tried_again(void **state)
 	struct lab *l = *state;
 	char id[64];
 	l->t->endpoint = true;
-	twin_rule_add(l->t,
-	              (struct twin_rule){
-	                      .host = "alpha", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 2 });
+	twin_rule_add(l->t, (struct twin_rule){
+	                            .host = "alpha", .method = FM_AGENT_PROBE, .action = TWIN_FAIL, .code = FM_E_UNAVAILABLE, .times = 2 });
 	lab_start(l);
 	lab_migrate(l, id);
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
