@@ -22,6 +22,7 @@
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
+
 /* OpenFlow: what is asked of a switch at once, and what one may answer */
 #define FM_MAX_OF_ACTIONS         16u        /* of a flow that is written from here */
 #define FM_MAX_OF_SWITCHES        64u        /* that change together */
@@ -41,31 +42,23 @@
 #define FM_MAX_LINK_BYTES_PER_S 10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
 #define FM_MAX_PATHS            64                /* of one question for alternatives */
 #define FM_MAX_PATH_STEPS       100000000ull      /* nodes and links looked at for one question: about a second */
-#define FM_MAX_DNS_VALUES       16                /* of one name and type that are looked at; a container has one */
-#define FM_MAX_DNS_RECORDS      512               /* of one answer of a name server; with more it is not looked at */
-#define FM_MAX_DNS_UNDO_BYTES   2048              /* of the line that undoes a change of a record; the longest names fit */
+
+/* name service, network/dns.h */
+#define FM_MAX_DNS_VALUES     16   /* of one name and type that are looked at; a container has one */
+#define FM_MAX_DNS_RECORDS    512  /* of one answer of a name server; with more it is not looked at */
+#define FM_MAX_DNS_UNDO_BYTES 2048 /* of the line that undoes a change of a record; the longest names fit */
 
 /* the network's description and the intents, network/description.h */
-#define FM_MAX_DESCRIPTION_BYTES   (FM_MAX_TOPOLOGY_BYTES + (2u << 20))
-#define FM_MAX_DESCRIPTION_LIST    1024     /* entries of each of its lists, and switches that are changed by flows */
-#define FM_MAX_INTENTS             1024     /* services that want something of the network */
-#define FM_MAX_INTENT_LIST         16       /* clients, ports, webhooks of one of them */
-#define FM_MAX_GAP_MS              86400000 /* that an intent can allow */
-#define FM_MAX_DRAIN_MS            600000   /* that a load balancer's sessions are waited for */
-#define FM_MAX_FLOW_PRIORITY       65535    /* OpenFlow's */
-#define FM_MAX_FLOW_TABLE          254      /* likewise */
-#define FM_MAX_TOPOLOGY_NODES      8192     /* hosts and switches of one topology: all hosts, and as many switches */
-#define FM_MAX_TOPOLOGY_LINKS      16384
-#define FM_MAX_TOPOLOGY_PORTS      4096              /* links of one node: a switch that has all hosts as ports */
-#define FM_MAX_TOPOLOGY_BYTES      (8u << 20)        /* of its description: the largest one with the longest names, as it is written */
-#define FM_MAX_PORT_NAME           32                /* with the final NUL */
-#define FM_MAX_LINK_LATENCY_US     60000000          /* with as many links as there are nodes, a path's sum is far from overflowing */
-#define FM_MAX_LINK_BYTES_PER_S    10000000000000ull /* 80 Tbit/s; times a million it still fits into 64 bits */
-#define FM_MAX_PATHS               64                /* of one question for alternatives */
-#define FM_MAX_PATH_STEPS          100000000ull      /* nodes and links looked at for one question: about a second */
-#define FM_MAX_DNS_VALUES          16                /* of one name and type that are looked at; a container has one */
-#define FM_MAX_DNS_RECORDS         512               /* of one answer of a name server; with more it is not looked at */
-#define FM_MAX_DNS_UNDO_BYTES      2048              /* of the line that undoes a change of a record; the longest names fit */
+#define FM_MAX_DESCRIPTION_BYTES (FM_MAX_TOPOLOGY_BYTES + (2u << 20))
+#define FM_MAX_DESCRIPTION_LIST  1024     /* entries of each of its lists, and switches that are changed by flows */
+#define FM_MAX_INTENTS           1024     /* services that want something of the network */
+#define FM_MAX_INTENT_LIST       16       /* clients, ports, webhooks of one of them */
+#define FM_MAX_GAP_MS            86400000 /* that an intent can allow */
+#define FM_MAX_DRAIN_MS          600000   /* that a load balancer's sessions are waited for */
+#define FM_MAX_FLOW_PRIORITY     65535    /* OpenFlow's */
+#define FM_MAX_FLOW_TABLE        254      /* likewise */
+
+/* connection tracking and what stays for old connections, network/conntrack.h, stub.h */
 #define FM_MAX_CONNTRACK           4096       /* connection tracking entries of one container that travel: in the freeze, some 10 us each */
 #define FM_MAX_CONNTRACK_TIMEOUT_S 604800     /* of one entry; the kernel's own for an established connection is 5 days */
 #define FM_MAX_CONNTRACK_ADDRESSES 16         /* of one container */
