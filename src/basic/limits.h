@@ -76,13 +76,4 @@
 
 #define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
-/* HTTP: one request to a controller, a load balancer or a webhook, and its answer */
-#define FM_MAX_HTTP_URL_BYTES             2048u
-#define FM_MAX_HTTP_SOCKET_PATH           107u /* of a Unix socket's address */
-#define FM_MAX_HTTP_HEADERS               16u
-#define FM_MAX_HTTP_HEADER_BYTES          4096u
-#define FM_MAX_HTTP_BODY_BYTES            (1u << 20)
-#define FM_MAX_HTTP_RESPONSE_HEADER_BYTES (64u << 10)
-#define FM_MAX_HTTP_RESPONSE_BYTES        (8u << 20) /* all flows of a switch, as text */
-
 #endif
