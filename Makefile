@@ -49,6 +49,7 @@ soak: test-deps criu build ## N migrations back and forth (N=50)
 
 e2e-network: N = 500
 e2e-network: test-deps criu build ## N switch-overs through bridge, Open vSwitch, VXLAN and routed networks (N=500)
+	@BUILD=$(BUILD) tests/integration/test_lab_kinds.py all
 	@BUILD=$(BUILD) tests/e2e/network.py --count $(N)
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
