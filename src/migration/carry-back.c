@@ -17,6 +17,7 @@ static struct fm_migration *reverse_new(struct fm_migration *m, unsigned attempt
 	if (!r)
 		abort();
 	r->c = m->c;
+	r->of = m;
 	pthread_mutex_init(&r->lock, NULL);
 	r->pb = FM_PB_NEW(Migration, migration);
 	r->pb->strategy = m->pb->strategy;

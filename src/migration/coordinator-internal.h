@@ -45,6 +45,7 @@ struct fm_migration {
 	bool destination_ran;
 	uint64_t committed_ms; /* monotonic, of the switch-over; 0 unknown */
 	struct fm_migration *next;
+	struct fm_migration *of; /* carry-back.c: whose way back this is; else NULL */
 };
 
 struct fm_coordinator {
@@ -139,7 +140,7 @@ int fm_redirections_verify(struct fm_migration *m, struct fm_error *err);
 void fm_redirections_over(struct fm_migration *m); /* redirect-plan.c: the flows of switches lead where it wanted them */
 int fm_redirections_keep(struct fm_migration *m, struct fm_error *err); /* before the source is released; repeatable */
 bool fm_redirections_revert(struct fm_migration *m);                    /* false: something is left, the log says what */
-/* Those that the source flips in its switch-over. Borrowed; *ret is free()d. */
+/* Those that the source flips in its switch-over, and takes back when its port opens again. Borrowed; *ret is free()d. */
 void fm_redirections_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n);
 
 /* policy.c - the Policy Enforcer: built-in policies (the policy language has its own issue). DENIED: FAILED_PRECONDITION. */

@@ -29,6 +29,7 @@
 #define CRIU_TIMEOUT_MS        30000
 #define CRIU_ORPHAN_TIMEOUT_MS 3000
 #define HELLO_TIMEOUT_MS       5000
+#define REVERT_TIMEOUT_MS      1000
 
 static int send_frame(struct fm_mover *m, enum fm_frame type, uint64_t a, struct fm_error *err)
 {
@@ -146,9 +147,21 @@ static void forget_old_ways(struct fm_mover *m)
 	fm_strv_free(addresses);
 }
 
+/* The way back of a rollback: what this host, then the source, did in the switch-over. The manager does it again, so that a failure here costs time only. */
+static void revert_urgent(struct fm_mover *m)
+{
+	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + REVERT_TIMEOUT_MS, .cancel_fd = -1, .secrets_dir = m->h->secrets_dir };
+	for (size_t i = 0; m->request && i < m->request->n_reverts; i++) {
+		struct fm_error e = FM_ERROR_INIT;
+		if (fm_redirection_step(&c, m->request->reverts[i], FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_REVERTED, NULL, &e) < 0)
+			fm_mover_note(m, "%s", e.message);
+	}
+}
+
 static int open_port(struct fm_mover *m, struct fm_error *err)
 {
 	forget_old_ways(m);
+	revert_urgent(m);
 	fm_flows_restore(m);
 	if (fm_endpoints_set_neighbours(m->endpoints, m->neighbours, m->n_neighbours, err) < 0 || fm_endpoints_open(m->endpoints, err) < 0)
 		return -1;

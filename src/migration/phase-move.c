@@ -25,6 +25,11 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	req.n_volumes = m->facts->n_volumes;
 	req.volumes = m->facts->volumes;
 	req.rootfs_bytes = m->facts->rootfs_bytes;
+	/* Home again: what led from there to where it is now would lead away from it. */
+	_fm_free_ FM_PB(Redirection) **reverts = NULL;
+	if (m->of)
+		fm_redirections_urgent(m->of, &reverts, &req.n_reverts);
+	req.reverts = reverts;
 	m->destination_touched = true;
 	if (fm_call_cancellable(m, m->pb->destination, FM_AGENT_PREPARE_DESTINATION, &req, FM_PREPARE_TIMEOUT_MS, &m->prepared, err) < 0)
 		return -1;

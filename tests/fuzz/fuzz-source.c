@@ -28,6 +28,7 @@ struct reader {
 	struct fm_stream *s;
 	struct ask asked[ASK_MAX];
 	size_t n;
+	bool half_an_answer;
 };
 
 static void make_window(void)
@@ -77,7 +78,7 @@ static void *read_answers(void *arg)
 			got = 0;
 		}
 	}
-	assert(got == 0);
+	r->half_an_answer = got > 0;
 	return NULL;
 }
 
@@ -129,6 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert((rc == 0) == (err.code == FM_OK));
 	fm_stream_free(s);
 	pthread_join(thread, NULL);
+	/* The requests' side has ended already: a source that has to wait while sending may give up, and says so. */
+	assert(!r.half_an_answer || rc < 0);
 	fm_stream_free(r.s);
 	fm_page_source_free(source);
 	return 0;

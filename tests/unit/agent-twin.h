@@ -108,6 +108,7 @@ struct twin {
 	uint32_t max_throttle_percent; /* of the last PrepareSource */
 	const char *streams;           /* label, NULL = none */
 	uint32_t asked_streams;        /* of the last PrepareSource */
+	size_t flips, reverts;         /* of the last Execute, of the last PrepareDestination */
 	bool nested;
 	uint32_t max_latency_ms;
 	uint64_t latency_us;
@@ -283,6 +284,7 @@ static int twin_prepare_destination(struct twin *t, const char *host, const void
 	const FM_PB(PrepareDestinationRequest) *req = request;
 	if (twin_mover(t, host, req->migration_id))
 		return fm_error_set(err, FM_E_ALREADY_EXISTS, "migration %s is known on '%s' already", req->migration_id, host);
+	t->reverts = req->n_reverts;
 	(void)twin_mover_add(t, host, req->migration_id, true, req->epoch, twin_instance_add(t, host, req->container->name, TWIN_WAITING));
 	FM_PB(PrepareDestinationResponse) *r = FM_PB_NEW(PrepareDestinationResponse, prepare_destination_response);
 	fm_pb_set(&r->stream_address, "10.77.0.2:40000");
@@ -371,6 +373,7 @@ static int twin_execute(struct twin *t, const char *host, const void *request, P
 	if (!src || src->destination || src->decision != TWIN(PREPARED) || !dst || src->epoch != req->epoch)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration %s is not prepared as a source on '%s'", req->migration_id,
 		                    host);
+	t->flips = req->n_flips;
 	if (how == TWIN_UNDOES) {
 		src->decision = TWIN(ABORTED);
 		src->error_code = FM_E_DATA_LOSS;

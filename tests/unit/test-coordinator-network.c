@@ -268,6 +268,48 @@ static void test_revert_fails(void **state)
 	assert_true(lab_has_line(l, id, "*needs an operator*"));
 }
 
+/* ---------------------------------------------------------------- what the source does itself, and what stays */
+
+static const char tunnel[] = "{\"version\":1,\"tunnels\":{\"hosts\":{\"alpha\":\"192.0.2.1\",\"beta\":\"192.0.2.2\"}},"
+                             "\"intents\":[{\"service\":\"web\",\"container\":\"web\",\"keep\":\"address\",\"drivers\":[\"tunnel\"]}]}";
+
+/* The source flips its side in the switch-over, and both sides stay, in their hosts' hands, before the source is released. */
+static void test_tunnel_stays(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	describe(l, tunnel);
+	run(l, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta", id);
+	assert_int_equal(l->t->flips, 1);
+	assert_int_equal(l->t->reverts, 0);
+	assert_int_equal(twin_count(l->t, "alpha Redirect keep"), 1);
+	assert_int_equal(twin_count(l->t, "beta Redirect keep"), 1);
+	_fm_free_ char *all = twin_calls_like(l->t, "");
+	assert_true(strstr(all, "beta Redirect keep") < strstr(all, "alpha Release"));
+	FM_PB(Migration) *m = lab_get(l, id);
+	assert_int_equal(m->n_redirections, 2);
+	for (size_t i = 0; i < m->n_redirections; i++)
+		assert_int_equal(m->redirections[i]->step, STEP(KEPT));
+	fm_pb_free(m);
+}
+
+/* On the way back the tunnel ends when the port opens at home: it would lead away from it. */
+static void test_tunnel_of_a_way_back(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	describe(l, tunnel);
+	refuse(l, "beta", "verify", TWIN_FAIL, FM_E_FAILED_PRECONDITION, 0);
+	run(l, FAILED, "1N 2N 3N 4N 5F 8N", "alpha", id);
+	assert_int_equal(l->t->reverts, 1);
+	assert_int_equal(l->t->flips, 0);
+	lab_assert_calls(l, "keep", "");
+	assert_int_equal(twin_count(l->t, "alpha Redirect revert"), 1);
+	assert_int_equal(twin_count(l->t, "beta Redirect revert"), 1);
+}
+
 /* ---------------------------------------------------------------- a manager that dies at a point, and the next one */
 
 static void restart_at(struct lab *l, const char *call, struct twin_rule block, char id[64])
@@ -353,6 +395,8 @@ int main(void)
 		T(test_stays_at_destination),
 		T(test_destination_dies),
 		T(test_revert_fails),
+		T(test_tunnel_stays),
+		T(test_tunnel_of_a_way_back),
 		T(test_restart_in_prepare),
 		T(test_restart_in_open),
 		T(test_restart_in_flip),
