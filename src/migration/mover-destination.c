@@ -182,6 +182,16 @@ static int await_commit(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	return fm_error_set(err, FM_E_DATA_LOSS, "the source sent %s where COMMIT belongs", fm_frame_to_string(h.type));
 }
 
+/* The pages of a small tree may all be here before this is said: the manager waits for the word that they are. */
+static void step_running(struct fm_mover *m)
+{
+	pthread_mutex_lock(&m->lock);
+	if (!fm_streq(m->step, "pages complete"))
+		(void)snprintf(m->step, sizeof(m->step), "running");
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* After COMMIT: run. An error before the tree can have run is reported as "never ran". */
 static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm_error *err)
 {
@@ -198,8 +208,8 @@ static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm
 		return fm_error_phase(err, "resume");
 	(void)fm_endpoints_announce(m->endpoints, NULL); /* once more: the first may have met a busy switch */
 	fm_keeper_opened(m->h->keeper, m->local.endpoints, m->local.n_endpoints, m->local.netns_path);
+	step_running(m);
 	atomic_store(&m->resumed, true);
-	fm_mover_step(m, "running");
 	if (send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err) < 0)
 		return -1;
 	return fm_mover_fault(m, "destination-after-running", err);
