@@ -74,6 +74,16 @@ static int take(const struct fm_redirect_call *c, const struct fm_redirect_ops *
 	}
 }
 
+/* Most drivers say so themselves. */
+static int by_driver(const struct fm_redirect_ops *ops, struct fm_error *err)
+{
+	size_t n = strlen(ops->name);
+
+	if (err && strncmp(err->message, ops->name, n) == 0 && err->message[n] == ':')
+		return -1;
+	return fm_error_prefix(err, "%s", ops->name);
+}
+
 int fm_redirection_step(const struct fm_redirect_call *c, const FM_PB(Redirection) * r, FM_PB(RedirectionStep) step, char **ret_undo,
                         struct fm_error *err)
 {
@@ -90,7 +100,7 @@ int fm_redirection_step(const struct fm_redirect_call *c, const FM_PB(Redirectio
 		undo = parse(r->undo, FM_MAX_REDIRECT_UNDO_BYTES, "undo", err);
 		rc = undo ? take(c, ops, action, undo, step, err) : -1;
 	}
-	return rc < 0 ? fm_error_prefix(err, "%s", ops->name) : 0;
+	return rc < 0 ? by_driver(ops, err) : 0;
 }
 
 int fm_redirection_serve(const char *secrets_dir, int cancel_fd, const FM_PB(RedirectRequest) * req, FM_PB(RedirectResponse) * *ret,

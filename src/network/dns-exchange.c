@@ -98,7 +98,7 @@ static int complaint_error(const struct exchange *x, struct fm_error *err)
 	const struct fm_dns_answer *a = x->answer;
 
 	if (may_be_unsigned(a->rcode))
-		return fm_dns_rcode_error(a, err);
+		return fm_dns_rcode_error(x->call->zone, a, err);
 	if (a->tsig.present)
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "the answer's signature is wrong");
 	else
@@ -317,17 +317,18 @@ int fm_dns_exchange(const struct fm_dns_call *c, struct fm_dns_request *request,
 
 /* ---- in words ---- */
 
-static int notauth_error(const struct fm_dns_answer *a, struct fm_error *err)
+static int notauth_error(const struct fm_dns_zone *zone, const struct fm_dns_answer *a, struct fm_error *err)
 {
 	int64_t apart_s;
 
 	switch (a->tsig.present ? a->tsig.error : 0) {
 	case FM_DNS_BADSIG:
-		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "NOTAUTH, BADSIG: the server has the key but our signature with it is wrong");
+		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "NOTAUTH, BADSIG: the server has the key '%s', but our signature with it is wrong",
+		                   zone->key_name);
 		return fm_error_hint(err, "the secret in the file is not the one in the server's configuration");
 	case FM_DNS_BADKEY:
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED,
-		                   "NOTAUTH, BADKEY: the server has no such key for this algorithm, or not for this zone");
+		                   "NOTAUTH, BADKEY: the server has no key '%s' for this algorithm, or not for this zone", zone->key_name);
 		return fm_error_hint(err, "compare the key's name and algorithm with the server's configuration; knot says this of keys "
 		                          "that its acl does not let update, too");
 	case FM_DNS_BADTIME:
@@ -344,7 +345,7 @@ static int notauth_error(const struct fm_dns_answer *a, struct fm_error *err)
 	}
 }
 
-int fm_dns_rcode_error(const struct fm_dns_answer *a, struct fm_error *err)
+int fm_dns_rcode_error(const struct fm_dns_zone *zone, const struct fm_dns_answer *a, struct fm_error *err)
 {
 	switch (a->rcode) {
 	case FM_DNS_NOERROR:
@@ -361,7 +362,7 @@ int fm_dns_rcode_error(const struct fm_dns_answer *a, struct fm_error *err)
 		return fm_error_hint(
 		        err, "allow the key to update the zone: knot's acl with action update, BIND's update-policy or allow-update");
 	case FM_DNS_NOTAUTH:
-		return notauth_error(a, err);
+		return notauth_error(zone, a, err);
 	case FM_DNS_NOTZONE:
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "NOTZONE: the name is not in the zone");
 	case FM_DNS_YXRRSET:

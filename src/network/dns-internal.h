@@ -97,8 +97,8 @@ bool fm_dns_tsig_matches(const struct fm_dns_zone *zone, const struct fm_dns_req
 
 /* Signs, sends, repeats, waits. 0 with an answer that is the request's and, with a key, verified; its rcode may be any. */
 int fm_dns_exchange(const struct fm_dns_call *c, struct fm_dns_request *request, struct fm_dns_answer *ret, struct fm_error *err);
-/* 0 for NOERROR. What the server said, in words. */
-int fm_dns_rcode_error(const struct fm_dns_answer *a, struct fm_error *err);
+/* 0 for NOERROR. What the server said, in words; about a key with its name. */
+int fm_dns_rcode_error(const struct fm_dns_zone *zone, const struct fm_dns_answer *a, struct fm_error *err);
 /* "192.0.2.53:53" */
 void fm_dns_server_text(const struct fm_dns_zone *zone, char ret[80]);
 /* Wait for `fd` (-1: only the time) at most until deadline_ms: 1 ready, 0 time over, -1 cancelled or failed. */

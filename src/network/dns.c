@@ -52,7 +52,7 @@ static int ask(const struct fm_dns_call *c, const char *owner, enum fm_dns_type 
 	if (fm_dns_encode_query(owner, type, &request, err) < 0 || fm_dns_exchange(c, &request, &a, err) < 0)
 		return -1;
 	if (a.rcode != FM_DNS_NOERROR && a.rcode != FM_DNS_NXDOMAIN)
-		return fm_dns_rcode_error(&a, err);
+		return fm_dns_rcode_error(c->zone, &a, err);
 	if (!a.authoritative) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "the server is not an authority for it");
 		return fm_error_hint(err, "name the zone's own server, not a resolver; a part of the zone may be delegated elsewhere");
@@ -261,7 +261,7 @@ static int swap(const struct fm_dns_call *c, const struct fm_dns_change *p, enum
 	if (a.rcode == FM_DNS_NXRRSET || a.rcode == FM_DNS_YXRRSET)
 		return look(c, p, err);
 	*ret = FM_DNS_DONE;
-	return fm_dns_rcode_error(&a, err);
+	return fm_dns_rcode_error(c->zone, &a, err);
 }
 
 static int changeable(const struct fm_dns_call *c, const struct fm_dns_change *change, struct fm_error *err)
@@ -287,7 +287,7 @@ static int ask_whether(const struct fm_dns_call *c, const struct fm_dns_change *
 		return 0;
 	if (a.rcode == FM_DNS_NOERROR)
 		return fm_error_set(err, FM_E_UNIMPLEMENTED, "the server does not look at the conditions of an update");
-	return fm_dns_rcode_error(&a, err);
+	return fm_dns_rcode_error(c->zone, &a, err);
 }
 
 int fm_dns_rehearse(const struct fm_dns_call *c, const struct fm_dns_change *change, struct fm_error *err)

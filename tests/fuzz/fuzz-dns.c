@@ -53,7 +53,7 @@ static void answer(unsigned which, const uint8_t *data, size_t size)
 		assert(a.rrset.value[i][0] && memchr(a.rrset.value[i], '\0', sizeof(a.rrset.value[i])));
 	assert(!a.tsig.present || a.tsig.offset < size);
 	assert(!a.verified || (rc == 0 && a.tsig.present && a.tsig.mac_len == 32));
-	if (rc == 0 && fm_dns_rcode_error(&a, &err) < 0)
+	if (rc == 0 && fm_dns_rcode_error(&z, &a, &err) < 0)
 		assert(err.message[0]);
 }
 

@@ -97,7 +97,7 @@ def case_keys(lab):
     m.file("wrong", base64.b64encode(b"another secret of 32 bytes......").decode())
     m.file("readable", SECRET, mode=0o644)
     with lab.unchanged():
-        lab.move(key_file="wrong").bad("prepare", "UNAUTHENTICATED", "BADSIG")
+        lab.move(key_file="wrong").bad("prepare", "UNAUTHENTICATED", f"BADSIG: the server has the key '{KEY}'")
         lab.move(key="stranger." + ZONE).bad("prepare", "UNAUTHENTICATED", "BADKEY")
         lab.move(algorithm="hmac-sha512").bad("prepare", "UNAUTHENTICATED", "NOTAUTH")
         # a key that may ask, but not update: only a rehearsed update finds that out

@@ -392,16 +392,17 @@ static void test_answers(void **state)
 
 static void test_complaints(void **state)
 {
+	struct fm_dns_zone z = { .zone = "lab.test", .key_name = "mover.lab.test" };
 	struct fm_dns_answer a;
 
 	decode(badtime_request, badtime_answer, FM_DNS_OP_QUERY, "web.lab.test", FM_DNS_A, &a);
 	assert_true(a.verified && a.rcode == FM_DNS_NOTAUTH && a.tsig.error == FM_DNS_BADTIME);
 	assert_int_equal(a.tsig.time_s - a.tsig.server_time_s, 1000);
-	assert_code(FM_E_FAILED_PRECONDITION, fm_dns_rcode_error(&a, &err));
+	assert_code(FM_E_FAILED_PRECONDITION, fm_dns_rcode_error(&z, &a, &err));
 	decode(stranger_request, stranger_answer, FM_DNS_OP_QUERY, "web.lab.test", FM_DNS_A, &a);
 	assert_true(!a.verified && a.tsig.error == FM_DNS_BADKEY);
-	assert_code(FM_E_UNAUTHENTICATED, fm_dns_rcode_error(&a, &err));
-	assert_says("BADKEY");
+	assert_code(FM_E_UNAUTHENTICATED, fm_dns_rcode_error(&z, &a, &err));
+	assert_says("BADKEY: the server has no key 'mover.lab.test'");
 }
 
 /* As it was accepted then. */
