@@ -2,9 +2,11 @@
 /* keeper.c - a thread around network/stub.h, and a stub's record out of a migration's redirections. */
 #include "migration/keeper.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
@@ -28,12 +30,13 @@ struct announcing {
 	uint64_t opened_ms;
 	unsigned done; /* of announce_after_ms */
 };
-static const unsigned announce_after_ms[] = { 700, 1500, 3000 };
+static const unsigned announce_after_ms[] = { 100, 300, 700, 1500, 3000 };
 
 struct fm_keeper {
 	struct fm_log *log;
 	char *secrets_dir;
 	struct fm_stop stop;
+	int wake_fd; /* eventfd: something new to announce */
 	pthread_t thread;
 	bool started;
 	pthread_mutex_t lock; /* guards what follows */
@@ -144,6 +147,15 @@ static int until_next_ms(struct fm_keeper *k, uint64_t step_ms)
 	return fm_deadline_left_ms(next_ms);
 }
 
+static void wait_for_work(struct fm_keeper *k, int timeout_ms)
+{
+	struct pollfd fds[] = { { .fd = k->stop.fd, .events = POLLIN }, { .fd = k->wake_fd, .events = POLLIN } };
+	eventfd_t ignored;
+
+	if (poll(fds, 2, timeout_ms) > 0 && fds[1].revents)
+		(void)eventfd_read(k->wake_fd, &ignored);
+}
+
 static void *run(void *arg)
 {
 	struct fm_keeper *k = arg;
@@ -157,7 +169,7 @@ static void *run(void *arg)
 			step(k);
 			step_ms = fm_now_ms() + STEP_EVERY_MS;
 		}
-		(void)fm_wait_fd(k->stop.fd, POLLIN, until_next_ms(k, step_ms), NULL);
+		wait_for_work(k, until_next_ms(k, step_ms));
 	}
 	return NULL;
 }
@@ -175,12 +187,15 @@ void fm_keeper_opened(struct fm_keeper *k, const struct fm_endpoint_config *v, s
 		memmove(k->announcing, k->announcing + 1, --k->n_announcing * sizeof(a));
 	k->announcing[k->n_announcing++] = a;
 	pthread_mutex_unlock(&k->lock);
+	(void)eventfd_write(k->wake_fd, 1);
 }
 
 static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)
 {
 	int rc;
 
+	if (k->wake_fd < 0)
+		return fm_error_errno(err, errno, "eventfd");
 	if (fm_stop_init(&k->stop, err) < 0 || fm_conntrack_open(&k->conntrack, err) < 0 ||
 	    fm_stubs_load(folder, damaged, k, &k->stubs, err) < 0)
 		return -1;
@@ -199,6 +214,7 @@ int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *lo
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	k->log = log;
 	k->stop.fd = -1;
+	k->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	k->secrets_dir = fm_xstrdup(secrets_dir);
 	pthread_mutex_init(&k->lock, NULL);
 	if (start(k, folder, err) < 0) {
@@ -221,6 +237,7 @@ void fm_keeper_free(struct fm_keeper *k)
 	fm_conntrack_free(k->conntrack);
 	if (k->stop.fd >= 0)
 		fm_stop_done(&k->stop);
+	fm_closep(&k->wake_fd);
 	pthread_mutex_destroy(&k->lock);
 	free(k->secrets_dir);
 	free(k);

@@ -20,7 +20,7 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 /* A container with these addresses is about to be reached here again: what leads its packets away goes, at once. Failures are logged, and tried again. NULL-safe. */
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses);
 /*
- * A container's ports have just opened here: they are announced again after 0.7, 1.5 and 3 s, as long as they are open. A switch that has packets of old flows in its cache may go on
+ * A container's ports have just opened here: they are announced again after 0.1, 0.3, 0.7, 1.5 and 3 s, as long as they are open. A switch that has packets of old flows in its cache may go on
  * believing the old host for some time whatever it has heard before (docs/NETWORK.md, Stalls). NULL-safe.
  */
 void fm_keeper_opened(struct fm_keeper *k, const struct fm_endpoint_config *v, size_t n, const char *netns_path);

@@ -7,11 +7,13 @@
  * on one only. IPv6: one unsolicited neighbour advertisement. And a report that this MAC listens to the address's solicited-node group:
  * the kernel sent its own when the address was set, through a closed port, and a switch that delivers groups only where somebody has
  * reported would keep solicitations from the container until its querier asks again, minutes later.
+ * And a frame that no switch can have seen: an Open vSwitch does not learn from what its cache knows already, and announcements of a container that was here some seconds ago are that.
  */
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "basic/cleanup.h"
@@ -44,9 +46,13 @@ int fm_raw_send(int fd, int ifindex, const uint8_t *frame, size_t n, struct fm_e
 
 int fm_announce(int fd, int ifindex, const struct fm_endpoint_config *c, struct fm_error *err)
 {
-	uint8_t f[4][FM_FRAME_MAX];
-	size_t len[4], n = 0;
+	uint8_t f[5][FM_FRAME_MAX], chance[5] = { 0 };
+	size_t len[5], n = 0;
 
+	/* First, so that the others are passed on by who has looked. Without chance it is a frame like another. */
+	(void)getrandom(chance, sizeof(chance), GRND_NONBLOCK);
+	len[n] = fm_frame_unseen(c->mac, chance, f[n]);
+	n++;
 	if (c->prefix_len) {
 		len[n] = fm_frame_arp_announce(c->mac, c->address, false, f[n]);
 		n++;

@@ -74,6 +74,17 @@ size_t fm_frame_arp_announce(const uint8_t mac[6], struct in_addr address, bool 
 	return arp(reply ? ARPOP_REPLY : ARPOP_REQUEST, mac, address, reply ? mac : NULL, address, ret);
 }
 
+size_t fm_frame_unseen(const uint8_t mac[6], const uint8_t chance[5], uint8_t ret[FM_FRAME_MAX])
+{
+	memset(ret, 0, ETH_ZLEN);
+	ret[0] = 0x03;
+	memcpy(ret + 1, chance, 5);
+	memcpy(ret + ETH_ALEN, mac, ETH_ALEN);
+	ret[12] = 0x88;
+	ret[13] = 0xb5;
+	return ETH_ZLEN;
+}
+
 size_t fm_frame_arp_probe(const uint8_t device[6], struct in_addr address, uint8_t ret[FM_FRAME_MAX])
 {
 	return arp(ARPOP_REQUEST, device, (struct in_addr){ 0 }, NULL, address, ret);

@@ -22,6 +22,9 @@ size_t fm_frame_nd_announce(const uint8_t mac[6], const struct in6_addr *address
 size_t fm_frame_mld_report(const uint8_t mac[6], const struct in6_addr *address, uint8_t ret[FM_FRAME_MAX]);
 size_t fm_frame_nd_probe(const uint8_t device[6], const struct in6_addr *address, uint8_t ret[FM_FRAME_MAX]);
 
+/* To nobody: a group address of the locally administered kind and an Ethernet type for experiments (IEEE 802). A switch that remembers what to do with frames it has seen has not seen this one, and looks where it came from. */
+size_t fm_frame_unseen(const uint8_t mac[6], const uint8_t chance[5], uint8_t ret[FM_FRAME_MAX]);
+
 /* Does the frame say that somebody has the address, or is about to take it? Who, by MAC. */
 bool fm_frame_arp_claims(const uint8_t *frame, size_t n, struct in_addr address, uint8_t ret_mac[6]);
 bool fm_frame_nd_claims(const uint8_t *frame, size_t n, const struct in6_addr *address, uint8_t ret_mac[6]);
