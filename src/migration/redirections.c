@@ -74,6 +74,16 @@ static int take(const struct fm_redirect_call *c, const struct fm_redirect_ops *
 	}
 }
 
+/* Most errors of a driver say it already. */
+static int say_driver(const char *name, struct fm_error *err)
+{
+	size_t n = strlen(name);
+
+	if (err && strncmp(err->message, name, n) == 0 && err->message[n] == ':')
+		return -1;
+	return fm_error_prefix(err, "%s", name);
+}
+
 int fm_redirection_step(const struct fm_redirect_call *c, const FM_PB(Redirection) * r, FM_PB(RedirectionStep) step, char **ret_undo,
                         struct fm_error *err)
 {
@@ -90,7 +100,7 @@ int fm_redirection_step(const struct fm_redirect_call *c, const FM_PB(Redirectio
 		undo = parse(r->undo, FM_MAX_REDIRECT_UNDO_BYTES, "undo", err);
 		rc = undo ? take(c, ops, action, undo, step, err) : -1;
 	}
-	return rc < 0 ? fm_error_prefix(err, "%s", ops->name) : 0;
+	return rc < 0 ? say_driver(ops->name, err) : 0;
 }
 
 int fm_redirection_serve(const char *secrets_dir, int cancel_fd, const FM_PB(RedirectRequest) * req, FM_PB(RedirectResponse) * *ret,
@@ -100,8 +110,10 @@ int fm_redirection_serve(const char *secrets_dir, int cancel_fd, const FM_PB(Red
 	struct fm_redirect_call c = { .cancel_fd = cancel_fd, .secrets_dir = secrets_dir };
 	_fm_free_ char *undo = NULL;
 
-	if (!req->redirection)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a call without a redirection");
+	if (!req->redirection) {
+		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "a call without a redirection");
+		return fm_error_phase(err, "network");
+	}
 	c.deadline_ms = fm_now_ms() + (limit_ms < STEP_TIMEOUT_MAX_MS ? limit_ms : STEP_TIMEOUT_MAX_MS);
 	if (fm_redirection_step(&c, req->redirection, req->step, &undo, err) < 0)
 		return fm_error_phase(err, "network");
