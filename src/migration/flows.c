@@ -122,14 +122,14 @@ static size_t add_addresses(const FM_PB(Endpoint) * e, struct fm_conntrack_addre
 	return n;
 }
 
-/* Of the other containers here: their connections with this one go on. */
+/* Of the other containers here: their connections with this one go on. cap: there are that many, or more, or it cannot be known. */
 static size_t others(struct fm_mover *m, struct fm_conntrack_address *v, size_t cap)
 {
 	FM_PB(Container) **list = NULL;
 	size_t n_list = 0, n = 0;
 
 	if (fm_instances_list(m->h, &list, &n_list, NULL) < 0)
-		return 0;
+		return cap;
 	for (size_t i = 0; i < n_list; i++) {
 		if (!fm_streq(list[i]->name, m->container)) {
 			n = list[i]->endpoint ? add_addresses(list[i]->endpoint, v, n, cap) : n;

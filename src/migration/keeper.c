@@ -43,6 +43,8 @@ struct fm_keeper {
 	struct fm_stubs *stubs;
 	struct fm_conntrack *conntrack;
 	bool complained;
+	char unwanted[FM_MAX_STUBS][FM_MAX_NAME]; /* of containers that are back, and could not be taken away at once */
+	size_t n_unwanted;
 	struct announcing announcing[MAX_ANNOUNCING];
 	size_t n_announcing;
 };
@@ -69,17 +71,63 @@ static void retired(const char *id, const char *why, void *userdata)
 	             why);
 }
 
-/* Only of a tunnel it can be told. */
+/* Only of a tunnel it can be told. One that has gone (the host was started anew) leads nothing anywhere. */
 static int counter(const json_t *action, const json_t *undo, uint64_t *ret, void *userdata, struct fm_error *err)
 {
 	struct fm_tunnel_traffic t = { 0 };
+	struct fm_error e = FM_ERROR_INIT;
 
 	if (!fm_streq(json_string_value(json_object_get(action, "driver")), fm_redirect_tunnel.name))
 		return 1;
-	if (fm_tunnel_traffic(action, &t, err) < 0)
-		return -1;
+	if (fm_tunnel_traffic(action, &t, &e) < 0) {
+		if (err && e.code != FM_E_NOT_FOUND)
+			*err = e;
+		return e.code == FM_E_NOT_FOUND ? 1 : -1;
+	}
 	*ret = t.packets;
 	return 0;
+}
+
+static const char *id_of(const json_t *record)
+{
+	return json_string_value(json_object_get(record, "id"));
+}
+
+static bool is_kept(const struct fm_keeper *k, const char *id)
+{
+	for (size_t i = 0; i < fm_stubs_count(k->stubs); i++)
+		if (fm_streq(id_of(fm_stubs_get(k->stubs, i)), id))
+			return true;
+	return false;
+}
+
+/* With the lock, as what follows. */
+static int retire(struct fm_keeper *k, const char *id, const struct fm_redirect_call *c, struct fm_error *err)
+{
+	if (fm_stubs_retire(k->stubs, id, c, err) < 0)
+		return -1;
+	retired(id, "the container is back", k);
+	return 0;
+}
+
+/* That it fails has been said when it did for the first time. */
+static void retire_unwanted(struct fm_keeper *k, const struct fm_redirect_call *c)
+{
+	for (size_t i = k->n_unwanted; i-- > 0;) {
+		struct fm_error e = FM_ERROR_INIT;
+
+		if (!is_kept(k, k->unwanted[i]) || retire(k, k->unwanted[i], c, &e) == 0)
+			memmove(k->unwanted[i], k->unwanted[--k->n_unwanted], FM_MAX_NAME);
+	}
+}
+
+static void remember_unwanted(struct fm_keeper *k, const char *id)
+{
+	for (size_t i = 0; i < k->n_unwanted; i++)
+		if (fm_streq(k->unwanted[i], id))
+			return;
+	if (k->n_unwanted < FM_MAX_STUBS)
+		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
 }
 
 static void step(struct fm_keeper *k)
@@ -95,6 +143,7 @@ static void step(struct fm_keeper *k)
 	int rc;
 
 	pthread_mutex_lock(&k->lock);
+	retire_unwanted(k, &how.call);
 	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
 	pthread_mutex_unlock(&k->lock);
 	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
@@ -255,6 +304,15 @@ size_t fm_keeper_count(struct fm_keeper *k)
 
 /* ---------------------------------------------------------------- a record */
 
+/* However they are written */
+static bool is_same(const char *one, const char *other)
+{
+	struct fm_conntrack_address a, b;
+
+	return one && other && fm_conntrack_address_parse(one, &a, NULL) == 0 && fm_conntrack_address_parse(other, &b, NULL) == 0 &&
+	       a.family == b.family && memcmp(a.bytes, b.bytes, sizeof(a.bytes)) == 0;
+}
+
 static void add_address(json_t *list, const json_t *address)
 {
 	size_t i;
@@ -262,7 +320,7 @@ static void add_address(json_t *list, const json_t *address)
 
 	if (!json_is_string(address))
 		return;
-	json_array_foreach(list, i, have) if (json_equal(have, address)) return;
+	json_array_foreach(list, i, have) if (is_same(json_string_value(have), json_string_value(address))) return;
 	(void)json_array_append(list, (json_t *)address);
 }
 
@@ -318,7 +376,7 @@ static bool is_about(const json_t *record, char *const *addresses)
 	size_t i;
 	json_t *one;
 
-	json_array_foreach(list, i, one) for (char *const *a = addresses; *a; a++) if (fm_streq(json_string_value(one), *a)) return true;
+	json_array_foreach(list, i, one) for (char *const *a = addresses; *a; a++) if (is_same(json_string_value(one), *a)) return true;
 	return false;
 }
 
@@ -337,12 +395,12 @@ void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
 
 		if (!is_about(record, addresses))
 			continue;
-		_fm_free_ char *id = fm_xstrdup(json_string_value(json_object_get(record, "id")));
-		if (fm_stubs_retire(k->stubs, id, &c, &e) < 0)
-			fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
-			             "What migration '%s' left here for old connections cannot be taken away: %s", id, e.message);
-		else
-			retired(id, "the container is back", k);
+		_fm_free_ char *id = fm_xstrdup(id_of(record));
+		if (retire(k, id, &c, &e) == 0)
+			continue;
+		remember_unwanted(k, id);
+		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
+		             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
 	}
 	pthread_mutex_unlock(&k->lock);
 }

@@ -17,7 +17,7 @@ struct fm_keeper;
 int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *log, struct fm_keeper **ret, struct fm_error *err);
 /* From now on they are this host's: durable when it returns. Repeatable. */
 int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err);
-/* A container with these addresses is about to be reached here again: what leads its packets away goes, at once. Failures are logged, and tried again. NULL-safe. */
+/* A container with these addresses is about to be reached here again: what leads its packets away goes, at once. What fails is logged, and tried again once a second. NULL-safe. */
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses);
 /*
  * A container's ports have just opened here: they are announced again after 0.1, 0.3, 0.7, 1.5 and 3 s, as long as they are open. A switch that has packets of old flows in its cache may go on

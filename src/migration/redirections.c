@@ -110,8 +110,10 @@ int fm_redirection_serve(const char *secrets_dir, int cancel_fd, const FM_PB(Red
 	struct fm_redirect_call c = { .cancel_fd = cancel_fd, .secrets_dir = secrets_dir };
 	_fm_free_ char *undo = NULL;
 
-	if (!req->redirection)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a call without a redirection");
+	if (!req->redirection) {
+		(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "a call without a redirection");
+		return fm_error_phase(err, "network");
+	}
 	c.deadline_ms = fm_now_ms() + (limit_ms < STEP_TIMEOUT_MAX_MS ? limit_ms : STEP_TIMEOUT_MAX_MS);
 	if (fm_redirection_step(&c, req->redirection, req->step, &undo, err) < 0)
 		return fm_error_phase(err, "network");

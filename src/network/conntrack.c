@@ -479,7 +479,8 @@ int fm_conntrack_dump_end(struct fm_conntrack_dumping *d, uint8_t **ret, size_t 
 	if (rc == 0) {
 		*ret = d->bytes;
 		*ret_len = d->len;
-		*ret_what = d->what;
+		if (ret_what)
+			*ret_what = d->what;
 	} else if (err) {
 		*err = d->err;
 	}
@@ -831,6 +832,7 @@ int fm_conntrack_forget(struct fm_conntrack *ct, const struct fm_conntrack_addre
 		if (!f.more)
 			break;
 	}
-	*ret_deleted = deleted;
+	if (ret_deleted)
+		*ret_deleted = deleted;
 	return 0;
 }

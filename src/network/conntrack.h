@@ -72,7 +72,7 @@ int fm_conntrack_dump(struct fm_conntrack *ct, const struct fm_conntrack_address
                       struct fm_conntrack_dumped *ret_what, struct fm_error *err);
 
 /* The same in a thread of its own, for the freeze: going through a table of usual size takes several milliseconds, while CRIU has more to do. The session is not used by others until the end. `end` waits, and frees *d; it has to
- * be called. */
+ * be called. ret_what may be NULL. */
 struct fm_conntrack_dumping;
 int fm_conntrack_dump_begin(struct fm_conntrack *ct, const struct fm_conntrack_address *v, size_t n, size_t max,
                             struct fm_conntrack_dumping **ret, struct fm_error *err);
@@ -104,7 +104,7 @@ int fm_conntrack_count_each(struct fm_conntrack *ct, const struct fm_conntrack_a
                             struct fm_error *err);
 
 /* Entries of these addresses that have become stale because the container has left: all without NAT, but those with this host itself and with `keep` (the other containers here): their packets still pass. Translated ones
- * are needed for as long as clients use the old host; with `translated` they go as well (when the stub has gone). Called in the session's namespace. */
+ * are needed for as long as clients use the old host; with `translated` they go as well (when the stub has gone). Called in the session's namespace. ret_deleted may be NULL. */
 int fm_conntrack_forget(struct fm_conntrack *ct, const struct fm_conntrack_address *v, size_t n, const struct fm_conntrack_address *keep,
                         size_t n_keep, bool translated, size_t *ret_deleted, struct fm_error *err);
 

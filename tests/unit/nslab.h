@@ -167,7 +167,7 @@ static int socket_in(int ns, int type, const char *address, uint16_t port)
 	return s.fd;
 }
 
-static int listen_in(int ns, uint16_t port)
+__attribute__((unused)) static int listen_in(int ns, uint16_t port)
 {
 	int fd = socket_in(ns, SOCK_STREAM, NULL, port);
 
@@ -216,7 +216,7 @@ static void receive_over(int to, char what)
 }
 
 /* Both ways. */
-static void talk(const struct lab_connection *c)
+__attribute__((unused)) static void talk(const struct lab_connection *c)
 {
 	send_over(c->client, 'q');
 	receive_over(c->server, 'q');
