@@ -831,6 +831,7 @@ int fm_conntrack_forget(struct fm_conntrack *ct, const struct fm_conntrack_addre
 		if (!f.more)
 			break;
 	}
-	*ret_deleted = deleted;
+	if (ret_deleted)
+		*ret_deleted = deleted;
 	return 0;
 }

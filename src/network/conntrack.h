@@ -104,7 +104,7 @@ int fm_conntrack_count_each(struct fm_conntrack *ct, const struct fm_conntrack_a
                             struct fm_error *err);
 
 /* Entries of these addresses that have become stale because the container has left: all without NAT, but those with this host itself and with `keep` (the other containers here): their packets still pass. Translated ones
- * are needed for as long as clients use the old host; with `translated` they go as well (when the stub has gone). Called in the session's namespace. */
+ * are needed for as long as clients use the old host; with `translated` they go as well (when the stub has gone). ret_deleted may be NULL. Called in the session's namespace. */
 int fm_conntrack_forget(struct fm_conntrack *ct, const struct fm_conntrack_address *v, size_t n, const struct fm_conntrack_address *keep,
                         size_t n_keep, bool translated, size_t *ret_deleted, struct fm_error *err);
 
