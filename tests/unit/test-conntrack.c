@@ -700,7 +700,8 @@ static int without_netfilter(void)
 	live.tcp = 1;
 	if (fm_conntrack_count_each(ct, own, 1, &live, NULL) < 0 || live.tcp)
 		return 15;
-	if (fm_conntrack_forget(ct, own, 2, NULL, 0, true, &deleted, NULL) < 0 || deleted)
+	if (fm_conntrack_forget(ct, own, 2, NULL, 0, true, &deleted, NULL) < 0 || deleted ||
+	    fm_conntrack_forget(ct, own, 2, NULL, 0, true, NULL, NULL) < 0)
 		return 16;
 	fm_conntrack_free(ct);
 	free(bytes);

@@ -34,7 +34,7 @@
 
 enum { HOST, CLI, CT, WEB, MORE, SHUT, N_NS };
 static const char *const names[] = { "host", "cli", "ct", "web", "more", "shut" };
-static const unsigned after_ms[] = { 700, 1500, 3000 };
+static const unsigned after_ms[] = { 100, 300, 700, 1500, 3000 };
 
 static int group_setup(void **state)
 {
