@@ -323,8 +323,8 @@ static int notauth_error(const struct fm_dns_zone *zone, const struct fm_dns_ans
 
 	switch (a->tsig.present ? a->tsig.error : 0) {
 	case FM_DNS_BADSIG:
-		(void)fm_error_set(err, FM_E_UNAUTHENTICATED, "NOTAUTH, BADSIG: the server has the key '%s', but our signature with it is wrong",
-		                   zone->key_name);
+		(void)fm_error_set(err, FM_E_UNAUTHENTICATED,
+		                   "NOTAUTH, BADSIG: the server has the key '%s', but our signature with it is wrong", zone->key_name);
 		return fm_error_hint(err, "the secret in the file is not the one in the server's configuration");
 	case FM_DNS_BADKEY:
 		(void)fm_error_set(err, FM_E_UNAUTHENTICATED,
