@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network vm-check bench bench-quick bench-phases format install clean help
+.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases format install clean help
 
 all: build
 
@@ -51,6 +51,9 @@ e2e-network: N = 500
 e2e-network: test-deps criu build ## N switch-overs through bridge, Open vSwitch, VXLAN and routed networks (N=500)
 	@BUILD=$(BUILD) tests/integration/test_lab_kinds.py all
 	@BUILD=$(BUILD) tests/e2e/network.py --count $(N)
+
+e2e-refusals: test-deps criu build ## moves that a switch, a controller, a router, a name server or another machine refuses; names, balancers, webhooks and old connections that follow
+	@BUILD=$(BUILD) tests/e2e/refusals.py
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)

@@ -22,7 +22,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "integration")]
-from common import Cluster, Skip, Tap, arguments, conclude, expect, lab_name, unwind_on_signal  # noqa: E402
+from common import STRETCH, Cluster, Skip, Tap, arguments, conclude, expect, lab_name, unwind_on_signal  # noqa: E402
 from cluster import MANAGER_HOST, build_dir  # noqa: E402
 import snapshot  # noqa: E402
 import test_haproxy  # noqa: E402
@@ -163,7 +163,7 @@ class Place:
         self.lab = self.cluster.lab
         self.where = "src"
         self.network_path = None
-        self.witness = None
+        self.witness = self.empty = None  # empty: the network without the container
         self.container = self.lab.container(NUMBER)
         self.address = self.container["address"].split("/")[0]
         stack.enter_context(self.cluster)
@@ -242,6 +242,8 @@ class Place:
         expect((migration["state"], migration["path"]) == ("FAILED", path), lambda: f"{migration['state']} {migration['path']}: {migration['error_message']}")
         for each in [words] if isinstance(words, str) else words:
             expect(each in migration["error_message"], lambda each=each: f"\"{each}\" is not in: {migration['error_message']}")
+        driver = re.match(r"(?:host \w+: )?(\w+): ", migration["error_message"])
+        expect(driver is None or migration["error_message"].count(f"{driver[1]}: ") == 1, lambda: f"said twice: {migration['error_message']}")
         expect(code is None or migration["error_code"] == CODES[code], lambda: f"{migration['error_code']}, not {code}: {migration['error_message']}")
         self.stays()
         self.same_network(before)
@@ -257,6 +259,8 @@ class Place:
 
     def conclude(self):
         """What the connection says at last."""
+        if not self.witness.alive():  # a case needed its end, and has looked
+            return
         report = self.witness.finish()
         expect((report["lost"], report["twice"], report["resets"], report["hung"]) == (0, 0, 0, 0) and report["alive"] == 1, f"the connection: {report}")
 
@@ -339,6 +343,7 @@ def case_followed(place):
 
 def prepare_bridge(place):
     place.lab.add_network("br1", SECOND)
+    place.empty = place.lab.snapshot()
     place.start("--endpoint", f"bridge=br1,address={SECOND}.{NUMBER}/24").watch()
 
 
@@ -347,6 +352,7 @@ def prepare_bridge(place):
 def prepare_ovs(place):
     if not shutil.which("ovs-vswitchd"):
         raise Skip("not installed: openvswitch-switch")
+    place.empty = place.lab.snapshot()
     place.start(lead=False)
     lead(place)
     place.watch()
@@ -355,6 +361,10 @@ def prepare_ovs(place):
 def lead(place):
     """A flow to where the container is, below the priority of those that a move finds: that will be one more."""
     place.lab.fabric.ofctl("br0", "add-flow", f"priority={OVS_PRIORITY_BELOW},dl_dst={place.container['mac']},actions=output:{place.lab.number(place.where)}")
+
+
+def clear_ovs(place):
+    place.lab.fabric.ofctl("br0", "del-flows", f"dl_dst={place.container['mac']}")
 
 
 def set_controllers(place, *targets):
@@ -383,7 +393,7 @@ def behind_controller(place, url):
 
 
 def in_time(place, took_s):
-    expect(took_s < STEP_S_MAX, f"it took {took_s:.1f} s")
+    expect(took_s < STEP_S_MAX * STRETCH, f"it took {took_s:.1f} s")
     place.tap.say(f"given up after {took_s:.1f} s")
 
 
@@ -432,6 +442,7 @@ THEIRS = "10.77.1.3"  # another address of the source's host: who routes there c
 
 def prepare_routed(place):
     place.lab.ip("src", f"address add {THEIRS}/24 dev br0")
+    place.empty = place.lab.snapshot()
     place.start().watch()
 
 
@@ -499,7 +510,6 @@ def publish(place, host, verb):
 
 def case_published(place):
     """Published on the hosts' addresses and followed by name: an old connection goes on by the old host and the tunnel, new ones straight to the new host; with the old one's end the way back for it goes."""
-    before = place.lab.snapshot()
     old, new = place.lab.address("src"), place.lab.address("dst")
     place.secret("right", SECRET)
     with contextlib.ExitStack() as stack:
@@ -515,41 +525,41 @@ def case_published(place):
         expect([each.split(":")[0] for each in place.cluster.kept()] == ["src", "dst"], lambda: f"kept: {place.cluster.kept()}")
         passed = tunnel_packets(place)
         expect(passed is not None, "there is no tunnel")
+        gap_ms = connection.report()["longest_gap_ms"]
         connection.reset()
         place.cluster.wait("the old connection goes on", lambda: connection.report()["moved"] == 1, PATIENCE_S, connection.report)
         place.cluster.wait("it goes through the tunnel", lambda: tunnel_packets(place) > passed + 20, PATIENCE_S)
         report = connection.finish()
         expect((report["lost"], report["resets"], report["alive"]) == (0, 0, 1), f"the old connection: {report}")
+        place.conclude()  # it has come by the tunnel, too: nobody has told the router
         ended, passed = time.monotonic(), tunnel_packets(place)
         for _ in range(5):
             expect(place.ask("PING", address=new, port=PUBLISHED) == "PONG", "a new connection gets no answer")
         # the old one's farewell may still be on its way: a handful; new ones would be dozens
         expect(tunnel_packets(place) - passed < 10, lambda: f"{tunnel_packets(place) - passed} packets of new connections went through the tunnel")
         place.cluster.wait("what was kept goes", lambda: not place.cluster.kept(), KEPT_S_MAX, place.cluster.kept)
-        place.tap.say(f"kept for {time.monotonic() - ended:.1f} s after the old connection's end; gap of the old one {report['longest_gap_ms']:.0f} ms since the move")
-        place.conclude()
-        left = place.cluster.leftovers()
-        expect(not left, lambda: f"left over: {left}")
-        place.cluster.cli("container", "rm", "--force", place.name)
-    # What the operator has to take away: the router's route, the publication at the host where the container was last (docs/NETWORK.md, Limits).
+        place.tap.say(f"kept for {time.monotonic() - ended:.1f} s after the old connection's end; its longest wait in the move {gap_ms:.0f} ms")
+
+def clear_routed(place):
+    """What its operator has to take away: the router's route, the publication at the host where the container was last (docs/NETWORK.md, Limits)."""
     place.lab.place(place.container, None)
-    place.lab.run("dst", ["nft", "delete", "table", "inet", "fleximigrate"])
-    after = place.lab.snapshot()
-    changed = [line for line in snapshot.compare(before, after) if place.address not in line and not re.search(r"\bfm[0-9a-f]{8}\b", line)]  # but for the container itself
-    expect(not changed, lambda: "the network is not as it was:\n" + "\n".join(changed[:20]))
+    place.lab.run("dst", ["nft", "delete", "table", "inet", "fleximigrate"], check=False)
 
 
 # --- all of them ---------------------------------------------------------------------------------
 
 PLACES = [
-    ("bridge", prepare_bridge, [("a wrong TSIG key", case_wrong_key), ("the address is taken at the destination", case_address_taken), ("name, balancer and webhook follow", case_followed)]),
-    ("ovs", prepare_ovs, [("a switch refuses a flow", case_switch_refuses), ("a controller that never answers", case_controller_mute), ("a controller that is stopped, and goes on", case_controller_stopped)]),
-    ("routed", prepare_routed, [("a route that somebody changed before", case_route_changed_before), ("a route that somebody changes meanwhile", case_route_changed_meanwhile),
-                                ("an old connection by the tunnel, new ones straight", case_published)]),
+    ("bridge", prepare_bridge, lambda place: None, [
+        ("a wrong TSIG key", case_wrong_key), ("the address is taken at the destination", case_address_taken), ("name, balancer and webhook follow", case_followed)]),
+    ("ovs", prepare_ovs, clear_ovs, [
+        ("a switch refuses a flow", case_switch_refuses), ("a controller that never answers", case_controller_mute), ("a controller that is stopped, and goes on", case_controller_stopped)]),
+    ("routed", prepare_routed, clear_routed, [
+        ("a route that somebody changed before", case_route_changed_before), ("a route that somebody changes meanwhile", case_route_changed_meanwhile),
+        ("an old connection by the tunnel, new ones straight", case_published)]),
 ]
 
 
-def run_place(kind, prepare, cases, options, tap):
+def run_place(kind, prepare, clear, cases, options, tap):
     with contextlib.ExitStack() as stack:
         place = None
         with tap.test(f"{kind}: a container under a connection"):
@@ -560,19 +570,23 @@ def run_place(kind, prepare, cases, options, tap):
         for title, case in cases:
             with tap.test(f"{kind}: {title}"):
                 case(place)
-        if place.witness.alive():
-            with tap.test(f"{kind}: the connection has lost nothing"):
-                place.conclude()
+        with tap.test(f"{kind}: the connection has lost nothing, and without the container the network is as it was before it came"):
+            place.conclude()
+            place.cluster.cli("container", "rm", "--force", place.name)
+            clear(place)
+            left = place.cluster.leftovers()
+            expect(not left, lambda: f"left over: {left}")
+            place.same_network(place.empty)
 
 
 def main():
     options = arguments(__doc__)
     unwind_on_signal()
     tap, started = Tap("refusals", options.tap), time.monotonic()
-    for kind, prepare, cases in PLACES:
+    for kind, prepare, clear, cases in PLACES:
         wanted = [(title, case) for title, case in cases if options.only in f"{kind}: {title}"]
         if wanted:
-            run_place(kind, prepare, wanted, options, tap)
+            run_place(kind, prepare, clear, wanted, options, tap)
     failed = conclude(tap, lab_name("rf"))
     tap.say(f"took {time.monotonic() - started:.0f} s")
     return failed
