@@ -302,7 +302,70 @@ size_t fm_keeper_count(struct fm_keeper *k)
 	return n;
 }
 
-/* ---------------------------------------------------------------- a record */
+/* ---------------------------------------------------------------- what a move makes pointless */
+
+static bool any_equal(const json_t *list, const json_t *one)
+{
+	size_t i;
+	json_t *v;
+
+	json_array_foreach(list, i, v) if (json_equal(v, one)) return true;
+	return false;
+}
+
+/* `kept` is this host's end of a tunnel by which a container's replies return to the host where it had been; `now` is this host's end of one that leads its packets to the same host. */
+static bool is_round(const json_t *kept, const json_t *now)
+{
+	size_t i;
+	json_t *address;
+
+	if (!fm_streq(json_string_value(json_object_get(kept, "driver")), fm_redirect_tunnel.name) ||
+	    !fm_streq(json_string_value(json_object_get(now, "driver")), fm_redirect_tunnel.name) ||
+	    !fm_streq(json_string_value(json_object_get(kept, "side")), "destination") ||
+	    !fm_streq(json_string_value(json_object_get(now, "side")), "source") ||
+	    !json_equal(json_object_get(kept, "remote"), json_object_get(now, "remote")))
+		return false;
+	json_array_foreach(json_object_get(kept, "addresses"), i,
+	                   address) if (any_equal(json_object_get(now, "addresses"), address)) return true;
+	return false;
+}
+
+/* A container has gone back: with both ends its packets would go round and round between the two hosts. */
+static bool leads_round(const json_t *record, const void *now)
+{
+	size_t i, n;
+	json_t *kept, *mine;
+
+	json_array_foreach(json_object_get(record, "actions"), i, kept)
+	{
+		json_array_foreach(json_object_get(now, "actions"), n, mine)
+		{
+			if (is_round(json_object_get(kept, "action"), json_object_get(mine, "action")))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* With the lock. What cannot be taken away now is tried again. */
+static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
+{
+	struct fm_redirect_call c = { .cancel_fd = -1, .deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS, .secrets_dir = k->secrets_dir };
+
+	for (size_t i = fm_stubs_count(k->stubs); i-- > 0;) {
+		const json_t *record = fm_stubs_get(k->stubs, i);
+		struct fm_error e = FM_ERROR_INIT;
+
+		if (!match(record, arg))
+			continue;
+		_fm_free_ char *id = fm_xstrdup(id_of(record));
+		if (retire(k, id, &c, &e) == 0)
+			continue;
+		remember_unwanted(k, id);
+		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
+		             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
+	}
+}
 
 /* However they are written */
 static bool is_same(const char *one, const char *other)
@@ -312,6 +375,27 @@ static bool is_same(const char *one, const char *other)
 	return one && other && fm_conntrack_address_parse(one, &a, NULL) == 0 && fm_conntrack_address_parse(other, &b, NULL) == 0 &&
 	       a.family == b.family && memcmp(a.bytes, b.bytes, sizeof(a.bytes)) == 0;
 }
+
+static bool is_about(const json_t *record, const void *addresses)
+{
+	const json_t *list = json_object_get(record, "addresses");
+	size_t i;
+	json_t *one;
+
+	json_array_foreach(list, i, one) for (char *const *a = addresses; *a; a++) if (is_same(json_string_value(one), *a)) return true;
+	return false;
+}
+
+void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
+{
+	if (!k)
+		return;
+	pthread_mutex_lock(&k->lock);
+	retire_where(k, is_about, addresses);
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* ---------------------------------------------------------------- a record */
 
 static void add_address(json_t *list, const json_t *address)
 {
@@ -364,43 +448,8 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	pthread_mutex_lock(&k->lock);
 	rc = fm_stubs_add(k->stubs, record, err);
+	if (rc == 0)
+		retire_where(k, leads_round, record);
 	pthread_mutex_unlock(&k->lock);
 	return rc;
-}
-
-/* ---------------------------------------------------------------- a container comes back */
-
-static bool is_about(const json_t *record, char *const *addresses)
-{
-	const json_t *list = json_object_get(record, "addresses");
-	size_t i;
-	json_t *one;
-
-	json_array_foreach(list, i, one) for (char *const *a = addresses; *a; a++) if (is_same(json_string_value(one), *a)) return true;
-	return false;
-}
-
-void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
-{
-	struct fm_redirect_call c = { .cancel_fd = -1 };
-
-	if (!k)
-		return;
-	pthread_mutex_lock(&k->lock);
-	c.deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS;
-	c.secrets_dir = k->secrets_dir;
-	for (size_t i = fm_stubs_count(k->stubs); i-- > 0;) {
-		const json_t *record = fm_stubs_get(k->stubs, i);
-		struct fm_error e = FM_ERROR_INIT;
-
-		if (!is_about(record, addresses))
-			continue;
-		_fm_free_ char *id = fm_xstrdup(id_of(record));
-		if (retire(k, id, &c, &e) == 0)
-			continue;
-		remember_unwanted(k, id);
-		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
-		             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
-	}
-	pthread_mutex_unlock(&k->lock);
 }

@@ -15,7 +15,7 @@
 struct fm_keeper;
 
 int fm_keeper_new(const char *folder, const char *secrets_dir, struct fm_log *log, struct fm_keeper **ret, struct fm_error *err);
-/* From now on they are this host's: durable when it returns. Repeatable. */
+/* From now on they are this host's: durable when it returns. What an earlier move has left here and would lead packets round between this host and the one where they now go, goes. Repeatable. */
 int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err);
 /* A container with these addresses is about to be reached here again: what leads its packets away goes, at once. What fails is logged, and tried again once a second. NULL-safe. */
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses);

@@ -494,7 +494,7 @@ def case_route_changed_meanwhile(place):
 
 
 def tunnel_packets(place):
-    """What has passed the source's tunnel; None: there is none."""
+    """Of clients, that the source has sent into its tunnel; None: there is none."""
     links = json.loads(place.lab.run("src", ["ip", "-stats", "-json", "link", "show", "type", "vxlan"]).stdout or "[]")
     found = [link["stats64"]["tx"]["packets"] for link in links if link.get("ifname", "").startswith("fmt")]
     return found[0] if found else None
@@ -508,8 +508,20 @@ def publish(place, host, verb):
     place.lab.run(host, ["nft", "-f", "-"], input=rules)
 
 
+def back_and_forth(place, connection):
+    """While both connections live: what one move has left must not be in the way of the next."""
+    for to in ("src", "dst"):
+        connection.reset()
+        place.moves(to)
+        gap_ms = connection.report()["longest_gap_ms"]
+        connection.reset()
+        place.cluster.wait(f"the old connection goes on on {to}", lambda: connection.report()["moved"] == 1, PATIENCE_S, connection.report)
+        expect(len(place.cluster.kept()) == 2, lambda: f"kept: {place.cluster.kept()}")
+        place.tap.say(f"on {to}: the old connection's longest wait {gap_ms:.0f} ms")
+
+
 def case_published(place):
-    """Published on the hosts' addresses and followed by name: an old connection goes on by the old host and the tunnel, new ones straight to the new host; with the old one's end the way back for it goes."""
+    """Published on the hosts' addresses and followed by name: an old connection goes on by the old host and the tunnel, new ones come straight to the new host; with the old one's end the way back goes."""
     old, new = place.lab.address("src"), place.lab.address("dst")
     place.secret("right", SECRET)
     with contextlib.ExitStack() as stack:
@@ -529,6 +541,7 @@ def case_published(place):
         connection.reset()
         place.cluster.wait("the old connection goes on", lambda: connection.report()["moved"] == 1, PATIENCE_S, connection.report)
         place.cluster.wait("it goes through the tunnel", lambda: tunnel_packets(place) > passed + 20, PATIENCE_S)
+        back_and_forth(place, connection)
         report = connection.finish()
         expect((report["lost"], report["resets"], report["alive"]) == (0, 0, 1), f"the old connection: {report}")
         place.conclude()  # it has come by the tunnel, too: nobody has told the router
@@ -538,12 +551,15 @@ def case_published(place):
         # the old one's farewell may still be on its way: a handful; new ones would be dozens
         expect(tunnel_packets(place) - passed < 10, lambda: f"{tunnel_packets(place) - passed} packets of new connections went through the tunnel")
         place.cluster.wait("what was kept goes", lambda: not place.cluster.kept(), KEPT_S_MAX, place.cluster.kept)
+        expect(tunnel_packets(place) is None, "the tunnel is still there")
+        expect(place.ask("PING", address=new, port=PUBLISHED) == "PONG", "without the tunnel a new connection gets no answer")
         place.tap.say(f"kept for {time.monotonic() - ended:.1f} s after the old connection's end; its longest wait in the move {gap_ms:.0f} ms")
 
 def clear_routed(place):
-    """What its operator has to take away: the router's route, the publication at the host where the container was last (docs/NETWORK.md, Limits)."""
+    """What its operator has to take away: the router's route, the publications at hosts where the container came to (docs/NETWORK.md, Limits)."""
     place.lab.place(place.container, None)
-    place.lab.run("dst", ["nft", "delete", "table", "inet", "fleximigrate"], check=False)
+    for host in ("src", "dst"):
+        place.lab.run(host, ["nft", "delete", "table", "inet", "fleximigrate"], check=False)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -555,7 +571,7 @@ PLACES = [
         ("a switch refuses a flow", case_switch_refuses), ("a controller that never answers", case_controller_mute), ("a controller that is stopped, and goes on", case_controller_stopped)]),
     ("routed", prepare_routed, clear_routed, [
         ("a route that somebody changed before", case_route_changed_before), ("a route that somebody changes meanwhile", case_route_changed_meanwhile),
-        ("an old connection by the tunnel, new ones straight", case_published)]),
+        ("an old connection by the tunnel, new ones to the new host, back and forth", case_published)]),
 ]
 
 
