@@ -586,7 +586,7 @@ def main():
     started = time.monotonic()
     with Cluster(name, keep_on_failure=options.keep) as cluster:
         Strategies(cluster, tap, options).run()
-    with Cluster(name, keep_on_failure=options.keep, lab_options={"ipv6": True}) as cluster:
+    with Cluster(name, keep_on_failure=options.keep, ipv6=True) as cluster:
         Strategies(cluster, tap, options).two_endpoints()
     # Hosts that do not share their files, as real ones: agents in mount namespaces of their own.
     with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
