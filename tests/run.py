@@ -27,7 +27,7 @@ BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 SAN_BUILD = os.path.join(ROOT, os.environ.get("SAN_BUILD", "build-san"))
 FUZZ_BUILD = os.path.join(ROOT, "build-fuzz")
 PROGRAM_TIMEOUT_S = 900
-FUZZ_SECONDS = 5
+FUZZ_SECONDS = 3
 
 SAN_ENV = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 
