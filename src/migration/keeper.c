@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -39,6 +40,7 @@ struct fm_keeper {
 	int wake_fd; /* eventfd: something new to announce */
 	pthread_t thread;
 	bool started;
+	atomic_size_t n_kept; /* as of the last change: a switch-over does not wait for the lock where there is nothing */
 	pthread_mutex_t lock; /* guards what follows */
 	struct fm_stubs *stubs;
 	struct fm_conntrack *conntrack;
@@ -48,12 +50,6 @@ struct fm_keeper {
 	struct announcing announcing[MAX_ANNOUNCING];
 	size_t n_announcing;
 };
-
-static void json_freep(json_t **j)
-{
-	json_decref(*j);
-}
-#define _fm_json_ _fm_cleanup_(json_freep)
 
 static void damaged(const char *file, const struct fm_error *why, void *userdata)
 {
@@ -130,6 +126,12 @@ static void remember_unwanted(struct fm_keeper *k, const char *id)
 		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
 }
 
+static void unlock_stubs(struct fm_keeper *k)
+{
+	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
+	pthread_mutex_unlock(&k->lock);
+}
+
 static void step(struct fm_keeper *k)
 {
 	struct fm_stubs_step how = {
@@ -145,7 +147,7 @@ static void step(struct fm_keeper *k)
 	pthread_mutex_lock(&k->lock);
 	retire_unwanted(k, &how.call);
 	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
-	pthread_mutex_unlock(&k->lock);
+	unlock_stubs(k);
 	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
 		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s",
 		             e.message);
@@ -248,6 +250,7 @@ static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)
 	if (fm_stop_init(&k->stop, err) < 0 || fm_conntrack_open(&k->conntrack, err) < 0 ||
 	    fm_stubs_load(folder, damaged, k, &k->stubs, err) < 0)
 		return -1;
+	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
 	rc = pthread_create(&k->thread, NULL, run, k);
 	if (rc != 0)
 		return fm_error_errno(err, rc, "cannot start the thread that looks after old connections");
@@ -388,11 +391,11 @@ static bool is_about(const json_t *record, const void *addresses)
 
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
 {
-	if (!k)
+	if (!k || atomic_load(&k->n_kept) == 0)
 		return;
 	pthread_mutex_lock(&k->lock);
 	retire_where(k, is_about, addresses);
-	pthread_mutex_unlock(&k->lock);
+	unlock_stubs(k);
 }
 
 /* ---------------------------------------------------------------- a record */
@@ -421,8 +424,8 @@ static void add_addresses(json_t *list, const json_t *action)
 
 static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirection) * r, struct fm_error *err)
 {
-	_fm_json_ json_t *action = json_loads(r->action, JSON_REJECT_DUPLICATES, NULL);
-	_fm_json_ json_t *undo = json_loads(r->undo, JSON_REJECT_DUPLICATES, NULL);
+	_fm_cleanup_(json_decrefp) json_t *action = json_loads(r->action, JSON_REJECT_DUPLICATES, NULL);
+	_fm_cleanup_(json_decrefp) json_t *undo = json_loads(r->undo, JSON_REJECT_DUPLICATES, NULL);
 
 	if (!json_is_object(action) || !json_is_object(undo))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a redirection to be kept whose action or undo is no JSON object");
@@ -434,9 +437,9 @@ static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirectio
 
 int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err)
 {
-	_fm_json_ json_t *actions = json_array();
-	_fm_json_ json_t *addresses = json_array();
-	_fm_json_ json_t *record = NULL;
+	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
+	_fm_cleanup_(json_decrefp) json_t *addresses = json_array();
+	_fm_cleanup_(json_decrefp) json_t *record = NULL;
 	int rc;
 
 	for (size_t i = 0; i < n; i++)
@@ -450,6 +453,6 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 	rc = fm_stubs_add(k->stubs, record, err);
 	if (rc == 0)
 		retire_where(k, leads_round, record);
-	pthread_mutex_unlock(&k->lock);
+	unlock_stubs(k);
 	return rc;
 }

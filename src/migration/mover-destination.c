@@ -207,12 +207,12 @@ static int take_over(struct fm_mover *m, struct fm_restore_gate *gate, struct fm
 	if (restore_finish(m, gate, err) < 0)
 		return fm_error_phase(err, "resume");
 	(void)fm_endpoints_announce(m->endpoints, NULL); /* once more: the first may have met a busy switch */
-	fm_keeper_opened(m->h->keeper, m->local.endpoints, m->local.n_endpoints, m->local.netns_path);
 	step_running(m);
 	atomic_store(&m->resumed, true);
-	if (send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err) < 0)
-		return -1;
-	return fm_mover_fault(m, "destination-after-running", err);
+	int rc = send_frame(m, FM_FRAME_RUNNING, fm_now_us() - t, err);
+	/* The source waits for that word, and this for the keeper. */
+	fm_keeper_opened(m->h->keeper, m->local.endpoints, m->local.n_endpoints, m->local.netns_path);
+	return rc < 0 ? -1 : fm_mover_fault(m, "destination-after-running", err);
 }
 
 static int restore(struct fm_mover *m, uint8_t *buf, struct fm_error *err)

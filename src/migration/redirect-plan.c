@@ -6,11 +6,6 @@
 #include "migration/coordinator-internal.h"
 #include "network/intent.h"
 
-static void json_freep(json_t **j)
-{
-	json_decref(*j);
-}
-
 /* What clients of the old way still need after the move stays until the last of their connections has ended. A publication at the destination is not for them: it stays with the container. */
 static bool is_lasting(const char *driver, const char *side)
 {
@@ -43,7 +38,7 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 
 int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err)
 {
-	_fm_cleanup_(json_freep) json_t *actions = NULL;
+	_fm_cleanup_(json_decrefp) json_t *actions = NULL;
 	int rc = 0;
 
 	if (fm_network_compile(m->c->o.network, m->id, m->facts->container, m->pb->source, m->pb->destination, downtime_ms, &actions, err) <
@@ -58,7 +53,7 @@ int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm
 
 void fm_redirections_over(struct fm_migration *m)
 {
-	_fm_cleanup_(json_freep) json_t *actions = json_array();
+	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
 
 	for (size_t i = 0; i < m->pb->n_redirections; i++)
 		(void)json_array_append_new(actions, json_loads(m->pb->redirections[i]->action, 0, NULL));

@@ -11,12 +11,6 @@
 #define STEP_TIMEOUT_MS     5000
 #define STEP_TIMEOUT_MAX_MS 120000
 
-static void json_freep(json_t **j)
-{
-	json_decref(*j);
-}
-#define _fm_json_ _fm_cleanup_(json_freep)
-
 static json_t *parse(const char *text, size_t max, const char *what, struct fm_error *err)
 {
 	json_error_t e;
@@ -40,7 +34,7 @@ static json_t *parse(const char *text, size_t max, const char *what, struct fm_e
 static int prepare(const struct fm_redirect_call *c, const struct fm_redirect_ops *ops, const json_t *action, char **ret_undo,
                    struct fm_error *err)
 {
-	_fm_json_ json_t *undo = NULL;
+	_fm_cleanup_(json_decrefp) json_t *undo = NULL;
 	char *text;
 
 	if (ops->prepare(c, action, &undo, err) < 0)
@@ -87,8 +81,8 @@ static int by_driver(const struct fm_redirect_ops *ops, struct fm_error *err)
 int fm_redirection_step(const struct fm_redirect_call *c, const FM_PB(Redirection) * r, FM_PB(RedirectionStep) step, char **ret_undo,
                         struct fm_error *err)
 {
-	_fm_json_ json_t *action = parse(r->action, FM_MAX_REDIRECT_BYTES, "action", err);
-	_fm_json_ json_t *undo = NULL;
+	_fm_cleanup_(json_decrefp) json_t *action = parse(r->action, FM_MAX_REDIRECT_BYTES, "action", err);
+	_fm_cleanup_(json_decrefp) json_t *undo = NULL;
 	const struct fm_redirect_ops *ops = NULL;
 	int rc;
 
@@ -125,7 +119,7 @@ int fm_redirection_serve(const char *secrets_dir, int cancel_fd, const FM_PB(Red
 
 const char *fm_redirection_title(const FM_PB(Redirection) * r)
 {
-	_fm_json_ json_t *action = parse(r->action, FM_MAX_REDIRECT_BYTES, "action", NULL);
+	_fm_cleanup_(json_decrefp) json_t *action = parse(r->action, FM_MAX_REDIRECT_BYTES, "action", NULL);
 	const struct fm_redirect_ops *ops = NULL;
 
 	return action && fm_redirect_driver_of(action, &ops, NULL) == 0 ? ops->title : "the network";

@@ -728,6 +728,13 @@ static int tunnel_open(const struct fm_redirect_call *c, const json_t *action, c
 	return rc < 0 ? -1 : 0;
 }
 
+static int check_stands(const struct action *a, const struct device *d, struct fm_error *err)
+{
+	if (d->there && d->up)
+		return 0;
+	return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": %s is %s", a->device, d->there ? "down" : "gone");
+}
+
 static int tunnel_flip(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
 {
 	_fm_nl_ struct fm_nl *nl = NULL;
@@ -735,10 +742,8 @@ static int tunnel_flip(const struct fm_redirect_call *c, const json_t *action, c
 	struct action a = { 0 };
 	uint32_t mtu = 0;
 
-	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
+	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0 || check_stands(&a, &d, err) < 0)
 		return -1;
-	if (!d.there || !d.up)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": %s is %s", a.device, d.there ? "down" : "gone");
 	return a.at_source ? write_rules(nl, &a, true, err) : 0;
 }
 
@@ -749,10 +754,8 @@ static int tunnel_verify(const struct fm_redirect_call *c, const json_t *action,
 	struct action a = { 0 };
 	uint32_t mtu = 0;
 
-	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0)
+	if (begin(c, action, undo, &nl, &a, &d, &mtu, err) < 0 || check_stands(&a, &d, err) < 0)
 		return -1;
-	if (!d.there || !d.up)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, NAME ": %s is %s", a.device, d.there ? "down" : "gone");
 	return check_rules(nl, &a, err);
 }
 
