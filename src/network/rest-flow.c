@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "basic/str.h"
+#include "network/address.h"
 
 #define SAFE_DIGITS 18u /* a number of so many always fits */
 
@@ -81,19 +82,6 @@ static uint64_t number(const json_t *o, const char *key, uint64_t max, uint64_t 
 
 /* ---- matches ---- */
 
-static bool to_mac(const json_t *v, uint8_t ret[6])
-{
-	const char *text = json_string_value(v);
-	unsigned b[6];
-	char end;
-
-	if (!text || strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6)
-		return false;
-	for (int i = 0; i < 6; i++)
-		ret[i] = (uint8_t)b[i];
-	return true;
-}
-
 static bool to_vlan(const json_t *v, uint16_t *ret)
 {
 	uint64_t id;
@@ -126,7 +114,7 @@ static uint32_t take_field(const char *key, const json_t *v, struct fm_of_match 
 	const char *text = json_string_value(v);
 
 	if (is_key(key, "eth_dst", "dl_dst"))
-		return to_mac(v, m->eth_dst) ? FM_OF_ETH_DST : 0;
+		return text && fm_mac_parse(text, m->eth_dst) ? FM_OF_ETH_DST : 0;
 	if (is_key(key, "eth_type", "dl_type"))
 		return to_u16(v, &m->eth_type) ? FM_OF_ETH_TYPE : 0;
 	if (is_key(key, "vlan_vid", "dl_vlan"))
