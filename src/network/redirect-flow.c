@@ -20,7 +20,7 @@
 
 /* ---- the match ---- */
 
-static const char *driver_name(enum fm_flow_kind kind)
+const char *fm_flow_driver(enum fm_flow_kind kind)
 {
 	return kind == FM_FLOW_REST ? "rest" : "openflow";
 }
@@ -208,7 +208,7 @@ static const struct fm_field *action_fields(enum fm_flow_kind kind)
 
 int fm_flow_plan_parse(const json_t *action, enum fm_flow_kind kind, struct fm_flow_plan *ret, struct fm_error *err)
 {
-	const struct fm_place at = { .who = driver_name(kind) };
+	const struct fm_place at = { .who = fm_flow_driver(kind) };
 	struct words w = { .p = { .kind = kind } };
 	struct reading r = { .p = &w.p };
 
@@ -366,14 +366,15 @@ static const struct fm_of_flow *above(const struct fm_flow_plan *p, const struct
 int fm_flow_look(struct fm_flow_plan *p, size_t i, const struct fm_of_flow *flows, size_t n, struct fm_error *err)
 {
 	const struct fm_of_flow *f = fm_flow_find(p, flows, n), *higher = above(p, flows, n);
+	const char *driver = fm_flow_driver(p->kind);
 	struct fm_flow_switch *s = &p->at[i];
 	char found[160];
 
 	describe(f, found, sizeof(found));
 	if (higher) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "switch %s: a flow of priority %u takes the packets to %s before ours can", s->name, higher->priority,
-		                   p->what);
+		                   "%s: switch %s: a flow of priority %u takes the packets to %s before ours can", driver, s->name,
+		                   higher->priority, p->what);
 		return fm_error_hint(err, "use a priority above %u, or exactly %u to redirect that flow", higher->priority,
 		                     higher->priority);
 	}
@@ -387,8 +388,8 @@ int fm_flow_look(struct fm_flow_plan *p, size_t i, const struct fm_of_flow *flow
 		return fm_error_hint(err, "use a higher priority, correct from_port, or remove that flow");
 	}
 	if (f->idle_timeout_s || f->hard_timeout_s) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "switch %s: the flow to %s expires (idle %u s, hard %u s): %s", s->name,
-		                   p->what, f->idle_timeout_s, f->hard_timeout_s, found);
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s: switch %s: the flow to %s expires (idle %u s, hard %u s): %s",
+		                   driver, s->name, p->what, f->idle_timeout_s, f->hard_timeout_s, found);
 		return fm_error_hint(err, "a controller makes it when packets come; use a higher priority than its flows");
 	}
 	return 0;
@@ -421,7 +422,8 @@ const char *fm_flow_state_to_string(enum fm_flow_state s)
 
 int fm_flow_foreign(const struct fm_flow_plan *p, size_t i, const char *found, struct fm_error *err)
 {
-	(void)fm_error_set(err, FM_E_ABORTED, "switch %s: somebody else has changed the flow to %s: %s", p->at[i].name, p->what, found);
+	(void)fm_error_set(err, FM_E_ABORTED, "%s: switch %s: somebody else has changed the flow to %s: %s", fm_flow_driver(p->kind),
+	                   p->at[i].name, p->what, found);
 	return fm_error_hint(err, "it is left as it is; a switch that was restarted has lost its flows");
 }
 
