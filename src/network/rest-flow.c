@@ -13,11 +13,6 @@
 
 #define SAFE_DIGITS 18u /* a number of so many always fits */
 
-static void json_done(json_t **j)
-{
-	json_decref(*j);
-}
-
 /* ---- reading numbers ---- */
 
 /* Puts integers that may not fit into quotation marks. Text that is no JSON stays none. */
@@ -313,7 +308,7 @@ char *fm_rest_flow_mod(uint64_t dpid, const struct fm_of_flow_mod *m, const char
 	if (!command || !is_ours_to_write(m))
 		return NULL;
 	json_t *actions = actions_json(&m->actions);
-	_fm_cleanup_(json_done) json_t *o =
+	_fm_cleanup_(json_decrefp) json_t *o =
 	        json_pack("{s:o, s:i, s:i, s:o, s:o, s:i, s:i, s:o, s:O, s:[{s:s, s:o}]}", "dpid", large(dpid), "table_id", m->table,
 	                  "priority", m->priority, "cookie", large(m->cookie), "cookie_mask", large(m->cookie_mask), "idle_timeout",
 	                  m->idle_timeout_s, "hard_timeout", m->hard_timeout_s, "match", match_json(&m->match), "actions", actions,
