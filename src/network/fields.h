@@ -61,8 +61,8 @@ struct fm_field {
 	size_t offset;
 	bool required;
 	bool empty; /* a text may be "", and null may stand for a list or an object: the struct stays as it was */
-	uint64_t min,
-	        max; /* a number's value; how many bytes, entries or members there may be. max 0: the type's own, FM_FIELD_TEXT_MAX, or no bound */
+	/* A number's value; how many bytes, entries or members there may be. max 0: the type's own, FM_FIELD_TEXT_MAX, or no bound */
+	uint64_t min, max;
 	const char *const *words; /* the text is one of them; NULL ends them */
 	bool (*check)(const char *text);
 	const char *what; /* is wrong where `check` says no: "is not the address of a host" */
