@@ -148,7 +148,6 @@ const struct fm_family fm_family_autoregressive = {
 	.n = 2,
 	.names = { "least-squares", "least-absolute" },
 	.state_bytes = sizeof(struct autoregressive),
-	.saved_bytes = sizeof(struct autoregressive),
 	.init = autoregressive_init,
 	.observe = autoregressive_observe,
 	.forecast = autoregressive_forecast,

@@ -83,7 +83,6 @@ const struct fm_family fm_family_lstm = {
 	.n = 1,
 	.names = { "lstm" },
 	.state_bytes = sizeof(struct lstm_member),
-	.saved_bytes = sizeof(struct lstm_member),
 	.init = lstm_init,
 	.observe = lstm_observe,
 	.forecast = lstm_forecast,

@@ -79,7 +79,6 @@ const struct fm_family fm_family_smoothing = {
 	.n = SIMPLE + DAMPED,
 	.names = { "smoothing-0.1", "smoothing-0.3", "smoothing-0.6", "trend-0.3", "trend-0.6" },
 	.state_bytes = sizeof(struct smoothing),
-	.saved_bytes = sizeof(struct smoothing),
 	.observe = smoothing_observe,
 	.forecast = smoothing_forecast,
 };

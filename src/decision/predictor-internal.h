@@ -58,7 +58,7 @@ double fm_median(double *v, unsigned n);
 /* ---------------------------------------------------------------- members */
 
 /*
- * A family of members that share work: `n` forecasts with a name each. `state_bytes` of zeroed memory belong to it; the first `saved_bytes` of them are saved, without pointers. observe is called after
+ * A family of members that share work: `n` forecasts with a name each. `state_bytes` of zeroed memory without pointers belong to it and are saved as they are. observe is called after
  * the series has taken a value (also a missing one: windows move, nothing is learnt from it), then forecast; row i of `out` is the forecast of member i for 1 to 12 steps. No errors: a member that
  * cannot forecast says the last value.
  */
@@ -66,12 +66,11 @@ struct fm_family {
 	enum fm_predictor_kind kind;
 	unsigned n;
 	const char *names[14];
-	size_t state_bytes, saved_bytes;
+	size_t state_bytes;
 	void (*init)(void *state, uint64_t seed); /* may be NULL */
 	void (*observe)(void *state, const struct fm_series *s);
 	void (*forecast)(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS]);
 	bool (*wake)(void *state, const struct fm_series *s); /* after loading: false when the state is not possible. May be NULL */
-	void (*done)(void *state);                            /* frees what hangs on it; may be NULL */
 };
 
 extern const struct fm_family fm_family_last, fm_family_smoothing, fm_family_window, fm_family_seasonal, fm_family_autoregressive,

@@ -2,7 +2,7 @@
 /*
  * predictor-state.c - a predictor as bytes and back.
  *
- *   magic "FMPREDIC" · u32 version · u32 CRC-32 of what follows · u64 length of what follows · struct fm_predictor_core · saved_bytes of each family in use
+ *   magic "FMPREDIC" · u32 version · u32 CRC-32 of what follows · u64 length of what follows · struct fm_predictor_core · state_bytes of each family in use
  *
  * The structures are copied as they are: a state is for the program that wrote it. The version counts changes of any of them; sizes are part of the check, so a build that forgot to count is refused too.
  * What is loaded may have been made up: counts and indexes are checked, numbers need not be (see predictor-internal.h), and the next observations wash them out.
@@ -45,7 +45,7 @@ static size_t body_bytes(const struct fm_predictor *p)
 {
 	size_t n = sizeof(p->core);
 	for (unsigned i = 0; i < p->n_families; i++)
-		n += p->family[i]->saved_bytes;
+		n += p->family[i]->state_bytes;
 	return n;
 }
 
@@ -59,8 +59,8 @@ int fm_predictor_save(const struct fm_predictor *p, struct fm_buf *out, struct f
 	fm_buf_add(out, &h, sizeof(h));
 	fm_buf_add(out, &p->core, sizeof(p->core));
 	for (unsigned i = 0; i < p->n_families; i++)
-		if (p->family[i]->saved_bytes)
-			fm_buf_add(out, p->state[i], p->family[i]->saved_bytes);
+		if (p->family[i]->state_bytes)
+			fm_buf_add(out, p->state[i], p->family[i]->state_bytes);
 	h.crc = crc32((const uint8_t *)out->data + at + sizeof(h), h.length);
 	memcpy(out->data + at, &h, sizeof(h));
 	return 0;
@@ -146,9 +146,9 @@ int fm_predictor_load(const void *data, size_t n, struct fm_predictor **ret, str
 	memcpy(&p->core, at, sizeof(p->core));
 	p->core.stats.memory_bytes = memory_bytes;
 	at += sizeof(p->core);
-	for (unsigned i = 0; i < p->n_families; at += p->family[i++]->saved_bytes)
-		if (p->family[i]->saved_bytes)
-			memcpy(p->state[i], at, p->family[i]->saved_bytes);
+	for (unsigned i = 0; i < p->n_families; at += p->family[i++]->state_bytes)
+		if (p->family[i]->state_bytes)
+			memcpy(p->state[i], at, p->family[i]->state_bytes);
 	if (!wake(p))
 		return fm_error_set(err, FM_E_DATA_LOSS, "a predictor's state that cannot be");
 	*ret = FM_TAKE_PTR(p);

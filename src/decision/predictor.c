@@ -89,8 +89,6 @@ void fm_predictor_begin(struct fm_predictor *p)
 		fm_interval_init(&c->interval[h]);
 	for (unsigned i = 0; i < p->n_families; i++) {
 		c->mix.n += p->family[i]->n;
-		if (p->family[i]->done)
-			p->family[i]->done(p->state[i]);
 		if (p->state[i])
 			memset(p->state[i], 0, p->family[i]->state_bytes);
 		if (p->family[i]->init)
@@ -141,11 +139,8 @@ int fm_predictor_new(const struct fm_predictor_options *o, struct fm_predictor *
 
 void fm_predictor_free(struct fm_predictor *p)
 {
-	for (unsigned i = 0; p && i < p->n_families; i++) {
-		if (p->family[i]->done)
-			p->family[i]->done(p->state[i]);
+	for (unsigned i = 0; p && i < p->n_families; i++)
 		free(p->state[i]);
-	}
 	free(p);
 }
 

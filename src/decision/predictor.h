@@ -15,7 +15,7 @@
  *   fm_predictor_free(p);
  *
  * Pure: no i/o, no clock (time is what stamps say), no threads, nothing random but by the seed: the same options and observations give the same forecasts. Different predictors may be used by
- * different threads, one predictor by one at a time. Memory is taken by _new and does not grow (forest: its trees are replaced). Thousands of series are meant to be followed with
+ * different threads, one predictor by one at a time. Memory is taken by _new and does not grow. Thousands of series are meant to be followed with
  * FM_PREDICTOR_CHEAP, a few with FM_PREDICTOR_ALL (docs/DECISION.md has bytes and microseconds of each).
  */
 #ifndef FM_DECISION_PREDICTOR_H
@@ -70,7 +70,7 @@ FM_DEFINE_CLEANUP(struct fm_predictor *, fm_predictor_free);
 
 /*
  * One measurement. Stamps are put on a grid of steps that begins with the first one. What is missing between the last and this one is told to the members as missing, so a gap costs as many
- * updates as steps up to a day's, and one longer than that begins a new stretch: what was learnt stays, what is recent does not. A second value for a step, or one that comes late (for a step before the
+ * updates as steps; one longer than what is remembered (2048 steps, a week of 5 minutes) makes the predictor begin anew. A second value for a step, or one that comes late (for a step before the
  * newest) is counted, see fm_predictor_stats, and otherwise ignored; both are success. Refused with INVALID_ARGUMENT, without any effect: NaN, infinity, values beyond +-1e15, stamps before 1970 or
  * after the year 9999.
  */
@@ -88,7 +88,7 @@ int fm_predictor_load(const void *data, size_t n, struct fm_predictor **ret, str
 
 struct fm_predictor_stats {
 	uint64_t observations, duplicates, late, missing_steps;
-	size_t memory_bytes; /* held by this predictor, the forest's trees not counted */
+	size_t memory_bytes; /* held by this predictor */
 };
 void fm_predictor_stats(const struct fm_predictor *p, struct fm_predictor_stats *ret);
 
