@@ -15,7 +15,8 @@
 #include "decision/predictor-internal.h"
 
 #define DISCOUNT       0.99
-#define GUARD_DISCOUNT 0.995
+#define GUARD_DISCOUNT 0.998
+#define GUARD_MARGIN   1.02
 #define ETA            0.15
 #define SHARE          0.001
 #define LAST_COUNTS_AS 3.0
@@ -88,6 +89,6 @@ void fm_mix_forecast(struct fm_mix *m, uint64_t count, double last, double (*mem
 		struct fm_mix_horizon *z = &m->horizon[h];
 		fm_mix_weights(m, h, weight);
 		z->mixed[now] = members[weighted_median(m, weight, members, h)][h];
-		ret[h] = z->guard_last < z->guard_mixed ? last : z->mixed[now];
+		ret[h] = z->guard_last < GUARD_MARGIN * z->guard_mixed ? last : z->mixed[now];
 	}
 }
