@@ -3,8 +3,8 @@
  * predictor-internal.h - what a predictor is made of: the series, its lag distances, the members' vtable, weights and intervals. For src/decision/ and its tests.
  *
  * Order in one observation (predictor.c): forecasts of 1 to 12 steps ago are scored against the new value (mix, interval); the series takes it; members learn; members forecast all horizons;
- * forecasts are mixed. All of it lies in memory without pointers, so that state is saved by copying (predictor-state.c); what was loaded is checked where it is an index or a count, and forecasts
- * that are no numbers are replaced by the last value wherever they come from.
+ * forecasts are mixed. All of it lies in memory without pointers, so that state is saved by copying (predictor-state.c); what was loaded is checked, but for members' own numbers: forecasts
+ * that are no numbers are replaced by the last value.
  */
 #ifndef FM_DECISION_PREDICTOR_INTERNAL_H
 #define FM_DECISION_PREDICTOR_INTERNAL_H

@@ -5,7 +5,7 @@
  *   magic "FMPREDIC" · u32 version · u32 CRC-32 of what follows · u64 length of what follows · struct fm_predictor_core · state_bytes of each family in use
  *
  * The structures are copied as they are: a state is for the program that wrote it. The version counts changes of any of them; sizes are part of the check, so a build that forgot to count is refused too.
- * What is loaded may have been made up: counts and indexes are checked, numbers need not be (see predictor-internal.h), and the next observations wash them out.
+ * What is loaded may have been made up: counts, indexes and sums are checked. Members' own numbers are not: a member whose forecasts are no numbers is taken to say the last value.
  */
 #include <endian.h>
 #include <math.h>
@@ -77,6 +77,23 @@ static bool series_is_possible(const struct fm_series *s)
 	return true;
 }
 
+/* Sums that were no numbers would stay so for ever, and with them all weights. */
+static bool mix_is_possible(const struct fm_mix *m)
+{
+	_Static_assert(sizeof(m->horizon[0]) == (FM_PREDICTOR_MAX_MEMBERS + 4 + FM_RECENT) * sizeof(double), "numbers only");
+	for (unsigned h = 0; h < FM_HORIZONS; h++) {
+		const double *number = m->horizon[h].loss;
+		for (unsigned i = 0; i < sizeof(m->horizon[0]) / sizeof(double); i++)
+			if (!isfinite(number[i]))
+				return false;
+	}
+	for (unsigned then = 0; then < FM_RECENT; then++)
+		for (unsigned i = 0; i < FM_PREDICTOR_MAX_MEMBERS * FM_HORIZONS; i++)
+			if (!isfinite(m->base[then]) || !isfinite(m->ahead[then][i / FM_HORIZONS][i % FM_HORIZONS]))
+				return false;
+	return true;
+}
+
 static bool forecasts_are_possible(const struct fm_predictor_core *c)
 {
 	for (unsigned h = 0; h < FM_HORIZONS; h++)
@@ -91,7 +108,7 @@ static bool wake(struct fm_predictor *p)
 	struct fm_predictor_core *c = &p->core;
 	struct fm_series fresh;
 	unsigned n = 0;
-	if (!series_is_possible(&c->series) || !forecasts_are_possible(c))
+	if (!series_is_possible(&c->series) || !mix_is_possible(&c->mix) || !forecasts_are_possible(c))
 		return false;
 	fm_series_init(&fresh, c->options.step_ms);
 	c->series.n_day = fresh.n_day;
