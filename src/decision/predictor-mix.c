@@ -62,7 +62,7 @@ void fm_mix_score(struct fm_mix *m, uint64_t count, double value)
 	for (unsigned h = 1; h <= FM_HORIZONS && h < count; h++) {
 		struct fm_mix_horizon *z = &m->horizon[h - 1];
 		unsigned then = (count - h) % FM_RECENT;
-		double error[FM_PREDICTOR_MAX_MEMBERS], moved = value - m->base[then];
+		double error[FM_PREDICTOR_MAX_MEMBERS] = { 0 }, moved = value - m->base[then];
 		for (unsigned i = 0; i < m->n; i++) {
 			error[i] = fabs(moved - (double)m->ahead[then][i][h - 1]);
 			z->loss[i] = DISCOUNT * z->loss[i] + error[i];
@@ -77,7 +77,7 @@ void fm_mix_score(struct fm_mix *m, uint64_t count, double value)
 void fm_mix_forecast(struct fm_mix *m, uint64_t count, double last, double (*members)[FM_HORIZONS], double ret[FM_HORIZONS])
 {
 	unsigned now = count % FM_RECENT;
-	double weight[FM_PREDICTOR_MAX_MEMBERS];
+	double weight[FM_PREDICTOR_MAX_MEMBERS] = { 0 };
 	m->base[now] = last;
 	for (unsigned i = 0; i < m->n; i++)
 		for (unsigned h = 0; h < FM_HORIZONS; h++) {

@@ -22,9 +22,9 @@ static double select_nth(double *v, unsigned n, unsigned k)
 		double pivot = v[low + (high - low) / 2];
 		unsigned i = low, j = high;
 		while (i <= j) {
-			while (v[i] < pivot)
+			while (i < high && v[i] < pivot)
 				i++;
-			while (v[j] > pivot)
+			while (j > low && v[j] > pivot)
 				j--;
 			if (i > j)
 				break;
