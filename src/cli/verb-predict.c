@@ -70,19 +70,22 @@ static void add_json(json_t *to, const struct backtest_options *o, const char *p
 	}
 }
 
+/* Free it. */
+static char *share_of(const struct fm_predictor *p, unsigned member, unsigned horizon)
+{
+	struct fm_predictor_member m = { 0 };
+	(void)fm_predictor_member(p, member, horizon, &m);
+	return fm_xasprintf("%.3f", m.weight);
+}
+
 static void print_members(const struct fm_backtest *b)
 {
 	struct fm_table *t = fm_table_new((const char *const[]){ "MEMBER", "KIND", "1", "6", "12", NULL });
 	struct fm_predictor_member m;
 	for (unsigned i = 0; fm_predictor_member(b->predictor, i, 1, &m); i++) {
-		_fm_free_ char *share[FM_ARRAY_SIZE(usual_horizons)] = { 0 };
-		for (size_t k = 0; k < FM_ARRAY_SIZE(usual_horizons); k++) {
-			(void)fm_predictor_member(b->predictor, i, usual_horizons[k], &m);
-			share[k] = fm_xasprintf("%.3f", m.weight);
-		}
-		fm_table_row(t, m.name, fm_predictor_kind_to_string(m.kind), share[0], share[1], share[2], NULL);
-		free(share[1]);
-		free(share[2]);
+		_fm_free_ char *at_1 = share_of(b->predictor, i, 1), *at_6 = share_of(b->predictor, i, 6),
+		               *at_12 = share_of(b->predictor, i, 12);
+		fm_table_row(t, m.name, fm_predictor_kind_to_string(m.kind), at_1, at_6, at_12, NULL);
 	}
 	fm_table_print(t);
 }

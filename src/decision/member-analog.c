@@ -28,8 +28,8 @@ static double middle(const double *v, unsigned n)
 
 static void forecast_rate(const struct fm_series *s, unsigned rate, double (*out)[FM_HORIZONS])
 {
-	uint16_t lag[FM_LAGS_NEAREST];
-	unsigned n = fm_series_nearest(s, rate, lag);
+	const uint16_t *lag = s->nearest[rate];
+	unsigned n = s->n_nearest[rate];
 	for (unsigned h = 1; h <= FM_HORIZONS; h++) {
 		double followed[FM_LAGS_NEAREST];
 		unsigned have = 0, size = 0;

@@ -87,23 +87,57 @@ const struct fm_family fm_family_smoothing = {
 
 #define WINDOWS     8u
 #define WINDOW_MOST 289u
+#define LEVEL_MOST  97u
+#define JUMP        5.0 /* mean distances from the median, which two values together on one side leave only when the level is another one */
+
 static const unsigned window_steps[WINDOWS] = { 3, 5, 9, 13, 25, 49, 97, WINDOW_MOST };
+
+/* Steps since the level last jumped, as far as can be seen. */
+struct level {
+	uint32_t steps;
+};
+
+/* Median of the n values (of those there are) that end `back` steps ago. */
+static double median_of(const struct fm_series *s, unsigned back, unsigned n)
+{
+	double copy[WINDOW_MOST] = { 0 };
+	unsigned have = 0;
+	for (; have < n && have < WINDOW_MOST && back + have < s->n; have++)
+		copy[have] = fm_series_at(s, back + have);
+	return have ? fm_median(copy, have) : fm_series_at(s, 0);
+}
+
+static void window_observe(void *state, const struct fm_series *s)
+{
+	struct level *l = state;
+	double center, distance = 0, newest, before;
+	unsigned n = l->steps < LEVEL_MOST ? l->steps : LEVEL_MOST;
+	l->steps = n + 1;
+	if (n < 4 || s->n < n + 2)
+		return;
+	center = median_of(s, 2, n - 1);
+	for (unsigned i = 0; i < n - 1; i++)
+		distance += fabs(fm_series_at(s, 2 + i) - center) / (n - 1);
+	newest = fm_series_at(s, 0) - center;
+	before = fm_series_at(s, 1) - center;
+	if (fmin(newest, before) > JUMP * distance || fmax(newest, before) < -JUMP * distance)
+		l->steps = 2;
+}
 
 static void window_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
 {
-	double copy[WINDOW_MOST];
-	for (unsigned i = 0; i < WINDOWS; i++) {
-		unsigned n = window_steps[i] < s->n ? window_steps[i] : s->n;
-		memcpy(copy, s->y + s->n - n, n * sizeof(copy[0]));
-		all_horizons(out[i], n ? fm_median(copy, n) : 0);
-	}
+	const struct level *l = state;
+	for (unsigned i = 0; i < WINDOWS; i++)
+		all_horizons(out[i], median_of(s, 0, window_steps[i]));
+	all_horizons(out[WINDOWS], median_of(s, 0, l->steps < LEVEL_MOST ? l->steps : LEVEL_MOST));
 }
 
 const struct fm_family fm_family_window = {
 	.kind = FM_PREDICTOR_WINDOW,
-	.n = WINDOWS,
-	.names = { "median-3", "median-5", "median-9", "median-13", "median-25", "median-49", "median-97", "median-289" },
-	.observe = observe_nothing,
+	.n = WINDOWS + 1,
+	.names = { "median-3", "median-5", "median-9", "median-13", "median-25", "median-49", "median-97", "median-289", "level" },
+	.state_bytes = sizeof(struct level),
+	.observe = window_observe,
 	.forecast = window_forecast,
 };
 

@@ -36,9 +36,12 @@ struct fm_series {
 	double center[FM_RECENT], scale[FM_RECENT];
 	/* how far the series is from itself so many steps ago: mean absolute difference, older steps counting less by 0.7, 0.85, 0.95, 0.99 a step. lag - 1 is the index. */
 	float distance[FM_LAG_RATES][FM_LAGS];
+	/* the nearest lags by these distances, nearest first; kept up only if somebody asks for them (wants_lags) */
+	uint32_t wants_lags, n_nearest[FM_LAG_RATES];
+	uint16_t nearest[FM_LAG_RATES][FM_LAGS_NEAREST];
 };
 
-void fm_series_init(struct fm_series *s, uint32_t step_ms);
+void fm_series_init(struct fm_series *s, uint32_t step_ms, uint32_t members);
 void fm_series_add(struct fm_series *s, double value, bool missing);
 /* back: 0 is the newest; what is older than the memory is the oldest there is. */
 static inline double fm_series_at(const struct fm_series *s, uint32_t back)
@@ -47,8 +50,6 @@ static inline double fm_series_at(const struct fm_series *s, uint32_t back)
 }
 /* Median and mean distance from it of the FM_NORM_STEPS up to `back` steps ago. Scale is above zero. */
 void fm_series_norm(const struct fm_series *s, uint32_t back, double *ret_center, double *ret_scale);
-/* The nearest lags by distance, nearest first, at most FM_LAGS_NEAREST; the number of them. */
-unsigned fm_series_nearest(const struct fm_series *s, unsigned rate, uint16_t lag[FM_LAGS_NEAREST]);
 /* The lag of the smallest long-run distance, at least 2; 0 when nothing is known yet. */
 unsigned fm_series_period(const struct fm_series *s);
 

@@ -55,9 +55,10 @@ double fm_median(double *v, unsigned n)
 	return lower + (upper - lower) / 2;
 }
 
-void fm_series_init(struct fm_series *s, uint32_t step_ms)
+void fm_series_init(struct fm_series *s, uint32_t step_ms, uint32_t members)
 {
 	memset(s, 0, sizeof(*s));
+	s->wants_lags = (members & (FM_PREDICTOR_SEASONAL | FM_PREDICTOR_ANALOG)) != 0;
 	s->n_day = DAY_MS % step_ms == 0 ? DAY_MS / step_ms : 0;
 }
 
@@ -91,20 +92,6 @@ static void update_distances(struct fm_series *s)
 	}
 }
 
-void fm_series_add(struct fm_series *s, double value, bool missing)
-{
-	if (s->n == FM_SERIES_ROOM) {
-		memmove(s->y, s->y + FM_SERIES_ROOM - FM_SERIES_PAST, FM_SERIES_PAST * sizeof(s->y[0]));
-		s->n = FM_SERIES_PAST;
-	}
-	s->y[s->n++] = value;
-	s->missing = missing;
-	if (s->count > 0)
-		update_distances(s);
-	s->count++;
-	fm_series_norm(s, 0, &s->center[s->count % FM_RECENT], &s->scale[s->count % FM_RECENT]);
-}
-
 /* Lags of which enough differences are known. */
 static unsigned lags_known(const struct fm_series *s, unsigned rate)
 {
@@ -114,35 +101,74 @@ static unsigned lags_known(const struct fm_series *s, unsigned rate)
 	return known < FM_LAGS ? (unsigned)known : FM_LAGS;
 }
 
-unsigned fm_series_nearest(const struct fm_series *s, unsigned rate, uint16_t lag[FM_LAGS_NEAREST])
+/* Into the FM_LAGS_NEAREST nearest so far, of which there are *n. */
+static void insert_nearest(float *best, uint16_t *lag, unsigned *n, float d, unsigned l)
 {
-	float best[FM_LAGS_NEAREST];
+	unsigned at = *n;
+	if (at == FM_LAGS_NEAREST)
+		at--;
+	else
+		++*n;
+	for (; at > 0 && best[at - 1] > d; at--) {
+		best[at] = best[at - 1];
+		lag[at] = lag[at - 1];
+	}
+	best[at] = d;
+	lag[at] = (uint16_t)l;
+}
+
+/* The nearest lags not farther than a bound. With as many as wanted they are the nearest of all. */
+static unsigned nearest_within(const struct fm_series *s, unsigned rate, float bound, uint16_t lag[FM_LAGS_NEAREST])
+{
+	const float *d = s->distance[rate];
+	float best[FM_LAGS_NEAREST] = { 0 };
 	unsigned n = 0, known = lags_known(s, rate);
 	for (unsigned i = 0; i < known; i++) {
-		float d = s->distance[rate][i];
-		unsigned at = n;
-		if (n == FM_LAGS_NEAREST && d >= best[n - 1])
+		if (d[i] > bound || (n == FM_LAGS_NEAREST && d[i] >= best[n - 1]))
 			continue;
-		if (n == FM_LAGS_NEAREST)
-			at--;
-		else
-			n++;
-		for (; at > 0 && best[at - 1] > d; at--) {
-			best[at] = best[at - 1];
-			lag[at] = lag[at - 1];
-		}
-		best[at] = d;
-		lag[at] = (uint16_t)(i + 1);
+		insert_nearest(best, lag, &n, d[i], i + 1);
 	}
 	return n;
 }
 
+/*
+ * Most lags that were near a step ago still are: the farthest of them is a bound that saves sorting in what will be thrown out again. What is found does not depend on it.
+ */
+static void update_nearest(struct fm_series *s)
+{
+	for (unsigned r = 0; r < FM_LAG_RATES; r++) {
+		float bound = 0;
+		unsigned n = s->n_nearest[r];
+		for (unsigned i = 0; i < n; i++)
+			bound = fmaxf(bound, s->distance[r][s->nearest[r][i] - 1]);
+		if (n == FM_LAGS_NEAREST)
+			n = nearest_within(s, r, bound, s->nearest[r]);
+		if (n < FM_LAGS_NEAREST)
+			n = nearest_within(s, r, INFINITY, s->nearest[r]);
+		s->n_nearest[r] = n;
+	}
+}
+
+void fm_series_add(struct fm_series *s, double value, bool missing)
+{
+	if (s->n == FM_SERIES_ROOM) {
+		memmove(s->y, s->y + FM_SERIES_ROOM - FM_SERIES_PAST, FM_SERIES_PAST * sizeof(s->y[0]));
+		s->n = FM_SERIES_PAST;
+	}
+	s->y[s->n++] = value;
+	s->missing = missing;
+	if (s->count > 0 && s->wants_lags)
+		update_distances(s);
+	s->count++;
+	if (s->wants_lags)
+		update_nearest(s);
+	fm_series_norm(s, 0, &s->center[s->count % FM_RECENT], &s->scale[s->count % FM_RECENT]);
+}
+
 unsigned fm_series_period(const struct fm_series *s)
 {
-	unsigned best = 0, known = lags_known(s, FM_LAG_RATES - 1);
-	const float *d = s->distance[FM_LAG_RATES - 1];
-	for (unsigned i = 1; i < known; i++)
-		if (best == 0 || d[i] < d[best - 1])
-			best = i + 1;
-	return best;
+	for (unsigned i = 0; i < s->n_nearest[FM_LAG_RATES - 1]; i++)
+		if (s->nearest[FM_LAG_RATES - 1][i] >= 2)
+			return s->nearest[FM_LAG_RATES - 1][i];
+	return 0;
 }

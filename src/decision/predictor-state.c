@@ -66,6 +66,21 @@ int fm_predictor_save(const struct fm_predictor *p, struct fm_buf *out, struct f
 	return 0;
 }
 
+static bool lags_are_possible(const struct fm_series *s)
+{
+	for (unsigned r = 0; r < FM_LAG_RATES; r++) {
+		if (s->n_nearest[r] > FM_LAGS_NEAREST)
+			return false;
+		for (unsigned i = 0; i < s->n_nearest[r]; i++)
+			if (s->nearest[r][i] < 1 || s->nearest[r][i] > FM_LAGS || s->nearest[r][i] >= s->n)
+				return false;
+		for (unsigned i = 0; i < FM_LAGS; i++)
+			if (!(s->distance[r][i] >= 0) || !isfinite(s->distance[r][i]))
+				return false;
+	}
+	return true;
+}
+
 static bool series_is_possible(const struct fm_series *s)
 {
 	if (s->n == 0 || s->n > FM_SERIES_ROOM || s->count < s->n || s->count > UINT64_MAX / 2 ||
@@ -74,7 +89,7 @@ static bool series_is_possible(const struct fm_series *s)
 	for (uint32_t i = 0; i < s->n; i++)
 		if (!(fabs(s->y[i]) <= FM_PREDICTOR_VALUE_MOST))
 			return false;
-	return true;
+	return lags_are_possible(s);
 }
 
 /* Sums that were no numbers would stay so for ever, and with them all weights. */
@@ -108,10 +123,11 @@ static bool wake(struct fm_predictor *p)
 	struct fm_predictor_core *c = &p->core;
 	struct fm_series fresh;
 	unsigned n = 0;
+	fm_series_init(&fresh, c->options.step_ms, c->options.members);
 	if (!series_is_possible(&c->series) || !mix_is_possible(&c->mix) || !forecasts_are_possible(c))
 		return false;
-	fm_series_init(&fresh, c->options.step_ms);
 	c->series.n_day = fresh.n_day;
+	c->series.wants_lags = fresh.wants_lags;
 	for (unsigned h = 0; h < FM_HORIZONS; h++)
 		if (!fm_interval_wake(&c->interval[h]))
 			return false;

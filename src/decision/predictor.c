@@ -83,7 +83,7 @@ int fm_predictor_options_check(const struct fm_predictor_options *o, struct fm_e
 void fm_predictor_begin(struct fm_predictor *p)
 {
 	struct fm_predictor_core *c = &p->core;
-	fm_series_init(&c->series, c->options.step_ms);
+	fm_series_init(&c->series, c->options.step_ms, c->options.members);
 	memset(&c->mix, 0, sizeof(c->mix));
 	for (unsigned h = 0; h < FM_HORIZONS; h++)
 		fm_interval_init(&c->interval[h]);
