@@ -287,7 +287,7 @@ static void test_weights(void **state)
 		if (m.kind == FM_PREDICTOR_LAST)
 			last = m.weight;
 	}
-	assert_int_equal(n, 33);
+	assert_int_equal(n, 34);
 	assert_true(fabs(sum - 1) < 1e-9);
 	assert_true(last < 0.05); /* an hour ahead of a daily pattern it is of no use, and has lost its weight */
 	assert_false(fm_predictor_member(p, 0, 13, &m));
