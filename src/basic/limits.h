@@ -77,6 +77,10 @@
 #define FM_MAX_HTTP_RESPONSE_HEADER_BYTES (64u << 10)
 #define FM_MAX_HTTP_RESPONSE_BYTES        (8u << 20) /* all flows of a switch, as text */
 
+/* a recorded series, decision/trace.h */
+#define FM_MAX_TRACE_POINTS 1000000u     /* two years of minutes; some minutes of work */
+#define FM_MAX_TRACE_BYTES  (128u << 20) /* of its file */
+
 #define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
 #endif
