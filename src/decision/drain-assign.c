@@ -102,7 +102,7 @@ bool fm_drain_assign(struct fm_drain *d, enum fm_drain_way way, size_t *to)
 	if (!all_placed(d, to)) {
 		fm_load_limits(d->l, FM_PLAN_DRAIN_CPU_PERCENT, d->o.transit_memory_percent);
 		place_all(d, way, order, to);
-		fm_load_limits(d->l, d->o.cpu_percent, d->o.memory_percent);
+		fm_load_limits(d->l, d->limit[FM_CPU], d->limit[FM_MEMORY]);
 	}
 	fm_search_reset(d->l, NULL);
 	return all_placed(d, to);
@@ -135,7 +135,7 @@ bool fm_drain_assign_exactly(struct fm_drain *d, size_t *to)
 		budget = EXACT_POSITIONS;
 		fm_load_limits(d->l, FM_PLAN_DRAIN_CPU_PERCENT, d->o.transit_memory_percent);
 		found = place_rest(d, order, 0, to, &budget);
-		fm_load_limits(d->l, d->o.cpu_percent, d->o.memory_percent);
+		fm_load_limits(d->l, d->limit[FM_CPU], d->limit[FM_MEMORY]);
 	}
 	fm_search_reset(d->l, NULL);
 	return found;

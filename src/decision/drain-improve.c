@@ -110,6 +110,20 @@ static bool other_strategy(struct improving *m)
 	return better;
 }
 
+static bool other_part(struct improving *m)
+{
+	static const unsigned parts[] = { 20, 35, 50, 65, 80, 100 };
+	bool better = false;
+	for (size_t i = 0; i < m->d->n_containers; i++)
+		for (size_t k = 0; k < FM_ARRAY_SIZE(parts) && m->schedules > 0; k++) {
+			if (m->a->jobs[i].part_percent == parts[k])
+				continue;
+			m->a->jobs[i].part_percent = parts[k];
+			better = keep_if_better(m) || better;
+		}
+	return better;
+}
+
 static size_t item_at(const struct fm_drain *d, size_t container)
 {
 	for (size_t i = 0; i < d->n; i++)
@@ -204,6 +218,7 @@ void fm_drain_improve(struct fm_drain *d, struct fm_drain_answer *a)
 	while (again && m.schedules > 0) {
 		again = other_strategy(&m);
 		again = other_share(&m) || again;
+		again = other_part(&m) || again;
 		again = other_order(&m) || again;
 		again = other_host(&m) || again;
 		again = exchange_hosts(&m) || again;

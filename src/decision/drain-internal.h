@@ -10,6 +10,8 @@ struct fm_drain {
 	struct fm_load *l;
 	struct fm_plan_opts o;
 	size_t host;
+	double limit
+	        [FM_DIMENSIONS]; /* percent, that destinations keep to as long as anything fits: the thresholds, or when that is not enough those of urgency */
 	size_t *items; /* of the host, that can be moved */
 	size_t n;
 	size_t n_containers; /* in them */

@@ -177,26 +177,42 @@ static void try_assignment(const struct fm_drain *d, const size_t *to, struct be
 			}
 }
 
-static void find_best(struct fm_drain *d, struct best *b)
+static void improve(const struct fm_drain *d, struct best *b)
+{
+	struct fm_drain part = *d;
+	part.items = b->items;
+	part.n = b->n;
+	part.n_containers = b->n_containers;
+	fm_drain_improve(&part, &b->answer);
+}
+
+static void try_all(struct fm_drain *d, struct best *b)
 {
 	_fm_free_ size_t *to = fm_alloc_array(d->n, sizeof(*to));
 	bool all = false;
-	b->items = fm_alloc_array(d->n, sizeof(*b->items));
-	b->to = fm_alloc_array(d->n, sizeof(*b->to));
-	b->answer.jobs = fm_alloc_array(d->n_containers, sizeof(*b->answer.jobs));
+	fm_load_limits(d->l, d->limit[FM_CPU], d->limit[FM_MEMORY]);
 	for (int way = 0; way < _FM_DRAIN_WAY_MAX; way++) {
 		all = fm_drain_assign(d, (enum fm_drain_way)way, to) || all;
 		try_assignment(d, to, b);
 	}
 	if (!all && fm_drain_assign_exactly(d, to))
 		try_assignment(d, to, b);
-	if (d->o.deadline_ms == 0)
-		return;
-	struct fm_drain part = *d;
-	part.items = b->items;
-	part.n = b->n;
-	part.n_containers = b->n_containers;
-	fm_drain_improve(&part, &b->answer);
+	if (d->o.deadline_ms)
+		improve(d, b);
+}
+
+static void find_best(struct fm_drain *d, struct best *b)
+{
+	b->items = fm_alloc_array(d->n, sizeof(*b->items));
+	b->to = fm_alloc_array(d->n, sizeof(*b->to));
+	b->answer.jobs = fm_alloc_array(d->n_containers, sizeof(*b->answer.jobs));
+	try_all(d, b);
+	if (d->o.deadline_ms && b->answer.moved < d->n_containers) { /* a host that is full is better than one that is gone */
+		d->limit[FM_CPU] = FM_PLAN_DRAIN_CPU_PERCENT;
+		d->limit[FM_MEMORY] = d->o.transit_memory_percent;
+		try_all(d, b);
+	}
+	fm_load_limits(d->l, d->o.cpu_percent, d->o.memory_percent);
 }
 
 /* ---------------------------------------------------------------- telling */
@@ -311,7 +327,7 @@ int fm_plan_drain(const struct fm_snapshot *s, size_t host, const struct fm_plan
 	if (host >= s->n_hosts)
 		return fm_error_set(err, FM_E_NOT_FOUND, "there is no such host");
 	_fm_cleanup_(fm_load_freep) struct fm_load *l = fm_load_new(s, &lo);
-	struct fm_drain d = { .l = l, .o = r, .host = host };
+	struct fm_drain d = { .l = l, .o = r, .host = host, .limit = { r.cpu_percent, r.memory_percent } };
 	struct best b = { 0 };
 	find_items(&d);
 	find_best(&d, &b);

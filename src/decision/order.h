@@ -37,13 +37,14 @@ struct fm_job {
 	enum fm_strategy strategy; /* AUTO: the cheapest */
 	const size_t *after;
 	size_t n_after;
+	unsigned part_percent; /* of what is free when it begins; 0: by share, below */
 	/* filled in */
 	bool left_out; /* it, or what it waits for, would not be over at the deadline, or there is no way to move it (problem) */
 	uint64_t start_ms, end_ms, bandwidth_bytes_per_s;
 	struct fm_move_cost cost;
 	char problem[160];
 };
-/* Each job has a fixed part of the links on its way for as long as it takes: about 1/share of what is there, more when nobody else waits for it. Returns the end of the last. */
+/* Each job has a fixed part of the links on its way for as long as it takes: about 1/share of what is there, more when nobody else waits for it, unless it says itself. Returns the end of the last. */
 uint64_t fm_schedule(const struct fm_load *l, const struct fm_plan_opts *o, unsigned share, struct fm_job *jobs, size_t n);
 /* The best of several shares, when there is no deadline. */
 uint64_t fm_schedule_best(const struct fm_load *l, const struct fm_plan_opts *o, struct fm_job *jobs, size_t n);

@@ -12,6 +12,7 @@
 
 #define UNKNOWN_PROCESSES 16 /* of a container nobody has counted them of */
 #define WORTH_SHARING     0.95
+#define LEAST_PART        0.05 /* of what there is when nobody else is there, to begin with */
 
 /* ---------------------------------------------------------------- options and costs */
 
@@ -181,7 +182,7 @@ static bool find_part(struct scheduling *s, struct fm_job *j, const struct way *
 {
 	size_t slots = s->share > w->users ? s->share - w->users : 1, want = s->waiting_from[j->from];
 	size_t among = want < slots ? want : slots;
-	double part = w->left / (double)(among ? among : 1);
+	double part = j->part_percent ? w->left * j->part_percent / 100 : w->left / (double)(among ? among : 1);
 	if (!predict(s, j, part))
 		return false;
 	if (!in_time(s, j) && part < w->left)
@@ -201,7 +202,7 @@ static bool consider(struct scheduling *s, size_t i)
 	if (r == NOT_YET || s->n_active >= s->o->max_concurrent || crowded(s, j->from) || crowded(s, j->to))
 		return false;
 	struct way w = look_at_way(s, j->from, j->to);
-	if (w.left < w.alone / s->share * 0.999)
+	if (w.left < w.alone * (j->part_percent ? LEAST_PART : 0.999 / s->share))
 		return false;
 	if (!find_part(s, j, &w)) {
 		leave_out(s, i, NULL);

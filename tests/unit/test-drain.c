@@ -243,7 +243,7 @@ static void test_deadlines_that_can_be_met_are(void **state)
 			total += e.bytes[c];
 			longest_fixed = fmax(longest_fixed, e.fixed_ms[c]);
 		}
-		double deadline = floor(total / e.links.out * lab_uniform(&seed, 0.95, 1.6) + longest_fixed);
+		double deadline = floor(total / e.links.out * lab_uniform(&seed, 0.9, 1.5) + longest_fixed);
 		e.enough = deadline;
 		if (total / e.links.out < deadline)
 			try_hosts(&e, 0);
