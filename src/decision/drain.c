@@ -53,7 +53,7 @@ static void find_items(struct fm_drain *d)
 
 static bool solo_cost(const struct fm_drain *d, const struct fm_job *j, enum fm_strategy strategy, struct fm_move_cost *ret)
 {
-	struct fm_move_costs costs = d->o.costs ? *d->o.costs : fm_move_costs_strategy();
+	struct fm_move_costs costs = d->o.costs ? *d->o.costs : fm_move_costs_model(NULL);
 	uint64_t b = (uint64_t)(d->o.link_share * (double)fm_load_bandwidth(d->l, j->from, j->to));
 	struct fm_move m = { j->container, j->from, j->to, strategy, fm_load_memory_bytes(d->l, j->container), b ? b : 1, FM_UNKNOWN };
 	m.destination_available_bytes = d->l->s->hosts[j->to].memory_available_bytes;

@@ -11,6 +11,7 @@
 #define FM_DECISION_PLAN_H
 
 #include "basic/cleanup.h"
+#include "decision/cost.h"
 #include "decision/placement.h"
 #include "decision/snapshot.h"
 #include "decision/strategy.h"
@@ -45,8 +46,8 @@ struct fm_move_costs {
 	               struct fm_error *err);
 	void *userdata;
 };
-/* What strategy.h predicts. */
-struct fm_move_costs fm_move_costs_strategy(void);
+/* What cost.h predicts and selector.h chooses; model (borrowed) may be NULL: the formula alone. */
+struct fm_move_costs fm_move_costs_model(const struct fm_cost_model *model);
 
 /* ---------------------------------------------------------------- options */
 
@@ -58,7 +59,7 @@ struct fm_plan_opts {
 	unsigned max_concurrent, max_per_host;
 	uint64_t deadline_ms;                       /* drain: none when 0 */
 	const struct fm_placement_weights *weights; /* NULL: the documented ones */
-	const struct fm_move_costs *costs;          /* NULL: fm_move_costs_strategy() */
+	const struct fm_move_costs *costs;          /* NULL: fm_move_costs_model(NULL) */
 };
 
 /* ---------------------------------------------------------------- the plan */

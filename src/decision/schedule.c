@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "decision/selector.h"
 #include "decision/memory.h"
 #include "decision/order.h"
 
@@ -38,21 +39,31 @@ static bool has_image(const struct fm_snap_host *h, const char *image)
 	return false;
 }
 
-static int predict_by_strategy(void *userdata, const struct fm_snapshot *s, const struct fm_move *m, struct fm_move_cost *ret,
-                               struct fm_error *err)
+static uint64_t files_of(const struct fm_snapshot *s, const struct fm_move *m)
+{
+	const struct fm_snap_container *c = &s->containers[m->container];
+	if (c->files_bytes != FM_UNKNOWN)
+		return c->files_bytes;
+	return has_image(&s->hosts[m->to], c->image) ? 0 : FM_PLAN_FILES_BYTES;
+}
+
+static int predict_by_model(void *userdata, const struct fm_snapshot *s, const struct fm_move *m, struct fm_move_cost *ret,
+                            struct fm_error *err)
 {
 	const struct fm_snap_container *c = &s->containers[m->container];
 	struct fm_strategy_choice choice;
-	struct fm_workload_snapshot w = {
-		.memory_bytes = m->memory_bytes,
-		.processes = c->processes == FM_UNKNOWN ? UNKNOWN_PROCESSES : (uint32_t)c->processes,
-		.nested = c->nested,
-		.rootfs_bytes = c->files_bytes != FM_UNKNOWN            ? c->files_bytes
-		                : has_image(&s->hosts[m->to], c->image) ? 0
-		                                                        : FM_PLAN_FILES_BYTES,
-		.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s,
-		.destination_memory_available_bytes = m->destination_available_bytes == FM_UNKNOWN ? 0 : m->destination_available_bytes,
-	};
+	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
+	w.c.nested = c->nested;
+	w.c.processes = c->processes == FM_UNKNOWN ? UNKNOWN_PROCESSES : (uint32_t)c->processes;
+	w.c.memory_bytes = m->memory_bytes;
+	w.c.dirty_bytes_per_s = c->dirty_bytes_per_s;
+	w.c.files_bytes = files_of(s, m);
+	w.c.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
+	w.c.compressibility = c->compressibility;
+	w.c.source_cpu_percent = s->hosts[m->from].cpu_percent;
+	w.destination_memory_available_bytes = m->destination_available_bytes == FM_UNKNOWN ? 0 : m->destination_available_bytes;
+	w.importance = fm_container_importance(c);
+	w.model = userdata;
 	if (fm_strategy_choose(&w, m->strategy, &choice, err) < 0)
 		return -1;
 	*ret = (struct fm_move_cost){ choice.strategy, choice.predicted_total_ms, choice.predicted_downtime_ms,
@@ -60,9 +71,9 @@ static int predict_by_strategy(void *userdata, const struct fm_snapshot *s, cons
 	return 0;
 }
 
-struct fm_move_costs fm_move_costs_strategy(void)
+struct fm_move_costs fm_move_costs_model(const struct fm_cost_model *model)
 {
-	return (struct fm_move_costs){ predict_by_strategy, NULL };
+	return (struct fm_move_costs){ predict_by_model, (void *)model };
 }
 
 /* ---------------------------------------------------------------- links */
@@ -240,7 +251,7 @@ static void next_event(struct scheduling *s)
 uint64_t fm_schedule(const struct fm_load *l, const struct fm_plan_opts *o, unsigned share, struct fm_job *jobs, size_t n)
 {
 	struct scheduling s = {
-		.l = l, .o = o, .share = share, .jobs = jobs, .n = n, .costs = o->costs ? *o->costs : fm_move_costs_strategy()
+		.l = l, .o = o, .share = share, .jobs = jobs, .n = n, .costs = o->costs ? *o->costs : fm_move_costs_model(NULL)
 	};
 	uint64_t last = 0;
 	s.begun = fm_alloc_array(n, sizeof(*s.begun));

@@ -9,7 +9,8 @@
 
 static struct fm_plan *drain(const struct fm_snapshot *s, size_t host, uint64_t deadline_ms)
 {
-	struct fm_plan_opts o = { .deadline_ms = deadline_ms };
+	struct fm_move_costs costs = { lab_predict, NULL };
+	struct fm_plan_opts o = { .deadline_ms = deadline_ms, .costs = &costs };
 	struct fm_plan *p = NULL;
 	assert_ok(fm_plan_drain(s, host, &o, &p, &err));
 	return p;
@@ -178,10 +179,9 @@ static void try_hosts(struct exact *e, size_t k)
 /* The fastest strategy there is: everything once (post-copy). */
 static void cost_of(const struct fm_snapshot *s, size_t c, double *fixed_ms, double *bytes)
 {
-	struct fm_move_costs costs = fm_move_costs_strategy();
 	struct fm_move m = { c, 0, 1, FM_STRATEGY_POST_COPY, s->containers[c].memory_bytes, 1000 * GB, FM_UNKNOWN };
 	struct fm_move_cost r;
-	assert_ok(costs.predict(NULL, s, &m, &r, &err));
+	assert_ok(lab_predict(NULL, s, &m, &r, &err));
 	*bytes = (double)r.wire_bytes;
 	*fixed_ms = (double)r.total_ms - *bytes / 1e12 * 1000;
 }
