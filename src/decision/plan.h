@@ -11,7 +11,7 @@
 #define FM_DECISION_PLAN_H
 
 #include "basic/cleanup.h"
-#include "decision/cost.h"
+#include "decision/selector.h"
 #include "decision/placement.h"
 #include "decision/snapshot.h"
 #include "decision/strategy.h"
@@ -48,6 +48,8 @@ struct fm_move_costs {
 };
 /* What cost.h predicts and selector.h chooses; model (borrowed) may be NULL: the formula alone. */
 struct fm_move_costs fm_move_costs_model(const struct fm_cost_model *model);
+/* The question to the selector that a move is; without a model. */
+struct fm_workload_snapshot fm_move_workload(const struct fm_snapshot *s, const struct fm_move *m);
 
 /* ---------------------------------------------------------------- options */
 

@@ -47,11 +47,9 @@ static uint64_t files_of(const struct fm_snapshot *s, const struct fm_move *m)
 	return has_image(&s->hosts[m->to], c->image) ? 0 : FM_PLAN_FILES_BYTES;
 }
 
-static int predict_by_model(void *userdata, const struct fm_snapshot *s, const struct fm_move *m, struct fm_move_cost *ret,
-                            struct fm_error *err)
+struct fm_workload_snapshot fm_move_workload(const struct fm_snapshot *s, const struct fm_move *m)
 {
 	const struct fm_snap_container *c = &s->containers[m->container];
-	struct fm_strategy_choice choice;
 	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
 	w.c.nested = c->nested;
 	w.c.processes = c->processes == FM_UNKNOWN ? UNKNOWN_PROCESSES : (uint32_t)c->processes;
@@ -63,6 +61,14 @@ static int predict_by_model(void *userdata, const struct fm_snapshot *s, const s
 	w.c.source_cpu_percent = s->hosts[m->from].cpu_percent;
 	w.destination_memory_available_bytes = m->destination_available_bytes == FM_UNKNOWN ? 0 : m->destination_available_bytes;
 	w.importance = fm_container_importance(c);
+	return w;
+}
+
+static int predict_by_model(void *userdata, const struct fm_snapshot *s, const struct fm_move *m, struct fm_move_cost *ret,
+                            struct fm_error *err)
+{
+	struct fm_strategy_choice choice;
+	struct fm_workload_snapshot w = fm_move_workload(s, m);
 	w.model = userdata;
 	if (fm_strategy_choose(&w, m->strategy, &choice, err) < 0)
 		return -1;
