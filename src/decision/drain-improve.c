@@ -23,7 +23,8 @@ void fm_drain_evaluate(const struct fm_drain *d, struct fm_drain_answer *a)
 	a->moved = 0;
 	a->forced = 0;
 	a->downtime = 0;
-	a->end_ms = fm_schedule(d->l, &d->o, a->share, a->jobs, d->n_containers);
+	a->end_ms = d->o.deadline_ms ? fm_schedule_fair(d->l, &d->o, a->share, a->jobs, d->n_containers)
+	                             : fm_schedule(d->l, &d->o, a->share, a->jobs, d->n_containers);
 	for (size_t i = 0; i < d->n_containers; i++) {
 		if (a->jobs[i].left_out)
 			continue;
@@ -105,20 +106,6 @@ static bool other_strategy(struct improving *m)
 			if (m->a->jobs[i].strategy == strategies[k])
 				continue;
 			m->a->jobs[i].strategy = strategies[k];
-			better = keep_if_better(m) || better;
-		}
-	return better;
-}
-
-static bool other_part(struct improving *m)
-{
-	static const unsigned parts[] = { 20, 35, 50, 65, 80, 100 };
-	bool better = false;
-	for (size_t i = 0; i < m->d->n_containers; i++)
-		for (size_t k = 0; k < FM_ARRAY_SIZE(parts) && m->schedules > 0; k++) {
-			if (m->a->jobs[i].part_percent == parts[k])
-				continue;
-			m->a->jobs[i].part_percent = parts[k];
 			better = keep_if_better(m) || better;
 		}
 	return better;
@@ -218,7 +205,6 @@ void fm_drain_improve(struct fm_drain *d, struct fm_drain_answer *a)
 	while (again && m.schedules > 0) {
 		again = other_strategy(&m);
 		again = other_share(&m) || again;
-		again = other_part(&m) || again;
 		again = other_order(&m) || again;
 		again = other_host(&m) || again;
 		again = exchange_hosts(&m) || again;

@@ -111,6 +111,7 @@ static void make_jobs(const struct fm_drain *d, const size_t *to, bool fast, enu
 		for (size_t m = item->first; m < item->first + item->n; m++, n++) {
 			struct fm_job *j = &v[n].job;
 			*j = (struct fm_job){ .container = d->l->members[m], .from = d->host, .to = to[i], .strategy = FM_STRATEGY_AUTO };
+			j->value = fm_container_importance(&d->l->s->containers[j->container]) + 1e-3;
 			if (fast)
 				j->strategy = fastest(d, j);
 			v[n].first = rank(d, j, by);

@@ -37,17 +37,30 @@ struct fm_job {
 	enum fm_strategy strategy; /* AUTO: the cheapest */
 	const size_t *after;
 	size_t n_after;
-	unsigned part_percent; /* of what is free when it begins; 0: by share, below */
+	double value; /* with a deadline: what it is worth that it is in time */
 	/* filled in */
 	bool left_out; /* it, or what it waits for, would not be over at the deadline, or there is no way to move it (problem) */
 	uint64_t start_ms, end_ms, bandwidth_bytes_per_s;
 	struct fm_move_cost cost;
 	char problem[160];
+	/* of fm_schedule_fair: how long it takes with so much of the links, as it was found out for this destination and strategy */
+	double fixed_ms, bytes, alone; /* bytes/ms */
+	size_t fitted_to;
+	enum fm_strategy fitted_strategy; /* 0: not yet */
 };
-/* Each job has a fixed part of the links on its way for as long as it takes: about 1/share of what is there, more when nobody else waits for it, unless it says itself. Returns the end of the last. */
+/* What it costs with so many bytes/s; false: it cannot be, j->problem says why. */
+bool fm_job_predict(const struct fm_load *l, const struct fm_plan_opts *o, struct fm_job *j, double bandwidth);
+
+/* Each job has a fixed part of the links on its way for as long as it takes: about 1/share of what is there, more when nobody else waits for it. Returns the end of the last. */
 uint64_t fm_schedule(const struct fm_load *l, const struct fm_plan_opts *o, unsigned share, struct fm_job *jobs, size_t n);
 /* The best of several shares, when there is no deadline. */
 uint64_t fm_schedule_best(const struct fm_load *l, const struct fm_plan_opts *o, struct fm_job *jobs, size_t n);
+
+/*
+ * schedule-fair.c: with a deadline. Up to `slots` jobs at once share links as TCP streams do, every one gets its fair part at every moment; each may take all of the budget when it is alone. What would be
+ * late is left out, the least valuable first, so that the others are faster.
+ */
+uint64_t fm_schedule_fair(const struct fm_load *l, const struct fm_plan_opts *o, unsigned slots, struct fm_job *jobs, size_t n);
 
 /* Append steps for jobs that were scheduled (left_out ones are skipped, and what they would have been told in ret->left). why[i]: of job i. */
 void fm_plan_add_jobs(struct fm_plan *p, const struct fm_snapshot *s, const struct fm_job *jobs, size_t n, char *const *why);

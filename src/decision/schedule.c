@@ -13,7 +13,6 @@
 
 #define UNKNOWN_PROCESSES 16 /* of a container nobody has counted them of */
 #define WORTH_SHARING     0.95
-#define LEAST_PART        0.05 /* of what there is when nobody else is there, to begin with */
 
 /* ---------------------------------------------------------------- options and costs */
 
@@ -87,7 +86,6 @@ struct fm_move_costs fm_move_costs_model(const struct fm_cost_model *model)
 struct scheduling {
 	const struct fm_load *l;
 	const struct fm_plan_opts *o;
-	struct fm_move_costs costs;
 	unsigned share;
 	struct fm_job *jobs;
 	size_t n;
@@ -142,31 +140,24 @@ static uint64_t available_at(const struct fm_load *l, size_t host)
 	return h->memory_available_bytes;
 }
 
-static bool predict(struct scheduling *s, struct fm_job *j, double bandwidth)
+bool fm_job_predict(const struct fm_load *l, const struct fm_plan_opts *o, struct fm_job *j, double bandwidth)
 {
+	struct fm_move_costs costs = o->costs ? *o->costs : fm_move_costs_model(NULL);
 	struct fm_error err = FM_ERROR_INIT;
 	j->bandwidth_bytes_per_s = bandwidth < 1 ? 1 : (uint64_t)bandwidth;
-	struct fm_move m = { j->container,
-		             j->from,
-		             j->to,
-		             j->strategy,
-		             fm_load_memory_bytes(s->l, j->container),
-		             j->bandwidth_bytes_per_s,
-		             available_at(s->l, j->to) };
+	struct fm_move m = {
+		j->container,          j->from, j->to, j->strategy, fm_load_memory_bytes(l, j->container), j->bandwidth_bytes_per_s,
+		available_at(l, j->to)
+	};
 	if (m.memory_bytes == FM_UNKNOWN) {
 		(void)snprintf(j->problem, sizeof(j->problem), "nothing is known of its memory");
 		return false;
 	}
-	if (s->costs.predict(s->costs.userdata, s->l->s, &m, &j->cost, &err) < 0) {
+	if (costs.predict(costs.userdata, l->s, &m, &j->cost, &err) < 0) {
 		(void)snprintf(j->problem, sizeof(j->problem), "%.*s", (int)sizeof(j->problem) - 1, err.message);
 		return false;
 	}
 	return true;
-}
-
-static bool in_time(const struct scheduling *s, const struct fm_job *j)
-{
-	return s->o->deadline_ms == 0 || s->now + j->cost.total_ms <= s->o->deadline_ms;
 }
 
 enum readiness { READY, NOT_YET, NEVER };
@@ -199,12 +190,7 @@ static bool find_part(struct scheduling *s, struct fm_job *j, const struct way *
 {
 	size_t slots = s->share > w->users ? s->share - w->users : 1, want = s->waiting_from[j->from];
 	size_t among = want < slots ? want : slots;
-	double part = j->part_percent ? w->left * j->part_percent / 100 : w->left / (double)(among ? among : 1);
-	if (!predict(s, j, part))
-		return false;
-	if (!in_time(s, j) && part < w->left)
-		return predict(s, j, w->left); /* alone it may be in time */
-	return true;
+	return fm_job_predict(s->l, s->o, j, w->left / (double)(among ? among : 1));
 }
 
 /* True when it has begun or never will. */
@@ -219,18 +205,11 @@ static bool consider(struct scheduling *s, size_t i)
 	if (r == NOT_YET || s->n_active >= s->o->max_concurrent || crowded(s, j->from) || crowded(s, j->to))
 		return false;
 	struct way w = look_at_way(s, j->from, j->to);
-	if (w.left < w.alone * (j->part_percent ? LEAST_PART : 0.999 / s->share))
+	if (w.left < w.alone / s->share * 0.999)
 		return false;
 	if (!find_part(s, j, &w)) {
 		leave_out(s, i, NULL);
 		return true;
-	}
-	if (!in_time(s, j)) {
-		if (s->n_active == 0 || w.left >= w.alone * 0.999) { /* with all there is it would be late: later it is no better */
-			leave_out(s, i, NULL);
-			return true;
-		}
-		return false;
 	}
 	j->start_ms = s->now;
 	j->end_ms = s->now + (j->cost.total_ms ? j->cost.total_ms : 1);
@@ -256,9 +235,7 @@ static void next_event(struct scheduling *s)
 
 uint64_t fm_schedule(const struct fm_load *l, const struct fm_plan_opts *o, unsigned share, struct fm_job *jobs, size_t n)
 {
-	struct scheduling s = {
-		.l = l, .o = o, .share = share, .jobs = jobs, .n = n, .costs = o->costs ? *o->costs : fm_move_costs_model(NULL)
-	};
+	struct scheduling s = { .l = l, .o = o, .share = share, .jobs = jobs, .n = n };
 	uint64_t last = 0;
 	s.begun = fm_alloc_array(n, sizeof(*s.begun));
 	s.active = fm_alloc_array(n, sizeof(*s.active));

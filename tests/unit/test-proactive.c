@@ -106,6 +106,8 @@ static void test_patience(void **state)
 		assert_int_equal(step(&t, 30000), 0);
 	}
 	add_up(t.s, 1);
+	t.s->hosts[0].cpu_predicted_percent = 60;
+	assert_int_equal(step(&t, 30000), 0);
 	for (int i = 0; i < 2; i++) {
 		t.s->hosts[0].cpu_predicted_percent = 95;
 		assert_int_equal(step(&t, 30000), 0);
@@ -118,9 +120,9 @@ static void test_patience(void **state)
 
 static void test_a_constant_load_is_acted_on_once(void **state)
 {
-	struct trace t = trace(4, 16, 1.5);
+	struct trace t = trace(4, 16, 1);
 	for (size_t c = 0; c < 16; c += 4)
-		t.s->containers[c].cpu_cores = 2.4; /* h0: 96 %, others 60 % */
+		t.s->containers[c].cpu_cores = 2.4; /* h0: 96 %, others 40 % */
 	for (int i = 0; i < 24 * 60; i++) {
 		add_up(t.s, 1);
 		(void)step(&t, MINUTE);
