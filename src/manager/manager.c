@@ -16,6 +16,7 @@
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
+#include "migration/fleet-snapshot.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
 
@@ -67,12 +68,25 @@ static int prepare_socket_folder(const char *path, struct fm_error *err)
 	return fm_mkdir_p(dir, 0755, err);
 }
 
+static bool is_moving(void *userdata, const char *container)
+{
+	return fm_coordinator_is_moving(userdata, container);
+}
+
+static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_error *err)
+{
+	struct manager *m = userdata;
+	return fm_fleet_snapshot(m->fleet, is_moving, m->coordinator, ret, err);
+}
+
 static int start_planner(struct manager *m, struct fm_error *err)
 {
 	struct fm_planner_opts po = { .store = m->store,
 		                      .fleet = m->fleet,
 		                      .coordinator = m->coordinator,
 		                      .log = m->log,
+		                      .snapshot = take_snapshot,
+		                      .snapshot_userdata = m,
 		                      .proactive = m->o.proactive,
 		                      .proactive_period_ms = m->o.proactive_period_ms,
 		                      .proactive_opts = { .plan = { .cpu_percent = (double)m->o.cpu_threshold,

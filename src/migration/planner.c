@@ -13,7 +13,6 @@
 #include "decision/balance.h"
 #include "decision/drain.h"
 #include "migration/costs.h"
-#include "migration/fleet-snapshot.h"
 #include "migration/planner-internal.h"
 
 FM_DEFINE_CLEANUP(struct fm_snapshot *, fm_snapshot_free);
@@ -24,14 +23,9 @@ FM_DEFINE_CLEANUP(struct fm_snapshot *, fm_snapshot_free);
 
 /* ---------------------------------------------------------------- what decisions are made of */
 
-static bool is_moving(void *userdata, const char *container)
-{
-	return fm_coordinator_is_moving(userdata, container);
-}
-
 static int take_snapshot(struct fm_planner *p, struct fm_snapshot **ret, struct fm_error *err)
 {
-	return fm_fleet_snapshot(p->o.fleet, is_moving, p->o.coordinator, ret, err);
+	return p->o.snapshot(p->o.snapshot_userdata, ret, err);
 }
 
 /* With what moves have cost here. */

@@ -26,6 +26,9 @@ struct fm_planner_opts {
 	struct fm_fleet *fleet;
 	struct fm_coordinator *coordinator;
 	struct fm_log *log;
+	/* The cluster now; called by any thread. */
+	int (*snapshot)(void *userdata, struct fm_snapshot **ret, struct fm_error *err);
+	void *snapshot_userdata;
 	bool proactive; /* plan without being asked, every proactive_period_ms (0 = 10 s) */
 	uint64_t proactive_period_ms;
 	struct fm_proactive_opts proactive_opts;

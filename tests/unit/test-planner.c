@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "migration/fleet-snapshot.h"
 #include "migration/planner.h"
 
 struct plans {
@@ -48,6 +49,17 @@ static void report(struct lab *l, const char *host, const char *const *container
 	fm_pb_free(r);
 }
 
+static bool is_moving(void *userdata, const char *container)
+{
+	return fm_coordinator_is_moving(userdata, container);
+}
+
+static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_error *e)
+{
+	struct lab *l = userdata;
+	return fm_fleet_snapshot(l->fleet, is_moving, l->c, ret, e);
+}
+
 static void start(struct plans *f)
 {
 	struct fm_error e = FM_ERROR_INIT;
@@ -56,6 +68,8 @@ static void start(struct plans *f)
 	f->o.fleet = f->l->fleet;
 	f->o.coordinator = f->l->c;
 	f->o.log = f->l->log;
+	f->o.snapshot = take_snapshot;
+	f->o.snapshot_userdata = f->l;
 	assert_ok(fm_planner_new(&f->o, &f->p, &e), e);
 }
 
