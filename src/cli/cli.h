@@ -64,6 +64,11 @@ void fm_table_print(struct fm_table *t);                              /* prints 
 int fm_show_migration(const struct fm_client_options *o, struct fm_rpc_client *client, const char *id, bool cancel_on_interrupt);
 void fm_print_migration_summary(const FM_PB(Migration) * m);
 
+/* A plan for people (show-plan.c): what will not make it first, then the steps. */
+void fm_print_cluster_plan(const FM_PB(ClusterPlan) * p);
+/* Lines as its steps begin and end, until it is over; on SIGINT it goes on without us. Returns the exit code: 0 done and its aim reached, 1 not. */
+int fm_show_cluster_plan(const struct fm_client_options *o, struct fm_rpc_client *client, const FM_PB(ClusterPlan) * p, int signals);
+
 /* wired in cli.c */
 int fm_cli_main(int argc, char **argv);
 

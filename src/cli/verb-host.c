@@ -33,7 +33,7 @@ int fm_verb_host_ls(int argc, char **argv)
 		const FM_PB(Host) *h = r->hosts[i];
 		char memory[32], containers[16];
 		(void)snprintf(containers, sizeof(containers), "%u", h->containers);
-		fm_table_row(t, h->name, h->status, h->address, containers,
+		fm_table_row(t, h->name, h->cordoned ? "cordoned" : h->status, h->address, containers,
 		             fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
 		             h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);
 	}
@@ -44,7 +44,7 @@ int fm_verb_host_ls(int argc, char **argv)
 static void print_host(const FM_PB(Host) * h)
 {
 	char total[32], available[32], disk[32], seen[40];
-	printf("Host:       %s (%s)\n", h->name, h->status);
+	printf("Host:       %s (%s%s)\n", h->name, h->status, h->cordoned ? ", cordoned" : "");
 	printf("Agent:      %s, version %s, last report %s\n", h->address, h->version,
 	       h->last_seen_unix_ms ? fm_format_time(h->last_seen_unix_ms, seen, sizeof(seen)) : "never");
 	printf("Kernel:     %s, %u cpus\n", h->kernel, h->cpus);

@@ -16,12 +16,15 @@
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
+#include "migration/fleet-snapshot.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
 
 struct options {
 	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *strategy_selector, *log_format, *log_level;
 	uint64_t max_concurrent;
+	bool proactive;
+	uint64_t proactive_period_ms, proactive_moves, cpu_threshold, memory_threshold;
 };
 
 struct manager {
@@ -35,6 +38,7 @@ struct manager {
 	struct fm_network *network;
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
+	struct fm_planner *planner;
 	struct fm_manager_service service;
 	struct fm_rpc_method methods[_FM_MANAGER_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
@@ -64,6 +68,37 @@ static int prepare_socket_folder(const char *path, struct fm_error *err)
 	return fm_mkdir_p(dir, 0755, err);
 }
 
+static bool is_moving(void *userdata, const char *container)
+{
+	return fm_coordinator_is_moving(userdata, container);
+}
+
+static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_error *err)
+{
+	struct manager *m = userdata;
+	return fm_fleet_snapshot(m->fleet, is_moving, m->coordinator, ret, err);
+}
+
+static int start_planner(struct manager *m, struct fm_error *err)
+{
+	struct fm_planner_opts po = { .store = m->store,
+		                      .fleet = m->fleet,
+		                      .coordinator = m->coordinator,
+		                      .log = m->log,
+		                      .snapshot = take_snapshot,
+		                      .snapshot_userdata = m,
+		                      .proactive = m->o.proactive,
+		                      .proactive_period_ms = m->o.proactive_period_ms,
+		                      .proactive_opts = { .plan = { .cpu_percent = (double)m->o.cpu_threshold,
+		                                                    .memory_percent = (double)m->o.memory_threshold },
+		                                          .moves_per_hour = (unsigned)m->o.proactive_moves } };
+	if (m->o.cpu_threshold > 100 || m->o.memory_threshold > 100 || m->o.proactive_moves > UINT16_MAX ||
+	    m->o.proactive_period_ms > INT32_MAX)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+		                    "thresholds are percentages, and the budget and the period have their limits");
+	return fm_planner_new(&po, &m->planner, err);
+}
+
 static int wire(struct manager *m, struct fm_error *err)
 {
 	m->ca = fm_xasprintf("%s/ca.pem", m->o.tls_dir);
@@ -84,7 +119,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .secrets_dir = m->secrets_dir,
 		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
-	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
+	if (fm_coordinator_new(&co, &m->coordinator, err) < 0 || start_planner(m, err) < 0)
 		return -1;
 	m->service = (struct fm_manager_service){ .version = FM_VERSION,
 		                                  .name = m->o.name,
@@ -92,7 +127,8 @@ static int wire(struct manager *m, struct fm_error *err)
 		                                  .fleet = m->fleet,
 		                                  .agents = fm_agent_clients_api(m->clients),
 		                                  .log = m->log,
-		                                  .network = m->network };
+		                                  .network = m->network,
+		                                  .planner = m->planner };
 	fm_manager_service_methods(m->methods);
 	struct fm_rpc_server_opts so = { .methods = m->methods,
 		                         .userdata = &m->service,
@@ -109,6 +145,7 @@ static void unwire(struct manager *m)
 {
 	if (m->server)
 		fm_rpc_server_free(m->server, 1000);
+	fm_planner_free(m->planner);
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
@@ -136,6 +173,13 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		  "how strategy auto is chosen: cost (default: the cheapest that meets the limits) or weights (the published ones)",
 		  "cost|weights" },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
+		{ "proactive", FM_OPT_FLAG, &o->proactive, NULL,
+		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
+		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
+		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
+		{ "cpu-threshold", FM_OPT_UINT, &o->cpu_threshold, "PERCENT", "of a host's processors, for proactive moves (default: 80)",
+		  NULL },
+		{ "memory-threshold", FM_OPT_UINT, &o->memory_threshold, "PERCENT", "of a host's memory, likewise (default: 70)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },

@@ -281,6 +281,11 @@ void fm_coordinator_free(struct fm_coordinator *c)
 	free(c);
 }
 
+struct fm_costs *fm_coordinator_costs(struct fm_coordinator *c)
+{
+	return c->costs;
+}
+
 /* ---------------------------------------------------------------- requests */
 
 static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err)

@@ -55,6 +55,9 @@ int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t
 /* Is a migration of that container under way? (container rm must refuse) */
 bool fm_coordinator_is_moving(struct fm_coordinator *c, const char *container);
 
+/* What moves have cost, for who plans several; borrowed, as long as the coordinator. */
+struct fm_costs *fm_coordinator_costs(struct fm_coordinator *c);
+
 /* Is that migration in the hands of a worker? When not, all its lines are in the store. */
 bool fm_coordinator_is_active(struct fm_coordinator *c, const char *id);
 

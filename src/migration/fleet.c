@@ -12,6 +12,7 @@
 #include "basic/str.h"
 #include "migration/pb.h"
 
+#define CORDONED    "cordoned" /* kind of record */
 #define SETTLED_MAX 64
 #define SETTLED_MS  3000
 
@@ -135,6 +136,21 @@ static int load_host(void *userdata, const char *host, const char *name, const v
 	return 0;
 }
 
+static int load_cordoned(struct fm_fleet *f, struct fm_error *err)
+{
+	struct fm_store_record *r = NULL;
+	size_t n = 0;
+	if (fm_store_record_list(f->store, CORDONED, 0, &r, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < f->n_hosts; i++) {
+		f->hosts[i]->cordoned = false;
+		for (size_t k = 0; k < n; k++)
+			f->hosts[i]->cordoned = f->hosts[i]->cordoned || fm_streq(r[k].id, f->hosts[i]->name);
+	}
+	fm_store_records_free(r, n);
+	return 0;
+}
+
 static int load_container(void *userdata, const char *host, const char *name, const void *blob, size_t len, uint64_t seen_ms)
 {
 	struct fm_fleet *f = userdata;
@@ -153,7 +169,8 @@ int fm_fleet_new(struct fm_store *store, struct fm_fleet **ret, struct fm_error 
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	pthread_mutex_init(&f->lock, NULL);
 	f->store = store;
-	if (fm_store_host_each(store, load_host, f, err) < 0 || fm_store_container_each(store, load_container, f, err) < 0) {
+	if (fm_store_host_each(store, load_host, f, err) < 0 || fm_store_container_each(store, load_container, f, err) < 0 ||
+	    load_cordoned(f, err) < 0) {
 		fm_fleet_free(f);
 		return -1;
 	}
@@ -231,6 +248,13 @@ static void persist_host(struct fm_fleet *f, const FM_PB(Host) * h)
 		(void)fm_store_host_put(f->store, h->name, b, protobuf_c_message_pack(&h->base, b), h->last_seen_unix_ms, NULL);
 }
 
+static bool is_on_record_as_cordoned(struct fm_fleet *f, const char *host)
+{
+	_fm_free_ void *data = NULL;
+	size_t len = 0;
+	return fm_store_record_get(f->store, CORDONED, host, &data, &len, NULL) == 0;
+}
+
 int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct fm_error *err)
 {
 	if (check_report(r, err) < 0)
@@ -239,6 +263,7 @@ int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct f
 	h->last_seen_unix_ms = fm_realtime_ms();
 	pthread_mutex_lock(&f->lock);
 	FM_PB(Host) **known = find_host(f, h->name);
+	h->cordoned = known ? (*known)->cordoned : is_on_record_as_cordoned(f, h->name); /* ours, not its agent's */
 	if (!known && f->n_hosts >= FM_MAX_HOSTS) {
 		pthread_mutex_unlock(&f->lock);
 		fm_pb_free(h);
@@ -282,6 +307,22 @@ int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) * *ret, stru
 		return fm_error_hint(err, "known hosts: %s", names.len ? names.data : "none; start an agent");
 	}
 	*ret = copy;
+	return 0;
+}
+
+int fm_fleet_cordon(struct fm_fleet *f, const char *host, bool cordoned, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *known = NULL;
+	if (fm_fleet_host(f, host, &known, err) < 0) /* says which there are */
+		return -1;
+	if ((cordoned ? fm_store_record_put(f->store, CORDONED, host, NULL, 0, err)
+	              : fm_store_record_delete(f->store, CORDONED, host, err)) < 0)
+		return -1;
+	pthread_mutex_lock(&f->lock);
+	FM_PB(Host) **h = find_host(f, host);
+	if (h)
+		(*h)->cordoned = cordoned;
+	pthread_mutex_unlock(&f->lock);
 	return 0;
 }
 

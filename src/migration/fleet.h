@@ -26,6 +26,8 @@ int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) * **ret, size_t *ret_n, struc
 int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) * *ret, struct fm_error *err); /* NOT_FOUND */
 int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
 int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err);
+/* A cordoned host takes no container any more: a migration there is refused, plans leave it out. Durable, the manager's own: what an agent reports of it does not count. NOT_FOUND. */
+int fm_fleet_cordon(struct fm_fleet *f, const char *host, bool cordoned, struct fm_error *err);
 /* After a completed migration or a run/rm: correct the picture at once instead of waiting for the next report. */
 void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host);
 void fm_fleet_container_put(struct fm_fleet *f, const FM_PB(Container) * c);

@@ -24,6 +24,10 @@ int fm_check_hosts(struct fm_migration *m, struct fm_error *err)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "container '%s' is on '%s' already", c->name, c->host);
 	if (fm_fleet_host(m->c->o.fleet, c->host, &src, err) < 0)
 		return -1;
+	if (dst->cordoned) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' is cordoned: it takes no containers", dst->name);
+		return fm_error_hint(err, "'fleximigrate host uncordon %s' opens it again", dst->name);
+	}
 	const FM_PB(Host) * hosts[] = { src, dst };
 	for (int i = 0; i < 2; i++)
 		if (!fm_streq(hosts[i]->status, "online")) {

@@ -128,6 +128,17 @@ static int require_online(struct fm_manager_service *s, const char *host, struct
 	return 0;
 }
 
+static int require_open(struct fm_manager_service *s, const char *host, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *h = NULL;
+	if (fm_fleet_host(s->fleet, host, &h, err) < 0)
+		return -1;
+	if (!h->cordoned)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' is cordoned: it takes no containers", host);
+	return fm_error_hint(err, "'fleximigrate host uncordon %s' opens it again", host);
+}
+
 HANDLER(run_container)
 {
 	SERVICE(s);
@@ -135,7 +146,8 @@ HANDLER(run_container)
 	_fm_pb_ FM_PB(Container) *elsewhere = NULL;
 	char host[64];
 	ProtobufCMessage *c = NULL;
-	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0)
+	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0 ||
+	    require_open(s, host, err) < 0)
 		return -1;
 	if (fm_fleet_container(s->fleet, req->name, &elsewhere, NULL) == 0 && !fm_streq(elsewhere->host, host)) {
 		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "container '%s' exists on host '%s'", req->name, elsewhere->host);
@@ -263,6 +275,59 @@ HANDLER(get_intent)
 	return 0;
 }
 
+HANDLER(plan)
+{
+	SERVICE(s);
+	FM_PB(ClusterPlan) *p = NULL;
+	if (fm_planner_plan(s->planner, (const FM_PB(PlanRequest) *)request, &p, err) < 0)
+		return -1;
+	GIVE(p);
+	return 0;
+}
+
+HANDLER(get_plan)
+{
+	SERVICE(s);
+	FM_PB(ClusterPlan) *p = NULL;
+	if (fm_planner_get(s->planner, ((const FM_PB(IdRequest) *)request)->id, &p, err) < 0)
+		return -1;
+	GIVE(p);
+	return 0;
+}
+
+HANDLER(list_plans)
+{
+	SERVICE(s);
+	FM_PB(ListPlansResponse) *r = FM_PB_NEW(ListPlansResponse, list_plans_response);
+	if (fm_planner_list(s->planner, &r->plans, &r->n_plans, err) < 0) {
+		fm_pb_free(r);
+		return -1;
+	}
+	GIVE(r);
+	return 0;
+}
+
+HANDLER(cancel_plan)
+{
+	SERVICE(s);
+	FM_PB(ClusterPlan) *p = NULL;
+	if (fm_planner_cancel(s->planner, ((const FM_PB(IdRequest) *)request)->id, &p, err) < 0)
+		return -1;
+	GIVE(p);
+	return 0;
+}
+
+HANDLER(cordon_host)
+{
+	SERVICE(s);
+	const FM_PB(CordonRequest) *req = (const FM_PB(CordonRequest) *)request;
+	FM_PB(Host) *h = NULL;
+	if (fm_fleet_cordon(s->fleet, req->name, req->cordoned, err) < 0 || fm_fleet_host(s->fleet, req->name, &h, err) < 0)
+		return -1;
+	GIVE(h);
+	return 0;
+}
+
 /* Lines as they come; between them a snapshot a tick, for progress; the last event says so and carries the outcome. */
 static int watch_migration(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, struct fm_error *err)
 {
@@ -313,6 +378,11 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_CHECK_NETWORK] = check_network,
 	[FM_MANAGER_LIST_INTENTS] = list_intents,
 	[FM_MANAGER_GET_INTENT] = get_intent,
+	[FM_MANAGER_PLAN] = plan,
+	[FM_MANAGER_GET_PLAN] = get_plan,
+	[FM_MANAGER_LIST_PLANS] = list_plans,
+	[FM_MANAGER_CANCEL_PLAN] = cancel_plan,
+	[FM_MANAGER_CORDON_HOST] = cordon_host,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

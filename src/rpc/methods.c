@@ -37,6 +37,11 @@ const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1] = {
 	[FM_MANAGER_CHECK_NETWORK] = MANAGER("CheckNetwork", empty, check_network_response),
 	[FM_MANAGER_LIST_INTENTS] = MANAGER("ListIntents", empty, list_intents_response),
 	[FM_MANAGER_GET_INTENT] = MANAGER("GetIntent", name_request, intent),
+	[FM_MANAGER_PLAN] = MANAGER("Plan", plan_request, cluster_plan),
+	[FM_MANAGER_GET_PLAN] = MANAGER("GetPlan", id_request, cluster_plan),
+	[FM_MANAGER_LIST_PLANS] = MANAGER("ListPlans", empty, list_plans_response),
+	[FM_MANAGER_CANCEL_PLAN] = MANAGER("CancelPlan", id_request, cluster_plan),
+	[FM_MANAGER_CORDON_HOST] = MANAGER("CordonHost", cordon_request, host),
 };
 
 const struct fm_rpc_method fm_agent_methods[] = {

@@ -9,6 +9,7 @@
 #include "migration/coordinator.h"
 #include "migration/mover.h"
 #include "migration/network.h"
+#include "migration/planner.h"
 #include "rpc/rpc.h"
 
 struct fm_manager_service {
@@ -18,6 +19,7 @@ struct fm_manager_service {
 	struct fm_agent_api agents;
 	struct fm_log *log;
 	struct fm_network *network; /* NULL: none is described */
+	struct fm_planner *planner;
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
 

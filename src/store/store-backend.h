@@ -29,6 +29,11 @@ struct fm_store_ops {
 	int (*event_append)(struct fm_store *s, const char *id, const struct fm_store_event *e, uint64_t *ret_seq, struct fm_error *err);
 	int (*event_list)(struct fm_store *s, const char *id, uint64_t after_seq, size_t limit, struct fm_store_event **ret, size_t *ret_n,
 	                  struct fm_error *err);
+	int (*record_put)(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+	int (*record_get)(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
+	int (*record_delete)(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
+	int (*record_list)(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+	                   struct fm_error *err);
 	int (*host_put)(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
 	int (*containers_put)(struct fm_store *s, const char *host, size_t n, const char *const *names, const void *const *blobs,
 	                      const size_t *lens, struct fm_error *err);

@@ -89,6 +89,14 @@ static const char *const upgrades[] = {
 	"  report        BLOB    NOT NULL,"
 	"  PRIMARY KEY (host, name)"
 	") STRICT;",
+	/* 1 -> 2: what else is to outlive the manager, by kind. */
+	"CREATE TABLE records ("
+	"  seq           INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  kind          TEXT    NOT NULL CHECK (length(kind) BETWEEN 1 AND 64),"
+	"  id            TEXT    NOT NULL CHECK (length(id) BETWEEN 1 AND 64),"
+	"  data          BLOB    NOT NULL,"
+	"  UNIQUE (kind, id)"
+	") STRICT;",
 };
 
 /* ------------------------------------------------------------------------------------------------ the file */
@@ -326,6 +334,10 @@ static const struct fm_store_ops sqlite_ops = {
 	.transition_list = fm_sq_transition_list,
 	.event_append = fm_sq_event_append,
 	.event_list = fm_sq_event_list,
+	.record_put = fm_sq_record_put,
+	.record_get = fm_sq_record_get,
+	.record_delete = fm_sq_record_delete,
+	.record_list = fm_sq_record_list,
 	.host_put = fm_sq_host_put,
 	.containers_put = fm_sq_containers_put,
 	.host_each = fm_sq_host_each,

@@ -6,6 +6,7 @@
  *   store-sqlite.c             opening: checks of the file, schema, upgrades; closing
  *   store-sqlite-migrations.c  migrations, transitions, log lines
  *   store-sqlite-fleet.c       hosts, containers
+ *   store-sqlite-records.c     records of other kinds
  *
  * Calling sequence of a write, each variable undone at the end of its scope in reverse order (statement reset, roll back unless
  * committed, unlock):
@@ -56,6 +57,11 @@ enum fm_sq_slot {
 	FM_SQ_CONTAINER_INSERT,
 	FM_SQ_HOST_PAGE,
 	FM_SQ_CONTAINER_PAGE,
+	FM_SQ_RECORD_PUT,
+	FM_SQ_RECORD_PRUNE,
+	FM_SQ_RECORD_GET,
+	FM_SQ_RECORD_DELETE,
+	FM_SQ_RECORD_LIST,
 	_FM_SQ_SLOT_MAX
 };
 
@@ -162,5 +168,11 @@ int fm_sq_containers_put(struct fm_store *s, const char *host, size_t n, const c
                          const size_t *lens, struct fm_error *err);
 int fm_sq_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_sq_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+
+int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+int fm_sq_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
+int fm_sq_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
+int fm_sq_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+                      struct fm_error *err);
 
 #endif

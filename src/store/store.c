@@ -203,6 +203,45 @@ int fm_store_event_list(struct fm_store *s, const char *migration_id, uint64_t a
 	return s->ops->event_list(s, migration_id, after_seq, limit, ret, ret_n, err);
 }
 
+void fm_store_records_free(struct fm_store_record *r, size_t n)
+{
+	for (size_t i = 0; r && i < n; i++) {
+		free(r[i].id);
+		free(r[i].data);
+	}
+	free(r);
+}
+
+static int check_record(const char *kind, const char *id, struct fm_error *err)
+{
+	return check_id("a record's kind", kind, err) < 0 ? -1 : check_id("a record's id", id, err);
+}
+
+int fm_store_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err)
+{
+	if (check_record(kind, id, err) < 0 || check_blob("a record", data, len, FM_STORE_MAX_DETAIL, err) < 0)
+		return -1;
+	return s->ops->record_put(s, kind, id, data, len, err);
+}
+
+int fm_store_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err)
+{
+	return check_record(kind, id, err) < 0 ? -1 : s->ops->record_get(s, kind, id, ret, ret_len, err);
+}
+
+int fm_store_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err)
+{
+	return check_record(kind, id, err) < 0 ? -1 : s->ops->record_delete(s, kind, id, err);
+}
+
+int fm_store_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+                         struct fm_error *err)
+{
+	if (check_id("a record's kind", kind, err) < 0)
+		return -1;
+	return s->ops->record_list(s, kind, limit == 0 || limit > FM_STORE_MAX_RECORDS ? FM_STORE_MAX_RECORDS : limit, ret, ret_n, err);
+}
+
 int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err)
 {
 	if (check_id("a host's name", name, err) < 0 || check_blob("a host's report", host, host_len, FM_STORE_MAX_BLOB, err) < 0 ||

@@ -100,6 +100,22 @@ int fm_store_event_append(struct fm_store *s, const char *migration_id, const st
 int fm_store_event_list(struct fm_store *s, const char *migration_id, uint64_t after_seq, size_t limit, struct fm_store_event **ret,
                         size_t *ret_n, struct fm_error *err);
 
+/* Small durable records of other kinds ("plan", "cordoned"), by kind and id (1 to 64 bytes each): put replaces, get is NOT_FOUND without one, delete succeeds without one. Each: the newest first
+ * (by when it was first put), at most FM_STORE_MAX_RECORDS of a kind are kept, the oldest go. data: at most 4 MiB. */
+#define FM_STORE_MAX_RECORDS 4096
+int fm_store_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+int fm_store_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
+int fm_store_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
+struct fm_store_record {
+	char *id;
+	void *data; /* never NULL */
+	size_t len;
+};
+/* limit 0 = all */
+int fm_store_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+                         struct fm_error *err);
+void fm_store_records_free(struct fm_store_record *r, size_t n);
+
 /* Hosts and containers: the last report, as packed protobuf blobs, so that a restarted manager knows its fleet at once. */
 int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
 /* Replace all containers of a host. names/blobs/lens have n entries. NOT_FOUND when the host was never put. */

@@ -118,7 +118,29 @@ static int full_container_each(struct fm_store *s, fm_store_blob_fn fn, void *us
 	return fm_store_container_each(REAL(s), fn, userdata, err);
 }
 
+static int full_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err)
+{
+	return fm_store_record_put(REAL(s), kind, id, data, len, err);
+}
+static int full_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err)
+{
+	return fm_store_record_get(REAL(s), kind, id, ret, ret_len, err);
+}
+static int full_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err)
+{
+	return fm_store_record_delete(REAL(s), kind, id, err);
+}
+static int full_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+                            struct fm_error *err)
+{
+	return fm_store_record_list(REAL(s), kind, limit, ret, ret_n, err);
+}
+
 static const struct fm_store_ops full_ops = {
+	.record_put = full_record_put,
+	.record_get = full_record_get,
+	.record_delete = full_record_delete,
+	.record_list = full_record_list,
 	.close = full_close,
 	.migration_create = full_create,
 	.migration_transition = full_transition,

@@ -715,6 +715,44 @@ static void test_upgrade_sets_version_and_identity(void **state)
 	fm_store_close(s);
 }
 
+static void test_records(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_store *s = open_store(f->path);
+	struct fm_error e = FM_ERROR_INIT;
+	struct fm_store_record *v = NULL;
+	void *data = NULL;
+	size_t n = 0, len = 0;
+
+	assert_int_equal(fm_store_record_put(s, "plan", "p1", "one", 3, &e), 0);
+	assert_int_equal(fm_store_record_put(s, "plan", "p2", NULL, 0, &e), 0);
+	assert_int_equal(fm_store_record_put(s, "other", "p1", "x", 1, &e), 0);
+	assert_int_equal(fm_store_record_put(s, "plan", "p1", "uno", 3, &e), 0); /* keeps its place */
+	fm_store_close(s);
+	s = open_store(f->path);
+	assert_int_equal(fm_store_record_list(s, "plan", 0, &v, &n, &e), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(v[0].id, "p2");
+	assert_int_equal(v[0].len, 0);
+	assert_non_null(v[0].data);
+	assert_string_equal(v[1].id, "p1");
+	assert_memory_equal(v[1].data, "uno", 3);
+	fm_store_records_free(v, n);
+	assert_int_equal(fm_store_record_list(s, "plan", 1, &v, &n, &e), 0);
+	assert_int_equal(n, 1);
+	fm_store_records_free(v, n);
+	assert_int_equal(fm_store_record_get(s, "other", "p1", &data, &len, &e), 0);
+	assert_int_equal(len, 1);
+	free(data);
+	assert_int_equal(fm_store_record_delete(s, "plan", "p1", &e), 0);
+	assert_int_equal(fm_store_record_delete(s, "plan", "p1", &e), 0);
+	assert_int_equal(fm_store_record_get(s, "plan", "p1", &data, &len, &e), -1);
+	assert_int_equal(e.code, FM_E_NOT_FOUND);
+	assert_int_equal(fm_store_record_put(s, "", "p1", "x", 1, &e), -1);
+	assert_int_equal(e.code, FM_E_INVALID_ARGUMENT);
+	fm_store_close(s);
+}
+
 static void test_connections_are_set_up(void **state)
 {
 	struct fixture *f = *state;
@@ -763,6 +801,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_newer_and_foreign_files_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_files_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_upgrade_sets_version_and_identity, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_records, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_connections_are_set_up, setup, teardown),
 	};
 

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Plans in a running cluster of three hosts: a host is cordoned, drained by a deadline with clients connected, and one that a real load overloads is balanced, and relieved unasked.
+
+The hosts are network namespaces of one machine, so /proc/stat would say the same of all of them. Each host's agent therefore sees one of its own, written from what the host's control groups have used (as
+lxcfs does for containers): the load is real, and is where its containers are.
+"""
+
+import os
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+from common import STRETCH, Cluster, Resident, Skip, Tap, arguments, expect, lab_name, unwind_on_signal  # noqa: E402
+from cluster import MANAGER_HOST, system_leftovers  # noqa: E402
+
+HOSTS = ("a", "b", "c")
+DEADLINE_S = 90
+LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not what this is about
+BURN = ["/bin/sh", "-c", "while :; do :; done"]
+QUIET_S = 25
+THRESHOLD = 70
+
+
+class Stat:
+    """Writes a /proc/stat for each host, of what its control group has used of all processors."""
+
+    def __init__(self, cluster):
+        self.cluster, self.over = cluster, threading.Event()
+        self.began = time.monotonic()
+        os.makedirs(cluster.path("stat"))
+        for host in HOSTS:
+            self.write(host)
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        for host in HOSTS:
+            self.cluster._run(*self.cluster.enter_mounts(host), "mount", "--bind", self.cluster.path("stat", host), "/proc/stat")
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def used_s(self, host):
+        group = f"fleximigrate/{self.cluster.name}/{host}"
+        for path, scale in ((f"/sys/fs/cgroup/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/unified/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/cpuacct/{group}/cpuacct.usage", 1e9),
+                            (f"/sys/fs/cgroup/cpu,cpuacct/{group}/cpuacct.usage", 1e9)):
+            try:
+                with open(path, encoding="ascii") as file:
+                    words = file.read().split()
+                return int(words[1] if "." in os.path.basename(path) and words[0] == "usage_usec" else words[0]) / scale
+            except (OSError, ValueError, IndexError):
+                continue
+        return 0.0
+
+    def write(self, host):
+        """Written in place: another file would not be the one that is mounted."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        busy = int(self.used_s(host) * ticks)
+        processors = os.cpu_count()
+        idle = max(0, int((time.monotonic() - self.began + 1000) * ticks * processors) - busy)
+        line = f"{busy} 0 0 {idle} 0 0 0 0 0 0"
+        each = "".join(f"cpu{number} {busy // processors} 0 0 {idle // processors} 0 0 0 0 0 0\n" for number in range(processors))
+        text = f"cpu  {line}\n{each}intr 0\nctxt 0\nbtime 0\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n".ljust(2048, "\n")
+        fd = os.open(self.cluster.path("stat", host), os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    def run(self):
+        while not self.over.wait(0.2):
+            for host in HOSTS:
+                self.write(host)
+
+
+class Plans:
+    def __init__(self, cluster, tap):
+        self.cluster, self.tap = cluster, tap
+        self.residents = []
+        self.burners = [f"burn{number}" for number in range(max(2, os.cpu_count()))]
+
+    def cli(self, *argv, timeout=200):
+        return self.cluster.cli(*argv, check=False, timeout=timeout)
+
+    def where(self, name):
+        return self.cluster.container(name)["host"]
+
+    def cpu(self, host):
+        usage = self.cluster.json("host", "show", host).get("usage") or {}
+        return None if 2 in usage.get("unknown", []) or "cpu_percent" not in usage else float(usage["cpu_percent"])
+
+    def need_usage(self):
+        deadline = time.monotonic() + 20 * STRETCH
+        while any(self.cpu(host) is None for host in HOSTS):
+            if time.monotonic() > deadline:
+                raise Skip("agents do not report what hosts use")
+            time.sleep(0.2)
+
+    def check_cordon(self):
+        self.cluster.cli("host", "cordon", MANAGER_HOST)
+        done = self.cli("migrate", self.residents[0].name, "--to", MANAGER_HOST)
+        expect(done.returncode == 1 and "cordoned" in done.stdout + done.stderr, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        self.cluster.restart(self.cluster.manager)
+        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
+        expect(self.cluster.json("host", "show", MANAGER_HOST)["cordoned"], "forgotten by a restart")
+
+    def check_dry_run(self):
+        self.need_usage()
+        plan = self.cluster.json("drain", "a", "--deadline", f"{DEADLINE_S}s", "--dry-run", *LIMITS)
+        expect(len(plan["steps"]) == len(self.residents) and plan["complete"], f"{plan}")
+        expect(all(step["to"] in ("b", "c") for step in plan["steps"]), f"{plan['steps']}")
+        text = self.cluster.cli("drain", "a", "--deadline", "1s", "--dry-run", *LIMITS).stdout
+        expect(text.startswith("Will not make it:"), text)
+        expect(all(self.where(resident.name) == "a" for resident in self.residents) and not self.cluster.json("host", "show", "a")["cordoned"], "a dry run changed something")
+
+    def check_drain(self):
+        self.need_usage()
+        began = time.monotonic()
+        done = self.cli("drain", "a", "--deadline", f"{DEADLINE_S}s", *LIMITS)
+        took = time.monotonic() - began
+        expect(done.returncode == 0, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        expect(took < DEADLINE_S * STRETCH, f"{took:.1f} s")
+        self.tap.say(f"{len(self.residents)} containers were away after {took:.1f} s")
+        for resident in self.residents:
+            resident.check(self.where(resident.name))
+        expect({self.where(resident.name) for resident in self.residents} <= {"b", "c"}, "somebody stayed")
+        plan = self.cluster.json("plan", "ls")["plans"][0]
+        expect(plan["state"] == "done" and all(step["state"] == "done" for step in plan["steps"]), f"{plan}")
+        expect(self.cluster.json("host", "show", "a")["cordoned"], "the drained host is open")
+        self.cluster.cli("host", "uncordon", "a")
+
+    def burn(self, name, host):
+        bundle = self.cluster.make_bundle(name, BURN)
+        self.cluster.cli("container", "run", name, "--host", host, "--bundle", bundle)
+
+    def overload(self):
+        """As many that burn on b as there are processors; half of them are too many."""
+        self.need_usage()
+        for name in self.burners:
+            self.burn(name, "b")
+        self.cluster.wait("b is overloaded", lambda: (self.cpu("b") or 0) > THRESHOLD + 5, 60)
+
+    def burning_on_b(self):
+        return sum(self.where(name) == "b" for name in self.burners)
+
+    def check_balance(self):
+        self.overload()
+        done = self.cli("balance", "--cpu-threshold", str(THRESHOLD), *LIMITS)
+        expect(done.returncode == 0, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        expect(0 < self.burning_on_b() < len(self.burners), f"{self.burning_on_b()} of {len(self.burners)} burn on b")
+        for name in self.burners:
+            self.cluster.cli("container", "rm", "--force", name)
+        self.cluster.wait("b is quiet again", lambda: (self.cpu("b") or 100) < 40, 60)
+
+    def check_proactive(self):
+        """The manager does it unasked, once."""
+        manager = self.cluster.manager
+        manager.stop()
+        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--cpu-threshold", str(THRESHOLD), "--memory-threshold", "100"]
+        manager.start()
+        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
+        before = len(self.cluster.json("plan", "ls")["plans"])
+        self.overload()
+
+        def relieved():
+            plans = self.cluster.json("plan", "ls")["plans"]
+            return len(plans) > before and plans[0]["kind"] == "proactive" and plans[0]["state"] == "done"
+        self.cluster.wait("b is relieved", relieved, 180)
+        moved = len(self.cluster.json("migration", "ls")["migrations"])
+        places = {name: self.where(name) for name in self.burners}
+        time.sleep(QUIET_S)  # what is looked for is that nothing happens
+        expect(len(self.cluster.json("migration", "ls")["migrations"]) == moved and places == {name: self.where(name) for name in self.burners}, "it went on moving")
+
+    def run(self):
+        for name in ("one", "two", "three"):
+            self.residents.append(Resident(self.cluster, name, host="a"))
+        for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain),
+                           ("a host that is overloaded is balanced", self.check_balance), ("the same unasked, once", self.check_proactive)):
+            with self.tap.test(name):
+                step()
+        for resident in self.residents:
+            with self.tap.test(f"{resident.name} and its client went through all of it"):
+                resident.conclude(self.where(resident.name))
+
+
+def main():
+    options = arguments(__doc__)
+    unwind_on_signal()
+    tap = Tap("plans", options.tap)
+    name = lab_name("plan")
+    with Cluster(name, hosts=(*HOSTS, MANAGER_HOST), own_folders=("/srv",), keep_on_failure=options.keep) as cluster, Stat(cluster):
+        Plans(cluster, tap).run()
+    with tap.test("nothing is left"):
+        left = system_leftovers(name)
+        expect(not left, f"left over: {left}")
+    return tap.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
