@@ -99,6 +99,7 @@ enum fm_manager_method {
 	FM_MANAGER_CHECK_NETWORK,
 	FM_MANAGER_LIST_INTENTS,
 	FM_MANAGER_GET_INTENT,
+	FM_MANAGER_GET_SNAPSHOT,
 	_FM_MANAGER_METHOD_MAX
 };
 extern const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1];
