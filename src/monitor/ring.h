@@ -6,7 +6,7 @@
  * that of the values in it, each weighing the same. Steps without a value are unknown (NAN), also when the clock leaps ahead; a value for a step that is older than the newest one is put where it belongs as
  * long as that is kept, and otherwise forgotten.
  *
- * Plain memory, no pointers of its own: a struct can be copied. Not thread-safe.
+ * Plain memory: a ring is copied with its values by fm_series_copy. Not thread-safe.
  */
 #ifndef FM_MONITOR_RING_H
 #define FM_MONITOR_RING_H
