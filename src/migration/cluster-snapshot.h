@@ -31,6 +31,7 @@ struct fm_snapshot_predictor {
 	void *userdata;
 	double (*predict)(void *userdata, bool host, const char *name, enum fm_usage_kind kind, const struct fm_series *history);
 };
-int fm_cluster_snapshot_predicted(const struct fm_cluster *c, const struct fm_snapshot_predictor *p, struct fm_snapshot **ret, struct fm_error *err);
+int fm_cluster_snapshot_predicted(const struct fm_cluster *c, const struct fm_snapshot_predictor *p, struct fm_snapshot **ret,
+                                  struct fm_error *err);
 
 #endif

@@ -20,7 +20,8 @@
 struct fm_usage_history;
 
 /* limits NULL: the defaults. log may be NULL: it gets a line when a verdict changes. The store is borrowed. */
-int fm_usage_history_new(struct fm_store *store, const struct fm_load_limits *limits, struct fm_log *log, struct fm_usage_history **ret, struct fm_error *err);
+int fm_usage_history_new(struct fm_store *store, const struct fm_load_limits *limits, struct fm_log *log, struct fm_usage_history **ret,
+                         struct fm_error *err);
 void fm_usage_history_free(struct fm_usage_history *h); /* writes what is not written yet */
 
 /* A report that was checked; usage of containers that are about to come or have gone does not count. The clock is the manager's. */

@@ -11,7 +11,9 @@ static const char *const figure_units[_FM_LOAD_FIGURES] = { "%", "%", "%", "ms" 
 
 const char *fm_load_to_string(enum fm_load l)
 {
-	static const char *const names[] = { [FM_LOAD_UNKNOWN] = "", [FM_LOAD_NORMAL] = "normal", [FM_LOAD_OVER] = "over", [FM_LOAD_UNDER] = "under" };
+	static const char *const names[] = {
+		[FM_LOAD_UNKNOWN] = "", [FM_LOAD_NORMAL] = "normal", [FM_LOAD_OVER] = "over", [FM_LOAD_UNDER] = "under"
+	};
 
 	return (unsigned)l < sizeof(names) / sizeof(names[0]) ? names[l] : "";
 }
@@ -37,7 +39,8 @@ int fm_load_limits_check(const struct fm_load_limits *l, struct fm_error *err)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the hysteresis is not from 0 to below 100 %%");
 	for (int i = 0; i < 2; i++)
 		if (isnan(under[i]) || (under[i] >= 0 && left_above(l, under[i]) >= left_at(l, l->over[i])))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "the lower limit of %s, %g %%, is not below the upper one, %g %%, with a hysteresis of %g %%",
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+			                    "the lower limit of %s, %g %%, is not below the upper one, %g %%, with a hysteresis of %g %%",
 			                    figure_names[i], under[i], l->over[i], l->hysteresis_percent);
 	return 0;
 }
@@ -74,7 +77,8 @@ static bool is_under(const struct fm_load_limits *l, const struct fm_load_figure
 static bool is_clear(const struct fm_load_limits *l, const struct fm_load_state *s, const struct fm_load_figures *f)
 {
 	if (s->load == FM_LOAD_UNDER)
-		return !(f->v[FM_LOAD_CPU] <= left_above(l, l->under_cpu_percent) && f->v[FM_LOAD_MEMORY] <= left_above(l, l->under_memory_percent));
+		return !(f->v[FM_LOAD_CPU] <= left_above(l, l->under_cpu_percent) &&
+		         f->v[FM_LOAD_MEMORY] <= left_above(l, l->under_memory_percent));
 	for (int i = 0; i < _FM_LOAD_FIGURES; i++)
 		if (f->v[i] >= left_at(l, l->over[i]))
 			return false;
@@ -112,17 +116,19 @@ bool fm_load_step(const struct fm_load_limits *l, struct fm_load_state *s, const
 	return s->load != before;
 }
 
-void fm_load_explain(const struct fm_load_limits *l, const struct fm_load_state *s, const struct fm_load_figures *f, uint64_t now_ms, char *ret, size_t cap)
+void fm_load_explain(const struct fm_load_limits *l, const struct fm_load_state *s, const struct fm_load_figures *f, uint64_t now_ms,
+                     char *ret, size_t cap)
 {
 	unsigned long long over_s = s->over_since_ms[s->why] ? (now_ms - s->over_since_ms[s->why]) / 1000 : 0;
 
 	ret[0] = '\0';
 	if (s->load == FM_LOAD_UNDER)
-		(void)snprintf(ret, cap, "processor %.1f %%, memory %.1f %%, below %g and %g %%", f->v[FM_LOAD_CPU], f->v[FM_LOAD_MEMORY], l->under_cpu_percent,
-		               l->under_memory_percent);
+		(void)snprintf(ret, cap, "processor %.1f %%, memory %.1f %%, below %g and %g %%", f->v[FM_LOAD_CPU], f->v[FM_LOAD_MEMORY],
+		               l->under_cpu_percent, l->under_memory_percent);
 	else if (s->load == FM_LOAD_OVER && over_s)
-		(void)snprintf(ret, cap, "%s %.1f %s for %llu s, limit %g %s", figure_names[s->why], f->v[s->why], figure_units[s->why], over_s, l->over[s->why],
-		               figure_units[s->why]);
+		(void)snprintf(ret, cap, "%s %.1f %s for %llu s, limit %g %s", figure_names[s->why], f->v[s->why], figure_units[s->why],
+		               over_s, l->over[s->why], figure_units[s->why]);
 	else if (s->load == FM_LOAD_OVER)
-		(void)snprintf(ret, cap, "%s was over %g %s, now %.1f %s", figure_names[s->why], l->over[s->why], figure_units[s->why], f->v[s->why], figure_units[s->why]);
+		(void)snprintf(ret, cap, "%s was over %g %s, now %.1f %s", figure_names[s->why], l->over[s->why], figure_units[s->why],
+		               f->v[s->why], figure_units[s->why]);
 }

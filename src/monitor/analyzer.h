@@ -29,9 +29,9 @@ struct fm_load_figures {
 };
 
 struct fm_load_limits {
-	double over[_FM_LOAD_FIGURES];              /* INFINITY: not looked at */
+	double over[_FM_LOAD_FIGURES];                  /* INFINITY: not looked at */
 	double under_cpu_percent, under_memory_percent; /* negative: no host is ever under */
-	double hysteresis_percent;                  /* of the limit: 80 with 10 is left at 72, 20 at 22 */
+	double hysteresis_percent;                      /* of the limit: 80 with 10 is left at 72, 20 at 22 */
 	uint32_t over_ms, under_ms, clear_ms;
 };
 /* 80 % of processors, 70 % of memory, 1 % loss, 100 ms: the framework's. It has a limit of 200 ms for answers of services, too, which a host does not have: health checks have it. The lower limits (20 %,
@@ -50,9 +50,9 @@ int fm_load_limits_check(const struct fm_load_limits *l, struct fm_error *err);
 
 struct fm_load_state {
 	enum fm_load load;
-	enum fm_load_figure why;                 /* over: which figure was the first to be */
-	uint64_t since_ms;                       /* of load */
-	uint64_t seen_ms;                        /* the last step; 0: none */
+	enum fm_load_figure why;                  /* over: which figure was the first to be */
+	uint64_t since_ms;                        /* of load */
+	uint64_t seen_ms;                         /* the last step; 0: none */
 	uint64_t over_since_ms[_FM_LOAD_FIGURES]; /* above its limit since; 0: it is not */
 	uint64_t under_since_ms, clear_since_ms;
 };
@@ -60,6 +60,7 @@ struct fm_load_state {
 /* now_ms: any clock that goes forward, > 0. true: load has changed. */
 bool fm_load_step(const struct fm_load_limits *l, struct fm_load_state *s, const struct fm_load_figures *f, uint64_t now_ms);
 /* "processor 91.2 % for 60 s, limit 80 %"; "" unless it is over or under. */
-void fm_load_explain(const struct fm_load_limits *l, const struct fm_load_state *s, const struct fm_load_figures *f, uint64_t now_ms, char *ret, size_t cap);
+void fm_load_explain(const struct fm_load_limits *l, const struct fm_load_state *s, const struct fm_load_figures *f, uint64_t now_ms,
+                     char *ret, size_t cap);
 
 #endif

@@ -39,7 +39,8 @@ struct fm_monitor_subject {
 	pid_t pid;        /* of its first process; its control groups are those of this process. 0: it does not run */
 	bool quiet;       /* it is being moved: nothing looks into its memory */
 	size_t n_ifnames;
-	char ifnames[FM_MONITOR_IFNAMES][16]; /* the host ends of its endpoints; none: network counters of the process' namespace, unless that is the host's */
+	char ifnames[FM_MONITOR_IFNAMES]
+	            [16]; /* the host ends of its endpoints; none: network counters of the process' namespace, unless that is the host's */
 };
 
 int fm_monitor_new(const struct fm_monitor_options *o, struct fm_monitor **ret, struct fm_error *err);

@@ -19,8 +19,8 @@ struct fm_host_usage {
 	uint64_t disk_read_bytes_per_s, disk_write_bytes_per_s;
 	double disk_utilisation_percent; /* of its busiest disk: the part of the time in which something was asked of it */
 	uint64_t network_in_bytes_per_s, network_out_bytes_per_s;
-	uint64_t network_capacity_bytes_per_s; /* of its interfaces together, as they say; each way */
-	uint64_t connections;                  /* established TCP, of the agent's network namespace */
+	uint64_t network_capacity_bytes_per_s;                                     /* of its interfaces together, as they say; each way */
+	uint64_t connections;                                                      /* established TCP, of the agent's network namespace */
 	double cpu_pressure_percent, memory_pressure_percent, io_pressure_percent; /* PSI, some, avg60 */
 };
 
