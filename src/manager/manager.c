@@ -19,9 +19,12 @@
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
 
+#define LOAD_MS_MAX 86400000u
+
 struct options {
 	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
-	uint64_t max_concurrent;
+	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
+	struct fm_load_limits limits; /* made of the five above */
 };
 
 struct manager {
@@ -33,6 +36,7 @@ struct manager {
 	struct fm_store *store;
 	struct fm_fleet *fleet;
 	struct fm_network *network;
+	struct fm_usage_history *history;
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
 	struct fm_manager_service service;
@@ -72,6 +76,7 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
+	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
@@ -85,13 +90,16 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
 		return -1;
-	m->service = (struct fm_manager_service){ .version = FM_VERSION,
-		                                  .name = m->o.name,
-		                                  .coordinator = m->coordinator,
-		                                  .fleet = m->fleet,
-		                                  .agents = fm_agent_clients_api(m->clients),
-		                                  .log = m->log,
-		                                  .network = m->network };
+	m->service = (struct fm_manager_service){
+		.version = FM_VERSION,
+		.name = m->o.name,
+		.coordinator = m->coordinator,
+		.fleet = m->fleet,
+		.agents = fm_agent_clients_api(m->clients),
+		.log = m->log,
+		.network = m->network,
+		.cluster = { .fleet = m->fleet, .store = m->store, .history = m->history, .network = m->network }
+	};
 	fm_manager_service_methods(m->methods);
 	struct fm_rpc_server_opts so = { .methods = m->methods,
 		                         .userdata = &m->service,
@@ -111,6 +119,7 @@ static void unwire(struct manager *m)
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
+	fm_usage_history_free(m->history);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -118,6 +127,20 @@ static void unwire(struct manager *m)
 	free(m->ca);
 	free(m->cert);
 	free(m->key);
+}
+
+static int set_limits(struct options *o, struct fm_error *err)
+{
+	if (o->load_ms > LOAD_MS_MAX)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--load-time is more than a day");
+	o->limits = FM_LOAD_LIMITS_DEFAULT;
+	o->limits.over[FM_LOAD_CPU] = (double)o->over_cpu;
+	o->limits.over[FM_LOAD_MEMORY] = (double)o->over_memory;
+	o->limits.under_cpu_percent = (double)o->under_cpu;
+	o->limits.under_memory_percent = (double)o->under_memory;
+	o->limits.over_ms = o->limits.clear_ms = (uint32_t)o->load_ms;
+	o->limits.under_ms = (uint32_t)o->load_ms * 10;
+	return fm_load_limits_check(&o->limits, err);
 }
 
 static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
@@ -132,6 +155,14 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
+		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
+		  "a host with more of its processors in use is used too much (default: 80)", NULL },
+		{ "over-memory", FM_OPT_UINT, &o->over_memory, "PERCENT", "likewise, of its memory (default: 70)", NULL },
+		{ "under-cpu", FM_OPT_UINT, &o->under_cpu, "PERCENT",
+		  "with less than this and --under-memory, a host is used little (default: 20)", NULL },
+		{ "under-memory", FM_OPT_UINT, &o->under_memory, "PERCENT", "likewise (default: 30)", NULL },
+		{ "load-time", FM_OPT_DURATION, &o->load_ms, "TIME",
+		  "for which that must last before it counts; ten times as long for little (default: 60s)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -143,7 +174,7 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 	struct fm_arguments args = { 0 };
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);
 	fm_arguments_done(&args);
-	return rc;
+	return rc == 0 ? set_limits(o, err) : rc;
 }
 
 int fm_manager_main(int argc, char **argv)
@@ -154,7 +185,12 @@ int fm_manager_main(int argc, char **argv)
 		                    .state_dir = "/var/lib/fleximigrate",
 		                    .log_format = "human",
 		                    .log_level = "info",
-		                    .max_concurrent = 8 } };
+		                    .max_concurrent = 8,
+		                    .over_cpu = 80,
+		                    .over_memory = 70,
+		                    .under_cpu = 20,
+		                    .under_memory = 30,
+		                    .load_ms = 60000 } };
 	struct fm_error err = FM_ERROR_INIT;
 	enum fm_log_level level = FM_LOG_INFO;
 	int signals = -1;

@@ -25,6 +25,9 @@ int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) * *ret,
 int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) * **ret, size_t *ret_n, struct fm_error *err);
 int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) * *ret, struct fm_error *err); /* NOT_FOUND */
 int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
+/* For the answer to a report: whose way that host's agent measures, at most FM_MAX_PEERS of those that answer, and the key. Those that follow it in the order in which they became known, so that everybody is measured
+ * by as many. */
+void fm_fleet_peers(struct fm_fleet *f, const char *host, FM_PB(ReportResponse) * r);
 int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err);
 /* After a completed migration or a run/rm: correct the picture at once instead of waiting for the next report. */
 void fm_fleet_container_moved(struct fm_fleet *f, const char *name, const char *to_host);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
 
@@ -47,7 +48,9 @@ HANDLER(report)
 	if (check_reporter(call, req, err) < 0 || fm_fleet_report(s->fleet, req, err) < 0)
 		return -1;
 	FM_PB(ReportResponse) *r = FM_PB_NEW(ReportResponse, report_response);
+	fm_usage_history_report(s->cluster.history, req, fm_realtime_ms());
 	r->interval_ms = FM_FLEET_REPORT_MS;
+	fm_fleet_peers(s->fleet, req->host->name, r);
 	GIVE(r);
 	return 0;
 }
@@ -60,6 +63,8 @@ HANDLER(list_hosts)
 		fm_pb_free(r);
 		return -1;
 	}
+	for (size_t i = 0; i < r->n_hosts; i++)
+		fm_usage_history_load(s->cluster.history, r->hosts[i]);
 	GIVE(r);
 	return 0;
 }
@@ -70,6 +75,7 @@ HANDLER(get_host)
 	FM_PB(Host) *h = NULL;
 	if (fm_fleet_host(s->fleet, ((const FM_PB(NameRequest) *)request)->name, &h, err) < 0)
 		return -1;
+	fm_usage_history_load(s->cluster.history, h);
 	GIVE(h);
 	return 0;
 }
@@ -263,6 +269,22 @@ HANDLER(get_intent)
 	return 0;
 }
 
+HANDLER(get_snapshot)
+{
+	SERVICE(s);
+	struct fm_snapshot *snapshot = NULL;
+	if (fm_cluster_snapshot(&s->cluster, &snapshot, err) < 0)
+		return -1;
+	_fm_free_ char *text = fm_snapshot_to_json(snapshot);
+	fm_snapshot_free(snapshot);
+	if (!text)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	FM_PB(SnapshotResponse) *r = FM_PB_NEW(SnapshotResponse, snapshot_response);
+	fm_pb_set(&r->json, text);
+	GIVE(r);
+	return 0;
+}
+
 /* Lines as they come; between them a snapshot a tick, for progress; the last event says so and carries the outcome. */
 static int watch_migration(void *userdata, struct fm_rpc_call *call, const ProtobufCMessage *request, struct fm_error *err)
 {
@@ -313,6 +335,7 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_CHECK_NETWORK] = check_network,
 	[FM_MANAGER_LIST_INTENTS] = list_intents,
 	[FM_MANAGER_GET_INTENT] = get_intent,
+	[FM_MANAGER_GET_SNAPSHOT] = get_snapshot,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

@@ -6,6 +6,7 @@
 #ifndef FM_RPC_SERVICE_H
 #define FM_RPC_SERVICE_H
 
+#include "migration/cluster-snapshot.h"
 #include "migration/coordinator.h"
 #include "migration/mover.h"
 #include "migration/network.h"
@@ -18,6 +19,7 @@ struct fm_manager_service {
 	struct fm_agent_api agents;
 	struct fm_log *log;
 	struct fm_network *network; /* NULL: none is described */
+	struct fm_cluster cluster;  /* for snapshots; its history takes the reports */
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
 

@@ -5,7 +5,7 @@
  *   store-sqlite-conn.c        one connection: statements, transactions, errors
  *   store-sqlite.c             opening: checks of the file, schema, upgrades; closing
  *   store-sqlite-migrations.c  migrations, transitions, log lines
- *   store-sqlite-fleet.c       hosts, containers
+ *   store-sqlite-fleet.c       hosts, containers, and what parts of the manager keep
  *
  * Calling sequence of a write, each variable undone at the end of its scope in reverse order (statement reset, roll back unless
  * committed, unlock):
@@ -56,6 +56,9 @@ enum fm_sq_slot {
 	FM_SQ_CONTAINER_INSERT,
 	FM_SQ_HOST_PAGE,
 	FM_SQ_CONTAINER_PAGE,
+	FM_SQ_KEPT_PUT,
+	FM_SQ_KEPT_PAGE,
+	FM_SQ_KEPT_PRUNE,
 	_FM_SQ_SLOT_MAX
 };
 
@@ -162,5 +165,9 @@ int fm_sq_containers_put(struct fm_store *s, const char *host, size_t n, const c
                          const size_t *lens, struct fm_error *err);
 int fm_sq_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_sq_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_sq_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
+                   struct fm_error *err);
+int fm_sq_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_sq_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
 
 #endif
