@@ -30,6 +30,7 @@ const struct fm_verb fm_verbs[] = {
 	{ "network check", "do services get what they want of the network now", fm_verb_network_check },
 	{ "intent list", "list what services want of the network", fm_verb_intent_list },
 	{ "intent show", "one of them in detail", fm_verb_intent_show },
+	{ "snapshot", "the cluster as decisions see it: usage, links", fm_verb_snapshot },
 	{ "doctor", "what on this host is missing or left over", fm_verb_doctor },
 	{ "pki init", "make a development certificate authority", fm_verb_pki_init },
 	{ "pki issue", "issue a host's certificate", fm_verb_pki_issue },

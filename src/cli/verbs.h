@@ -19,6 +19,7 @@ int fm_verb_network_path(int argc, char **argv);
 int fm_verb_network_check(int argc, char **argv);
 int fm_verb_intent_list(int argc, char **argv);
 int fm_verb_intent_show(int argc, char **argv);
+int fm_verb_snapshot(int argc, char **argv);
 int fm_verb_doctor(int argc, char **argv);
 int fm_verb_pki_init(int argc, char **argv);
 int fm_verb_pki_issue(int argc, char **argv);
