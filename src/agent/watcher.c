@@ -62,7 +62,7 @@ int fm_watcher_new(const struct fm_watcher_options *o, struct fm_watcher **ret, 
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	w->o = *o;
 	w->stoppable = fm_stop_init(&w->stop, err) == 0;
-	if (!w->stoppable || fm_monitor_new(&(struct fm_monitor_options){ 0 }, &w->monitor, err) < 0) {
+	if (!w->stoppable || fm_monitor_new(&(struct fm_monitor_options){ .period_ms = o->period_ms }, &w->monitor, err) < 0) {
 		fm_watcher_free(w);
 		return -1;
 	}

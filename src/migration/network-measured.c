@@ -19,7 +19,8 @@
 
 #define REFRESH_MS     2000
 #define PATHS_MAX      512 /* measured pairs that are looked at; with more, those of the first hosts */
-#define SWEEPS         50
+#define SWEEPS         500 /* at most; it ends when nothing moves by more than SETTLED of itself */
+#define SETTLED        1e-5
 #define LATENCY_MIN_US 1.0  /* of a link that is described as having none, so that it can have a share */
 #define LOSS_MIN       1e-9 /* likewise */
 
@@ -149,7 +150,10 @@ static void find_paths(struct fm_network *n, struct work *w)
 /* cost holds the described ones, and is made to fit. */
 static void share_out(struct work *w, bool loss)
 {
-	for (int sweep = 0; sweep < SWEEPS; sweep++)
+	double most = 1;
+
+	for (int sweep = 0; sweep < SWEEPS && most > SETTLED; sweep++) {
+		most = 0;
 		for (size_t i = 0; i < w->n_paths; i++) {
 			const struct measured_path *p = &w->paths[i];
 			double sum = 0, wanted = loss ? p->loss : p->latency_us;
@@ -157,7 +161,10 @@ static void share_out(struct work *w, bool loss)
 				sum += w->cost[p->path.links[k]];
 			for (uint32_t k = 0; sum > 0 && k < p->path.n_links; k++)
 				w->cost[p->path.links[k]] *= wanted / sum;
+			if (sum > 0 && wanted > 0)
+				most = fmax(most, fabs(log(wanted / sum)));
 		}
+	}
 }
 
 static void measure_paths(struct fm_network *n, struct work *w)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "basic/cgroups.h"
+#include "basic/id.h"
 #include "basic/str.h"
 #include "monitor/parse.h"
 
@@ -83,6 +84,7 @@ void fm_container_sampler_open(struct fm_container_sampler *c, const char *root,
 	(void)snprintf(path, sizeof(path), "%s/proc/%d/cgroup", root, (int)pid);
 	if (pid <= 0 || !fm_reader_read_path(r, path, false))
 		return;
+	c->groups = fm_hash_str(r->text);
 	c->own_network = is_own_network(root, pid);
 	char *save = NULL;
 	/* v1 first, as the kernel lists them: a controller is of one version only, but cgroup.procs is in both */
@@ -93,6 +95,14 @@ void fm_container_sampler_open(struct fm_container_sampler *c, const char *root,
 		*group++ = '\0';
 		open_hierarchy(c, controllers + 1, group, mountinfo);
 	}
+}
+
+bool fm_container_sampler_is_elsewhere(const struct fm_container_sampler *c, const char *root, struct fm_reader *r)
+{
+	char path[512];
+
+	(void)snprintf(path, sizeof(path), "%s/proc/%d/cgroup", root, (int)c->pid);
+	return fm_reader_read_path(r, path, false) && fm_hash_str(r->text) != c->groups;
 }
 
 void fm_container_sampler_close(struct fm_container_sampler *c)
@@ -133,10 +143,10 @@ static void slow_memory(struct fm_container_sampler *c, struct fm_reader *r, uin
 	if (known && u->memory_bytes != FM_USAGE_UNKNOWN &&
 	    fm_parse_keyed(r->text, v2 ? "inactive_file" : "total_inactive_file", &inactive))
 		u->working_set_bytes = inactive < u->memory_bytes ? u->memory_bytes - inactive : 0;
-	u->page_faults_per_s =
-	        fm_counter_rate(&c->faults, known && fm_parse_keyed(r->text, v2 ? "pgfault" : "total_pgfault", &faults), faults, now_us);
-	u->major_page_faults_per_s = fm_counter_rate(
-	        &c->major_faults, known && fm_parse_keyed(r->text, v2 ? "pgmajfault" : "total_pgmajfault", &major), major, now_us);
+	bool has_faults = known && fm_parse_keyed(r->text, v2 ? "pgfault" : "total_pgfault", &faults);
+	bool has_major = known && fm_parse_keyed(r->text, v2 ? "pgmajfault" : "total_pgmajfault", &major);
+	u->page_faults_per_s = fm_counter_rate(&c->faults, has_faults, faults, now_us);
+	u->major_page_faults_per_s = fm_counter_rate(&c->major_faults, has_major, major, now_us);
 }
 
 static void slow_disk(struct fm_container_sampler *c, struct fm_reader *r, uint64_t now_us, struct fm_container_usage *u)

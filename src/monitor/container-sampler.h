@@ -27,12 +27,15 @@ struct fm_container_sampler {
 	pid_t pid;
 	int fd[_FM_GROUP_FILES];
 	bool v2[_FM_GROUP_FILES];
+	uint64_t groups;  /* a hash of which groups it was in */
 	bool own_network; /* its namespace is not the host's */
 	struct fm_counter cpu, faults, major_faults, read, written, periods, throttled, net_in, net_out;
 };
 
 /* Where process pid's groups are. What is not there stays unknown: also all that the root group counts, for that is not the container alone. */
 void fm_container_sampler_open(struct fm_container_sampler *c, const char *root, const char *mountinfo, pid_t pid, struct fm_reader *r);
+/* Has its process been put into other groups since, as a restore does? Its old ones may be there all the same. */
+bool fm_container_sampler_is_elsewhere(const struct fm_container_sampler *c, const char *root, struct fm_reader *r);
 void fm_container_sampler_close(struct fm_container_sampler *c);
 /* Processor time and memory. false: the groups are gone, to be opened again. */
 bool fm_container_sampler_fast(struct fm_container_sampler *c, struct fm_reader *r, uint64_t now_us, struct fm_container_usage *u);

@@ -76,9 +76,10 @@ static void sample_memory(struct fm_host_sampler *h, struct fm_reader *r, uint64
 	    swap < UINT64_MAX / 1024)
 		ret->swap_used_bytes = (swap - swap_free) * 1024;
 	bool known = fm_reader_read(r, h->vmstat, false);
-	ret->page_faults_per_s = fm_counter_rate(&h->faults, known && fm_parse_keyed(r->text, "pgfault", &faults), faults, now_us);
-	ret->major_page_faults_per_s =
-	        fm_counter_rate(&h->major_faults, known && fm_parse_keyed(r->text, "pgmajfault", &major), major, now_us);
+	bool has_faults = known && fm_parse_keyed(r->text, "pgfault", &faults),
+	     has_major = known && fm_parse_keyed(r->text, "pgmajfault", &major);
+	ret->page_faults_per_s = fm_counter_rate(&h->faults, has_faults, faults, now_us);
+	ret->major_page_faults_per_s = fm_counter_rate(&h->major_faults, has_major, major, now_us);
 }
 
 static size_t find_disk(const struct fm_host_sampler *h, const char *name)

@@ -24,7 +24,7 @@
 #include "monitor/host-sampler.h"
 #include "monitor/parse.h"
 
-#define REFRESH_EVERY       30u /* samples: disks and interfaces */
+#define REFRESH_MS          30000u /* disks, interfaces, mounts, and in which groups processes are */
 #define MOUNTINFO_BYTES_MAX (16u << 20)
 #define PIDS_MAX            64u
 #define DIRTY_AFTER_MS      3000u /* a container that has just started, or come, is left alone */
@@ -64,7 +64,7 @@ struct fm_monitor {
 	struct endpoint *endpoints;
 	size_t n_endpoints;
 	char *mountinfo;
-	uint64_t samples;
+	uint64_t samples, slow_every, refresh_at_ms;
 	struct fm_dirty *dirty;
 	struct watched *dirty_now; /* whose memory is looked at between samples; NULL: nobody's */
 	size_t dirty_next;
@@ -93,6 +93,8 @@ int fm_monitor_new(const struct fm_monitor_options *o, struct fm_monitor **ret, 
 	fm_host_sampler_init(&m->host, m->root);
 	fm_host_usage_unknown(&m->host_usage);
 	past_init(&m->host_past);
+	uint32_t period_ms = o->period_ms ? o->period_ms : FM_MONITOR_PERIOD_MS;
+	m->slow_every = period_ms < FM_MONITOR_SLOW_MS ? FM_MONITOR_SLOW_MS / period_ms : 1;
 	*ret = m;
 	return 0;
 }
@@ -156,19 +158,25 @@ static struct watched *watched_new(const struct fm_monitor_subject *s)
 	return w;
 }
 
-/* It runs as another process now, or not at all: other files, and what was counted was another's. */
-static void forget_process(struct fm_monitor *m, struct watched *w)
+/* What was known of it was of these groups. */
+static void close_groups(struct fm_monitor *m, struct watched *w)
 {
 	uint64_t restarts = w->usage.restarts;
 
 	if (w->opened)
 		fm_container_sampler_close(&w->sampler);
 	w->opened = false;
-	w->since_ms = fm_now_ms();
 	if (m->dirty_now == w)
 		m->dirty_now = NULL;
 	fm_container_usage_unknown(&w->usage);
 	w->usage.restarts = restarts;
+}
+
+/* It runs as another process now, or not at all: other files, and what was counted was another's. */
+static void forget_process(struct fm_monitor *m, struct watched *w)
+{
+	close_groups(m, w);
+	w->since_ms = fm_now_ms();
 }
 
 static struct watched *take_over(struct fm_monitor *m, const struct fm_monitor_subject *s)
@@ -348,9 +356,7 @@ static void sample_container(struct fm_monitor *m, struct watched *w, bool slow,
 	if (!w->opened)
 		return;
 	if (!fm_container_sampler_fast(&w->sampler, &m->reader, now_us, &w->usage)) {
-		fm_container_sampler_close(
-		        &w->sampler); /* its groups are gone: its process may be in others now, and is looked for again */
-		w->opened = false;
+		close_groups(m, w); /* they are gone: its process may be in others now, and is looked for again */
 		return;
 	}
 	if (slow || first)
@@ -405,21 +411,30 @@ static void sample_dirty(struct fm_monitor *m, uint64_t now_us)
 	}
 }
 
+static void refresh(struct fm_monitor *m, uint64_t now_ms)
+{
+	if (now_ms < m->refresh_at_ms)
+		return;
+	m->refresh_at_ms = now_ms + REFRESH_MS;
+	fm_host_sampler_refresh(&m->host, &m->reader, is_endpoint, m);
+	free(m->mountinfo);
+	m->mountinfo = NULL;
+	for (size_t i = 0; i < m->n; i++)
+		if (m->v[i]->opened && fm_container_sampler_is_elsewhere(&m->v[i]->sampler, m->root, &m->reader))
+			close_groups(m, m->v[i]);
+}
+
 void fm_monitor_sample(struct fm_monitor *m)
 {
 	pthread_mutex_lock(&m->lock);
 	uint64_t now_us = fm_now_us();
-	if (m->samples % REFRESH_EVERY == 0) {
-		fm_host_sampler_refresh(&m->host, &m->reader, is_endpoint, m);
-		free(m->mountinfo);
-		m->mountinfo = NULL;
-	}
+	refresh(m, now_us / 1000);
 	fm_host_sampler_sample(&m->host, &m->reader, now_us, &m->host_usage);
 	m->host_usage.at_unix_ms = fm_realtime_ms();
 	sample_network(m, now_us);
 	remember_host(m);
 	for (size_t i = 0; i < m->n; i++)
-		sample_container(m, m->v[i], (i + m->samples) % FM_MONITOR_SLOW_EVERY == 0, fm_now_us());
+		sample_container(m, m->v[i], (i + m->samples) % m->slow_every == 0, fm_now_us());
 	if (m->dirty)
 		sample_dirty(m, fm_now_us());
 	m->samples++;

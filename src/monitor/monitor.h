@@ -3,7 +3,7 @@
  * monitor.h - Resource Monitor: samples this host and the containers it is told about, again and again, at a price that nobody notices.
  *
  * How: files of /proc and of control groups (v1, hybrid, v2) stay open between samples and are read with pread into one buffer; nothing is allocated by a sample. What is cheap (processor time,
- * memory, network) is read each time; what costs more (memory.stat, disk, quota, pressure, processes, connections) every FM_MONITOR_SLOW_EVERY-th time, each container in its turn. Network counters
+ * memory, network) is read each time; what costs more (memory.stat, disk, quota, pressure, processes, connections) every FM_MONITOR_SLOW_MS, each container in its turn. Network counters
  * of all containers come from one read of the host's own /proc/net/dev, where their endpoints' host ends are. How fast memory is written is estimated for one container at a time (dirty.h).
  * docs/MONITORING.md says where each figure comes from and what all this costs.
  *
@@ -23,14 +23,15 @@
 #define FM_MONITOR_PERIOD_MS     1000
 #define FM_MONITOR_PERIOD_MIN_MS 200
 #define FM_MONITOR_PERIOD_MAX_MS 60000
-#define FM_MONITOR_SLOW_EVERY    5
+#define FM_MONITOR_SLOW_MS       5000
 #define FM_MONITOR_IFNAMES       8
 
 struct fm_monitor;
 
 struct fm_monitor_options {
-	const char *root; /* put before /proc and /sys, for tests; NULL: "" */
-	bool no_dirty;    /* never look into the containers' memory */
+	const char *root;   /* put before /proc and /sys, for tests; NULL: "" */
+	bool no_dirty;      /* never look into the containers' memory */
+	uint32_t period_ms; /* how often fm_monitor_sample is called, to know whose turn it is; 0: FM_MONITOR_PERIOD_MS */
 };
 
 /* A container to watch. */

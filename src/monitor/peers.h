@@ -40,7 +40,7 @@ struct fm_peer_measure {
 	uint32_t loss_ppm;
 };
 
-/* Binds host:port ("10.77.0.1", "[fd77::1]") and answers from now on, once it has a key. every_ms 0: FM_PEERS_EVERY_MS. */
+/* Binds host:port ("10.77.0.1", "[fd77::1]") and answers from now on, once it has a key. every_ms 0: FM_PEERS_EVERY_MS; more than FM_PEERS_LOST_MS / FM_PEERS_WINDOW, or losses are overlooked. */
 int fm_peers_new(const char *host, uint16_t port, uint32_t every_ms, struct fm_peers **ret, struct fm_error *err);
 void fm_peers_free(struct fm_peers *p);
 
