@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
 
 #include "basic/cleanup.h"
 #include "basic/io.h"
@@ -25,7 +26,7 @@ static bool split_mount_line(char *line, struct cgroup_mount *ret)
 	type = strtok_r(tail + 3, " ", &save);
 	if (!type || !strtok_r(NULL, " ", &save) || !(options = strtok_r(NULL, " ", &save)))
 		return false;
-	*ret = (struct cgroup_mount){ .type = type, .options = options };
+	*ret = (struct cgroup_mount){ .root = "", .point = "", .type = type, .options = options };
 	char *field = strtok_r(line, " ", &save);
 	for (int i = 1; field; i++, field = strtok_r(NULL, " ", &save)) {
 		if (i == 4)
@@ -33,7 +34,7 @@ static bool split_mount_line(char *line, struct cgroup_mount *ret)
 		if (i == 5)
 			ret->point = field;
 	}
-	return ret->root && ret->point;
+	return *ret->root && *ret->point;
 }
 
 bool fm_cgroup_has_controller(const char *list, const char *word)
@@ -62,16 +63,12 @@ static bool is_hierarchy(const struct cgroup_mount *m, const char *controllers)
 	return fm_cgroup_has_controller(m->options, first);
 }
 
-/* The cgroup's path below a mount whose root is `root`, or NULL when it is not below. */
-static const char *below_root(const char *path, const char *root)
+/* How much of the cgroup's path is the mount's root; -1: it is not below. */
+static ssize_t root_length(const char *path, const char *root)
 {
-	size_t n = strlen(root);
+	size_t n = fm_streq(root, "/") ? 0 : strlen(root);
 
-	if (fm_streq(root, "/"))
-		return path;
-	if (strncmp(path, root, n) != 0 || (path[n] != '/' && path[n] != '\0'))
-		return NULL;
-	return path + n;
+	return strncmp(path, root, n) == 0 && (n == 0 || path[n] == '/' || path[n] == '\0') ? (ssize_t)n : -1;
 }
 
 char *fm_cgroup_folder(const char *controllers, const char *path, const char *mountinfo)
@@ -81,11 +78,11 @@ char *fm_cgroup_folder(const char *controllers, const char *path, const char *mo
 
 	for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		struct cgroup_mount m;
-		const char *below;
+		ssize_t above;
 
-		if (!split_mount_line(line, &m) || !is_hierarchy(&m, controllers) || !(below = below_root(path, m.root)))
+		if (!split_mount_line(line, &m) || !is_hierarchy(&m, controllers) || (above = root_length(path, m.root)) < 0)
 			continue;
-		_fm_free_ char *folder = fm_xasprintf("%s%s", m.point, below);
+		_fm_free_ char *folder = fm_xasprintf("%s%s", m.point, path + above);
 		_fm_free_ char *procs = fm_xasprintf("%s/cgroup.procs", folder);
 		if (fm_path_exists(procs))
 			return FM_TAKE_PTR(folder);

@@ -245,7 +245,7 @@ static void compact(struct fm_dirty *d)
 /* As hash_batch, of all. `keep`: the hashes stay those of the first look. */
 static unsigned hash_all(struct fm_dirty *d, bool keep)
 {
-	uint64_t before[FM_DIRTY_PAGES];
+	uint64_t before[FM_DIRTY_PAGES] = { 0 };
 	unsigned changed = 0;
 
 	for (size_t i = 0; i < d->n; i++)

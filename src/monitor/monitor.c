@@ -101,6 +101,8 @@ int fm_monitor_new(const struct fm_monitor_options *o, struct fm_monitor **ret, 
 
 static void watched_free(struct watched *w)
 {
+	if (!w)
+		return;
 	if (w->opened)
 		fm_container_sampler_close(&w->sampler);
 	free(w->name);

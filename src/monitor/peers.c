@@ -24,7 +24,6 @@
 #include "loop/pool.h"
 
 /* Layout: magic, type, three bytes of zero, sequence, microseconds held, session, code; numbers in network order. */
-#define MAGIC         "FMpr"
 #define QUESTION      1
 #define ANSWER        2
 #define SIGNED_BYTES  24u
@@ -32,6 +31,8 @@
 #define NEW_KEY_MS    5000u /* until all agents have it: a report a second, and some patience */
 #define HELD_MAX_US   10000000u
 #define DRAIN_AT_ONCE 256 /* datagrams, before it is looked at the clock again */
+
+static const uint8_t magic[4] = { 'F', 'M', 'p', 'r' };
 
 enum probe_state { NONE, WAITING, ANSWERED, LOST };
 struct probe {
@@ -100,7 +101,7 @@ static bool code_of(const uint8_t key[FM_PEERS_KEY_BYTES], const uint8_t *packet
 
 static bool encode(const struct fm_peers *p, uint8_t type, uint32_t seq, uint32_t held_us, uint64_t session, unsigned key, uint8_t *ret)
 {
-	memcpy(ret, MAGIC, 4);
+	memcpy(ret, magic, sizeof(magic));
 	memset(ret + 4, 0, 4);
 	ret[4] = type;
 	put32(ret + 8, seq);
@@ -115,7 +116,7 @@ static int verify(const struct fm_peers *p, const uint8_t *packet, size_t len)
 {
 	uint8_t code[CODE_BYTES];
 
-	if (len != FM_PEERS_PACKET_BYTES || memcmp(packet, MAGIC, 4) != 0 || packet[5] || packet[6] || packet[7])
+	if (len != FM_PEERS_PACKET_BYTES || memcmp(packet, magic, sizeof(magic)) != 0 || packet[5] || packet[6] || packet[7])
 		return -1;
 	for (int k = 0; k < 2; k++)
 		if (p->has_key[k] && code_of(p->key[k], packet, code) && CRYPTO_memcmp(code, packet + SIGNED_BYTES, CODE_BYTES) == 0)
@@ -378,7 +379,7 @@ static void set_peers(struct fm_peers *p, const struct fm_peer *v, size_t n)
 		return; /* the old ones, then */
 	memcpy(before, p->peer, sizeof(p->peer));
 	p->n = 0;
-	for (size_t i = 0; i < n && p->n < FM_MAX_PEERS; i++) {
+	for (size_t i = 0; v && i < n && p->n < FM_MAX_PEERS; i++) {
 		const struct peer *old = known_peer(before, n_before, &v[i]);
 		struct peer *peer = &p->peer[p->n];
 		const char *colon = strrchr(v[i].address, ':');
