@@ -22,7 +22,7 @@
 #define LOAD_MS_MAX 86400000u
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *strategy_selector, *log_format, *log_level;
 	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 };
@@ -87,6 +87,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .fault = m->fault,
 		                          .network = m->network,
 		                          .secrets_dir = m->secrets_dir,
+		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
 		return -1;
@@ -154,6 +155,9 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
+		{ "strategy-selector", FM_OPT_CHOICE, &o->strategy_selector, "WAY",
+		  "how strategy auto is chosen: cost (default: the cheapest that meets the limits) or weights (the published ones)",
+		  "cost|weights" },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
 		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
 		  "a host with more of its processors in use is used too much (default: 80)", NULL },
@@ -183,6 +187,7 @@ int fm_manager_main(int argc, char **argv)
 		                    .socket = "/run/fleximigrate/manager.sock",
 		                    .tls_dir = "/etc/fleximigrate/pki",
 		                    .state_dir = "/var/lib/fleximigrate",
+		                    .strategy_selector = "cost",
 		                    .log_format = "human",
 		                    .log_level = "info",
 		                    .max_concurrent = 8,
