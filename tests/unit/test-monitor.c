@@ -388,6 +388,10 @@ static void test_real_processor_and_memory(void **state)
 	assert_true(truth > 0.02 && fabs(c.cpu_cores - truth) < 0.05 * truth + 0.02);
 	samples(f->m, SLOW_EVERY, 20);
 	assert_true(fm_monitor_container(f->m, "c", &c));
+	if (c.memory_bytes == FM_USAGE_UNKNOWN) {
+		print_message("skipped: this machine's groups do not count memory\n");
+		skip();
+	}
 	assert_in_range(c.memory_bytes, 32 * MB, 48 * MB);
 	assert_in_range(c.working_set_bytes, 32 * MB, c.memory_bytes);
 	assert_int_equal(c.threads, 1);
