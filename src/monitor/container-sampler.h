@@ -27,7 +27,8 @@ struct fm_container_sampler {
 	pid_t pid;
 	int fd[_FM_GROUP_FILES];
 	bool v2[_FM_GROUP_FILES];
-	uint64_t groups;  /* a hash of which groups it was in */
+	uint64_t groups; /* a hash of which groups it was in */
+	bool disk_by_process;
 	bool own_network; /* its namespace is not the host's */
 	struct fm_counter cpu, faults, major_faults, read, written, periods, throttled, net_in, net_out;
 };

@@ -166,7 +166,7 @@ class Monitoring:
 
 
 def main():
-    options = arguments(__doc__).parse_args()
+    options = arguments(__doc__)
     tap = Tap("monitoring", options.tap)
     with Cluster(NAME, hosts=HOSTS, agent_options={"src": ["--label", "zone=one"], "dst": ["--monitor-period", "500ms"]}, manager_options=write_description, keep_on_failure=options.keep) as cluster:
         Monitoring(cluster, tap).run()

@@ -114,8 +114,8 @@ static void test_host(void **state)
 	/* the disk, and not its part or what is no disk: 2000 sectors read and 1000 written; it was always busy */
 	assert_true(u.disk_read_bytes_per_s > 0 && fabs((double)u.disk_read_bytes_per_s / (double)u.disk_write_bytes_per_s - 2) < 0.01);
 	assert_true(u.disk_utilisation_percent == 100);
-	assert_true(fabs((double)u.network_out_bytes_per_s * 2000 / (double)u.network_in_bytes_per_s - 4300) <
-	            60); /* eth0 and fm1, which is nobody's */
+	assert_true(fabs((double)u.network_out_bytes_per_s / (double)u.network_in_bytes_per_s - 4100.0 / 2400) <
+	            0.02); /* eth0 and fm1, which is nobody's */
 	assert_true(u.network_capacity_bytes_per_s == FM_USAGE_UNKNOWN);
 	assert_true(u.cpu_pressure_percent == 2.5 && u.io_pressure_percent == 0 &&
 	            isnan(u.memory_pressure_percent)); /* none: unknown; 0 is 0 */
@@ -475,6 +475,29 @@ static void test_real_disk(void **state)
 	assert_in_range(in, 3 * MB, 5 * MB);
 }
 
+/* A kernel whose v1 groups count only what they limit says nothing there, and that is not "nothing was read": its processes are asked. */
+static void test_v1_without_disk(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_monitor_subject s = { .name = "c", .pid = 7 };
+	struct fm_container_usage c;
+
+	host_files(f, false);
+	group_files(f, V1, false);
+	put(f, "cg/blkio/box/blkio.throttle.io_service_bytes", "Total 0\n");
+	open_monitor(f);
+	fm_monitor_watch(f->m, &s, 1);
+	samples(f->m, 1 + 2 * SLOW_EVERY, 1);
+	assert_true(fm_monitor_container(f->m, "c", &c) && c.disk_read_bytes_per_s == FM_USAGE_UNKNOWN &&
+	            c.disk_write_bytes_per_s == FM_USAGE_UNKNOWN);
+	put(f, "proc/7/io", "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 1000\nwrite_bytes: 1000\ncancelled_write_bytes: 0\n");
+	samples(f->m, SLOW_EVERY, 1);
+	put(f, "proc/7/io", "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 300000\nwrite_bytes: 600000\ncancelled_write_bytes: 0\n");
+	samples(f->m, SLOW_EVERY, 10);
+	assert_true(fm_monitor_container(f->m, "c", &c) && c.disk_read_bytes_per_s > 0);
+	assert_true(fabs((double)c.disk_write_bytes_per_s / (double)c.disk_read_bytes_per_s - 599.0 / 299) < 0.01);
+}
+
 /* Two ends of a connection to itself, in a network namespace of its own. */
 static void connect_to_itself(void *arg)
 {
@@ -550,6 +573,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_v2, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoints, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_come_and_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_v1_without_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_real_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_real_processor_and_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_real_disk, setup, teardown),
