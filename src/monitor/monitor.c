@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * monitor.c - see monitor.h. One lock around everything: a sample of 100 containers takes some milliseconds at most, and who asks has time.
+ * monitor.c - see monitor.h. One lock around everything but looks into processes' memory: a sample of 100 containers takes some milliseconds at most, and who asks has time.
  *
  * Containers stand in an array of pointers in the order of their names, and the host ends of their endpoints in another one in the order of theirs, so that a line of /proc/net/dev finds its
  * container. Both change only in fm_monitor_watch.
@@ -28,6 +28,7 @@
 #define MOUNTINFO_BYTES_MAX (16u << 20)
 #define PIDS_MAX            64u
 #define DIRTY_AFTER_MS      3000u /* a container that has just started, or come, is left alone */
+#define DIRTY_NAME_BYTES    256u  /* of a longer name is not looked into */
 #define DIRTY_PAUSE_MS      1000u /* between the looks into two containers: bounds what they cost */
 
 struct past {
@@ -52,6 +53,12 @@ struct endpoint {
 	struct watched *of;
 };
 
+/* Whose memory is looked at between samples: it may go meanwhile, or be another process. */
+struct dirty_target {
+	char name[DIRTY_NAME_BYTES]; /* "": nobody's */
+	pid_t pid;
+};
+
 struct fm_monitor {
 	pthread_mutex_t lock;
 	char root[256];
@@ -65,8 +72,8 @@ struct fm_monitor {
 	size_t n_endpoints;
 	char *mountinfo;
 	uint64_t samples, slow_every, refresh_at_ms;
-	struct fm_dirty *dirty;
-	struct watched *dirty_now; /* whose memory is looked at between samples; NULL: nobody's */
+	struct fm_dirty *dirty; /* this and what follows are the sampling thread's alone */
+	struct dirty_target dirty_now;
 	size_t dirty_next;
 	uint64_t dirty_after_ms;
 };
@@ -168,8 +175,6 @@ static void close_groups(struct fm_monitor *m, struct watched *w)
 	if (w->opened)
 		fm_container_sampler_close(&w->sampler);
 	w->opened = false;
-	if (m->dirty_now == w)
-		m->dirty_now = NULL;
 	fm_container_usage_unknown(&w->usage);
 	w->usage.restarts = restarts;
 }
@@ -195,8 +200,6 @@ static struct watched *take_over(struct fm_monitor *m, const struct fm_monitor_s
 	}
 	w->s = *s;
 	w->s.name = w->name;
-	if (s->quiet && m->dirty_now == w)
-		m->dirty_now = NULL;
 	return w;
 }
 
@@ -246,11 +249,8 @@ void fm_monitor_watch(struct fm_monitor *m, const struct fm_monitor_subject *v, 
 		memmove(&all[i], &all[i + 1], (--kept - i) * sizeof(*all));
 	}
 	for (size_t i = 0; i < m->n; i++)
-		if (!is_in(all, kept, m->v[i])) {
-			if (m->dirty_now == m->v[i])
-				m->dirty_now = NULL;
+		if (!is_in(all, kept, m->v[i]))
 			watched_free(m->v[i]);
-		}
 	free(m->v);
 	m->v = all;
 	m->n = kept;
@@ -382,35 +382,66 @@ static size_t read_pids(struct fm_monitor *m, struct watched *w, pid_t *pids)
 
 static bool may_look(const struct watched *w, uint64_t now_ms)
 {
-	return w->s.pid > 0 && !w->s.quiet && w->opened && now_ms - w->since_ms >= DIRTY_AFTER_MS;
+	return w->s.pid > 0 && !w->s.quiet && w->opened && now_ms - w->since_ms >= DIRTY_AFTER_MS && strlen(w->name) < DIRTY_NAME_BYTES;
 }
 
-/* One container after the other: those that wait keep their last figure. */
-static void sample_dirty(struct fm_monitor *m, uint64_t now_us)
+/* The one that is looked at, if it may still be. Under the lock. */
+static struct watched *target(struct fm_monitor *m, uint64_t now_ms)
 {
-	pid_t pids[PIDS_MAX];
-	uint64_t rate, now_ms = now_us / 1000;
+	struct watched *w = m->dirty_now.name[0] ? find(m, m->dirty_now.name) : NULL;
 
-	if (m->dirty_now) {
-		int rc = fm_dirty_look(m->dirty, now_us, &rate);
-		if (rc == 0)
-			return;
-		m->dirty_now->usage.dirty_bytes_per_s = rc > 0 ? rate : FM_USAGE_UNKNOWN;
-		m->dirty_now = NULL;
-		m->dirty_after_ms = now_ms + DIRTY_PAUSE_MS;
-		return;
-	}
-	for (size_t tried = 0; now_ms >= m->dirty_after_ms && tried < m->n && !m->dirty_now; tried++) {
+	return w && w->s.pid == m->dirty_now.pid && may_look(w, now_ms) ? w : NULL;
+}
+
+/* One container after the other: those that wait keep their last figure. Under the lock. Returns the number of its processes. */
+static size_t choose_target(struct fm_monitor *m, uint64_t now_ms, pid_t *pids)
+{
+	for (size_t tried = 0; tried < m->n; tried++) {
 		struct watched *w = m->v[m->dirty_next++ % m->n];
 		if (!may_look(w, now_ms))
 			continue;
-		m->dirty_after_ms = now_ms + DIRTY_PAUSE_MS;
-		if (fm_dirty_begin(m->dirty, m->root, pids, read_pids(m, w, pids), now_us))
-			m->dirty_now = w;
-		else
-			w->usage.dirty_bytes_per_s = FM_USAGE_UNKNOWN;
+		(void)snprintf(m->dirty_now.name, sizeof(m->dirty_now.name), "%s", w->name);
+		m->dirty_now.pid = w->s.pid;
+		return read_pids(m, w, pids);
+	}
+	return 0;
+}
+
+static void end_look(struct fm_monitor *m, uint64_t rate, uint64_t now_ms)
+{
+	pthread_mutex_lock(&m->lock);
+	struct watched *w = target(m, now_ms);
+	if (w)
+		w->usage.dirty_bytes_per_s = rate;
+	pthread_mutex_unlock(&m->lock);
+	m->dirty_now.name[0] = '\0';
+	m->dirty_after_ms = now_ms + DIRTY_PAUSE_MS;
+}
+
+/*
+ * The lock is not held while a process's memory is looked at: that waits for whoever changes its mappings, and may wait for long. Figures are then as they were, but whoever asks for them gets them.
+ */
+static void sample_dirty(struct fm_monitor *m)
+{
+	pid_t pids[PIDS_MAX];
+	uint64_t rate = 0, now_us = fm_now_us(), now_ms = now_us / 1000;
+	bool going_on = m->dirty_now.name[0] != '\0', chosen;
+	size_t n = 0;
+
+	if (!going_on && now_ms < m->dirty_after_ms)
+		return;
+	pthread_mutex_lock(&m->lock);
+	if (!going_on)
+		n = choose_target(m, now_ms, pids);
+	chosen = target(m, now_ms) != NULL;
+	pthread_mutex_unlock(&m->lock);
+	if (!chosen) {
+		m->dirty_now.name[0] = '\0';
 		return;
 	}
+	int rc = going_on ? fm_dirty_look(m->dirty, now_us, &rate) : fm_dirty_begin(m->dirty, m->root, pids, n, now_us) ? 0 : -1;
+	if (rc != 0)
+		end_look(m, rc > 0 ? rate : FM_USAGE_UNKNOWN, now_ms);
 }
 
 static void refresh(struct fm_monitor *m, uint64_t now_ms)
@@ -437,10 +468,10 @@ void fm_monitor_sample(struct fm_monitor *m)
 	remember_host(m);
 	for (size_t i = 0; i < m->n; i++)
 		sample_container(m, m->v[i], (i + m->samples) % m->slow_every == 0, fm_now_us());
-	if (m->dirty)
-		sample_dirty(m, fm_now_us());
 	m->samples++;
 	pthread_mutex_unlock(&m->lock);
+	if (m->dirty)
+		sample_dirty(m);
 }
 
 /* ---------------------------------------------------------------- questions */

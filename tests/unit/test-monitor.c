@@ -399,6 +399,12 @@ static void test_real_processor_and_memory(void **state)
 	assert_true(c.connections == FM_USAGE_UNKNOWN &&
 	            c.network_in_bytes_per_s == FM_USAGE_UNKNOWN); /* the host's namespace says nothing of it */
 	assert_true(fm_monitor_history(f->m, "c", FM_USAGE_MEMORY, &past) && fm_ring_mean(&past.recent, 0) >= 8 * MB);
+	uint64_t deadline = fm_now_ms() + 30000; /* it is left alone at first, and looked at twice */
+	while (c.dirty_bytes_per_s == FM_USAGE_UNKNOWN && fm_now_ms() < deadline) {
+		samples(f->m, 1, 100);
+		assert_true(fm_monitor_container(f->m, "c", &c));
+	}
+	assert_in_range(c.dirty_bytes_per_s, 16 * MB, 40 * MB); /* all of its 32 MB in a second */
 	group_remove(&f->group);
 	samples(f->m, 2, 20); /* its groups are gone */
 	assert_true(fm_monitor_container(f->m, "c", &c));
