@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-forecast format install clean help
+.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
 
 all: build
 
@@ -72,6 +72,9 @@ bench-forecast: test-deps criu build ## predicted and real cost of moves over a 
 
 bench-phases: test-deps criu build ## our downtime by size of memory, phase by phase
 	@BUILD=$(BUILD) bench/switchover.py
+
+bench-monitor: build ## what the Resource Monitor costs with 100 containers; fails at half a percent of a core
+	@BUILD=$(BUILD) bench/monitor.py
 
 format: ## clang-format all sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include "agent/setup.h"
+#include "agent/watcher.h"
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
+#include "basic/limits.h"
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
@@ -36,6 +38,7 @@ struct agent {
 	struct fm_agent_files files;
 	struct fm_movers *movers;
 	struct fm_keeper *keeper;
+	struct fm_watcher *watcher;
 	struct fm_agent_service service;
 	struct fm_rpc_method methods[_FM_AGENT_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
@@ -102,16 +105,32 @@ static int refresh_containers(struct agent *a, struct fm_error *err)
 	return 0;
 }
 
+/* Those that its containers are of are there. */
+static void add_images(FM_PB(Host) * h, FM_PB(Container) *const *v, size_t n)
+{
+	for (size_t i = 0; i < n && h->n_images < FM_MAX_IMAGES; i++) {
+		bool known = !v[i]->image[0];
+		for (size_t k = 0; k < h->n_images && !known; k++)
+			known = fm_streq(h->images[k], v[i]->image);
+		if (!known)
+			fm_pb_add_string(&h->images, &h->n_images, v[i]->image);
+	}
+}
+
 static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *err)
 {
 	_fm_pb_ FM_PB(ReportRequest) *req = FM_PB_NEW(ReportRequest, report_request);
 	ProtobufCMessage *resp = NULL;
 	req->protocol = 1;
 	req->host = FM_PB_NEW(Host, host);
-	if (fm_host_report(&a->host, req->host, err) < 0 || refresh_containers(a, err) < 0)
+	if (fm_host_report(&a->host, req->host, err) < 0 || fm_agent_add_labels(&a->o, req->host, err) < 0 ||
+	    refresh_containers(a, err) < 0)
 		return -1;
+	fm_watcher_watch(a->watcher, a->listed, a->n_listed);
 	for (size_t i = 0; i < a->n_listed; i++)
 		FM_PB_ADD(req->containers, req->n_containers, fm_pb_copy(a->listed[i]));
+	fm_watcher_report(a->watcher, req->host, req->containers, req->n_containers);
+	add_images(req->host, req->containers, req->n_containers);
 	fm_agent_mark_roles(a->movers, req->containers, req->n_containers);
 	fm_pb_set(&req->host->address, a->address);
 	fm_pb_set(&req->host->version, FM_VERSION);
@@ -120,6 +139,7 @@ static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *
 		return -1;
 	uint32_t wanted = ((FM_PB(ReportResponse) *)resp)->interval_ms;
 	*interval_ms = wanted >= 100 && wanted <= 60000 ? wanted : 1000;
+	fm_watcher_peers(a->watcher, (FM_PB(ReportResponse) *)resp);
 	fm_pb_free(resp);
 	return 0;
 }
@@ -199,6 +219,13 @@ static int wire(struct agent *a, struct fm_error *err)
 		(void)snprintf(a->address, sizeof(a->address), "%s:%u", a->host.stream_host, fm_rpc_server_tcp_port(a->server));
 	else
 		(void)snprintf(a->address, sizeof(a->address), "unix:%.100s", a->files.socket);
+	struct fm_watcher_options wo = { .period_ms = (uint32_t)a->o.monitor_period_ms,
+		                         .host = a->o.listen ? a->host.stream_host : NULL,
+		                         .port = a->o.listen ? fm_rpc_server_tcp_port(a->server) : 0,
+		                         .log = a->host.log,
+		                         .movers = a->movers };
+	if (fm_watcher_new(&wo, &a->watcher, err) < 0)
+		return -1;
 	bool unix_manager = fm_str_startswith(a->o.manager, "unix:");
 	if (fm_rpc_client_new(a->o.manager, unix_manager ? NULL : &tls, &a->manager, err) < 0)
 		return -1;
@@ -214,12 +241,14 @@ static void unwire(struct agent *a)
 		pthread_join(a->tidier, NULL);
 	if (a->server)
 		fm_rpc_server_free(a->server, 1000);
+	fm_watcher_free(a->watcher);
 	fm_rpc_client_free(a->manager);
 	fm_movers_free(a->movers);
 	fm_keeper_free(a->keeper);
 	forget_containers(a);
 	fm_agent_teardown_host(&a->host, &a->files);
 	fm_stop_done(&a->stop);
+	fm_strv_free(a->o.labels);
 }
 
 int fm_agent_main(int argc, char **argv)

@@ -9,9 +9,39 @@
 
 #include "basic/cleanup.h"
 #include "basic/io.h"
+#include "basic/limits.h"
 #include "basic/options.h"
 #include "basic/str.h"
 #include "fm-version.h"
+#include "migration/pb.h"
+
+#define LABEL_BYTES_MAX 255
+
+int fm_agent_add_labels(const struct fm_agent_options *o, FM_PB(Host) * h, struct fm_error *err)
+{
+	for (char **l = o->labels; l && *l; l++) {
+		const char *eq = strchr(*l, '=');
+		if (!eq || eq == *l || strlen(*l) > LABEL_BYTES_MAX || h->n_labels == FM_MAX_LABELS)
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+			                    "--label must be KEY=VALUE of at most %d bytes, and %d of them, not '%.60s'", LABEL_BYTES_MAX,
+			                    FM_MAX_LABELS, *l);
+		FM_PB(Label) *label = FM_PB_NEW(Label, label);
+		_fm_free_ char *key = strndup(*l, (size_t)(eq - *l));
+		fm_pb_set(&label->key, key);
+		fm_pb_set(&label->value, eq + 1);
+		FM_PB_ADD(h->labels, h->n_labels, label);
+	}
+	return 0;
+}
+
+static int check(const struct fm_agent_options *o, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *h = FM_PB_NEW(Host, host);
+
+	if (o->monitor_period_ms < FM_MONITOR_PERIOD_MIN_MS || o->monitor_period_ms > FM_MONITOR_PERIOD_MAX_MS)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--monitor-period must be from 200ms to 60s");
+	return fm_agent_add_labels(o, h, err);
+}
 
 int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err)
 {
@@ -40,6 +70,10 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		  "for pages of containers that left, should they return; 0: none (default: an eighth of the memory)", NULL },
 		{ "revisit-disk", FM_OPT_BYTES, &o->revisit_disk, "SIZE",
 		  "for files of containers that left, should they return; 0: none (default: a tenth of the disk)", NULL },
+		{ "label", FM_OPT_STRINGS, &o->labels, "KEY=VALUE",
+		  "what is to be known of this host (zone=a, disk=ssd, …); may be given several times", NULL },
+		{ "monitor-period", FM_OPT_DURATION, &o->monitor_period_ms, "TIME",
+		  "between two samples of host and containers, 200ms to 60s (default: 1s)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -53,7 +87,7 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 	struct fm_arguments args = { 0 };
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);
 	fm_arguments_done(&args);
-	return rc;
+	return rc == 0 ? check(o, err) : rc;
 }
 
 /* Beside this program (build folder), else where it is installed. */

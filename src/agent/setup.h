@@ -4,11 +4,14 @@
 #define FM_AGENT_SETUP_H
 
 #include "migration/revisit-files.h"
+#include "monitor/monitor.h"
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
 	        *cgroup, *nest, *log_format, *log_level;
 	uint64_t revisit_memory, revisit_disk; /* bytes */
+	uint64_t monitor_period_ms;
+	char **labels; /* KEY=VALUE; fm_strv_free */
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \
@@ -20,6 +23,7 @@ struct fm_agent_options {
 	                            .criu_prefix = FM_CRIU_PREFIX_DEFAULT,                                                                 \
 	                            .log_format = "human",                                                                                 \
 	                            .log_level = "info",                                                                                   \
+	                            .monitor_period_ms = FM_MONITOR_PERIOD_MS,                                                             \
 	                            .revisit_memory = UINT64_MAX,                                                                          \
 	                            .revisit_disk = FM_REVISIT_FILES_TENTH })
 
@@ -29,6 +33,8 @@ struct fm_agent_files {
 
 /* 0, 1 (help), -1 */
 int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err);
+/* The labels of the options, into an empty host. */
+int fm_agent_add_labels(const struct fm_agent_options *o, FM_PB(Host) * h, struct fm_error *err);
 int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, struct fm_agent_files *files, struct fm_error *err);
 void fm_agent_teardown_host(struct fm_host *h, struct fm_agent_files *files);
 

@@ -22,7 +22,11 @@
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
+#define FM_MAX_PEERS               16            /* other agents whose way one agent measures */
+#define FM_MAX_IMAGES              256           /* that a host says it has */
+#define FM_MAX_USAGE_SERIES        65536         /* hosts and containers whose history a manager keeps; 12 KiB each */
 #define FM_MAX_SNAPSHOT_CONTAINERS 1048576       /* of a snapshot, decision/snapshot.h: a simulated cluster is larger than a real one */
+#define FM_MAX_FORECASTS           4096          /* series of hosts and containers that predictors follow, some 100 KiB each */
 #define FM_MAX_SNAPSHOT_LINKS      1048576
 #define FM_MAX_SNAPSHOT_BYTES      (512u << 20)
 

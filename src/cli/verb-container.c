@@ -7,6 +7,7 @@
 #include "basic/clock.h"
 #include "basic/limits.h"
 #include "cli/cli.h"
+#include "cli/usage.h"
 #include "cli/verbs.h"
 
 /* "10.77.0.100/24, fd77::100/64" of one or all; free() it. */
@@ -44,10 +45,13 @@ static void print_container(const FM_PB(Container) * c)
 	printf("Memory:    %s%s%s\n", fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), c->memory_limit_bytes ? " of " : "",
 	       c->memory_limit_bytes ? fm_format_bytes(c->memory_limit_bytes, limit, sizeof(limit)) : "");
 	print_endpoints(c);
+	fm_print_container_usage(c);
 	if (c->health && c->health->probe[0])
 		printf("Health:    %s\n", c->health->probe);
 	for (size_t i = 0; i < c->n_labels; i++)
 		printf("Label:     %s=%s\n", c->labels[i]->key, c->labels[i]->value);
+	if (c->image[0])
+		printf("Image:     %s\n", c->image);
 	printf("Bundle:    %s\n", c->bundle);
 	if (c->started_unix_ms)
 		printf("Started:   %s\n", fm_format_time(c->started_unix_ms, started, sizeof(started)));
@@ -245,14 +249,17 @@ int fm_verb_container_ls(int argc, char **argv)
 		return 0;
 	}
 	struct fm_table *t =
-	        fm_table_new((const char *const[]){ "CONTAINER", "HOST", "STATUS", "KIND", "MEMORY", "PROCESSES", "ADDRESS", NULL });
+	        fm_table_new((const char *const[]){ "CONTAINER", "HOST", "STATUS", "KIND", "CPU", "MEM", "PROCESSES", "ADDRESS", NULL });
 	for (size_t i = 0; i < r->n_containers; i++) {
 		const FM_PB(Container) *c = r->containers[i];
-		char memory[32], processes[16];
+		char memory[40], processes[16], cpu[16];
+		struct fm_container_usage u;
+		fm_usage_container_figures(c->usage, &u);
 		_fm_free_ char *addresses = addresses_text(c, 0, FM_MAX_ENDPOINTS);
 		(void)snprintf(processes, sizeof(processes), "%u", c->processes);
-		fm_table_row(t, c->name, c->host, c->status, c->kind, fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), processes,
-		             addresses[0] ? addresses : "-", (char *)NULL);
+		fm_table_row(t, c->name, c->host, c->status, c->kind, fm_show_number(u.cpu_cores, cpu, sizeof(cpu)),
+		             fm_format_bytes(c->memory_bytes, memory, sizeof(memory)), processes, addresses[0] ? addresses : "-",
+		             (char *)NULL);
 	}
 	fm_table_print(t);
 	return 0;

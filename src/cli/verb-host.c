@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* verb-host.c - `host ls`, `host show`. */
+#include <math.h>
 #include <stdio.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "cli/cli.h"
+#include "cli/usage.h"
 #include "cli/verbs.h"
 
 int fm_verb_host_ls(int argc, char **argv)
@@ -27,13 +29,19 @@ int fm_verb_host_ls(int argc, char **argv)
 		fm_print_json(&r->base);
 		return 0;
 	}
-	struct fm_table *t = fm_table_new(
-	        (const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
+	struct fm_table *t = fm_table_new((const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "CPU", "MEM", "LOAD",
+	                                                         "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
 	for (size_t i = 0; i < r->n_hosts; i++) {
 		const FM_PB(Host) *h = r->hosts[i];
-		char memory[32], containers[16];
+		char memory[32], containers[16], cpu[16], used[16];
+		struct fm_host_usage u;
+		fm_usage_host_figures(h->usage, &u);
+		double total = (double)u.memory_total_bytes, left = (double)u.memory_available_bytes;
+		bool known =
+		        u.memory_total_bytes != FM_USAGE_UNKNOWN && u.memory_total_bytes && u.memory_available_bytes != FM_USAGE_UNKNOWN;
 		(void)snprintf(containers, sizeof(containers), "%u", h->containers);
-		fm_table_row(t, h->name, h->cordoned ? "cordoned" : h->status, h->address, containers,
+		fm_table_row(t, h->name, h->cordoned ? "cordoned" : h->status, h->address, containers, fm_show_percent(u.cpu_percent, cpu, sizeof(cpu)),
+		             fm_show_percent(known ? (total - left) * 100 / total : NAN, used, sizeof(used)), h->load[0] ? h->load : "-",
 		             fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
 		             h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);
 	}
@@ -55,6 +63,7 @@ static void print_host(const FM_PB(Host) * h)
 	printf("CRIU:       %s\n", h->criu_problem[0] ? h->criu_problem : h->criu_version);
 	printf("Bridge:     %s\n", h->bridge[0] ? h->bridge : "(none)");
 	printf("Containers: %u\n", h->containers);
+	fm_print_host_usage(h);
 }
 
 int fm_verb_host_show(int argc, char **argv)

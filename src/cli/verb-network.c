@@ -63,6 +63,24 @@ static void print_nodes(const FM_PB(GetNetworkResponse) * r)
 	fm_table_print(t);
 }
 
+static bool is_measured(const FM_PB(NetworkLink) * l, uint32_t number)
+{
+	for (size_t i = 0; i < l->n_measured; i++)
+		if (l->measured[i] == number)
+			return true;
+	return false;
+}
+
+/* "0.212 ms (0.100)": measured, and in parentheses as it is described */
+static void with_described(char *cell, size_t cap, const FM_PB(NetworkLink) * l, uint32_t number, double now, double described)
+{
+	bool time = number == 7;
+	int n = snprintf(cell, cap, time ? "%.3f ms" : "%.2f %%", now);
+
+	if (is_measured(l, number) && n > 0 && (size_t)n < cap)
+		(void)snprintf(cell + n, cap - (size_t)n, time ? " (%.3f)" : " (%.2f)", described);
+}
+
 static void print_links(FM_PB(NetworkLink) * *links, size_t n)
 {
 	struct fm_table *t =
@@ -70,15 +88,16 @@ static void print_links(FM_PB(NetworkLink) * *links, size_t n)
 
 	for (size_t i = 0; i < n; i++) {
 		const FM_PB(NetworkLink) *l = links[i];
-		char from[128], to[128], latency[32], available[40], bandwidth[40], used[16], loss[16];
+		char from[128], to[128], latency[48], available[40], bandwidth[40], used[40], loss[40];
 
-		(void)snprintf(latency, sizeof(latency), "%.3f ms", (double)l->latency_us / 1000);
+		with_described(latency, sizeof(latency), l, 7, (double)l->latency_us / 1000, (double)l->described_latency_us / 1000);
+		with_described(loss, sizeof(loss), l, 10, l->loss_ppm / 1e4, l->described_loss_ppm / 1e4);
+		with_described(used, sizeof(used), l, 11, l->utilisation_ppm / 1e4, l->described_utilisation_ppm / 1e4);
 		fm_table_row(t, with_port(l->from, l->from_port, l->from_port_number, from, sizeof(from)), l->directed ? "->" : "--",
 		             with_port(l->to, l->to_port, l->to_port_number, to, sizeof(to)), latency,
 		             per_second(l->available_bytes_per_s, available, sizeof(available)),
-		             per_second(l->bandwidth_bytes_per_s, bandwidth, sizeof(bandwidth)),
-		             percent(l->utilisation_ppm, used, sizeof(used)), percent(l->loss_ppm, loss, sizeof(loss)),
-		             l->up ? "up" : "down", (char *)NULL);
+		             per_second(l->bandwidth_bytes_per_s, bandwidth, sizeof(bandwidth)), used, loss, l->up ? "up" : "down",
+		             (char *)NULL);
 	}
 	fm_table_print(t);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "basic/cgroups.h"
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "basic/proc.h"
@@ -44,92 +45,6 @@ void fm_cgroup_prune(const char *path)
 			prune_below(m.mnt_dir, path);
 }
 
-/* ---- where a cgroup is */
-
-/* Fields of a mountinfo line: 4 root, 5 mount point, after " - " type, source, options. */
-struct cgroup_mount {
-	const char *root, *point, *type, *options;
-};
-
-static bool split_mount_line(char *line, struct cgroup_mount *ret)
-{
-	char *save = NULL, *tail = strstr(line, " - ");
-	char *type, *options;
-
-	if (!tail)
-		return false;
-	*tail = '\0';
-	type = strtok_r(tail + 3, " ", &save);
-	if (!type || !strtok_r(NULL, " ", &save) || !(options = strtok_r(NULL, " ", &save)))
-		return false;
-	*ret = (struct cgroup_mount){ .type = type, .options = options };
-	char *field = strtok_r(line, " ", &save);
-	for (int i = 1; field; i++, field = strtok_r(NULL, " ", &save)) {
-		if (i == 4)
-			ret->root = field;
-		if (i == 5)
-			ret->point = field;
-	}
-	return ret->root && ret->point;
-}
-
-static bool has_word(const char *list, const char *word)
-{
-	size_t n = strlen(word);
-
-	for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
-		if ((p == list || p[-1] == ',') && (p[n] == ',' || p[n] == '\0'))
-			return true;
-	return false;
-}
-
-/* Is this mount the hierarchy of a line "controllers" of /proc/PID/cgroup ("" is cgroup v2)? */
-static bool is_hierarchy(const struct cgroup_mount *m, const char *controllers)
-{
-	if (*controllers == '\0')
-		return fm_streq(m->type, "cgroup2");
-	if (!fm_streq(m->type, "cgroup"))
-		return false;
-	char first[128];
-	size_t n = strcspn(controllers, ",");
-	if (n >= sizeof(first))
-		return false;
-	memcpy(first, controllers, n);
-	first[n] = '\0';
-	return has_word(m->options, first);
-}
-
-/* The cgroup's path below a mount whose root is `root`, or NULL when it is not below. */
-static const char *below_root(const char *path, const char *root)
-{
-	size_t n = strlen(root);
-
-	if (fm_streq(root, "/"))
-		return path;
-	if (strncmp(path, root, n) != 0 || (path[n] != '/' && path[n] != '\0'))
-		return NULL;
-	return path + n;
-}
-
-char *fm_cgroup_folder(const char *controllers, const char *path, const char *mountinfo)
-{
-	_fm_free_ char *copy = fm_xstrdup(mountinfo);
-	char *save = NULL;
-
-	for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		struct cgroup_mount m;
-		const char *below;
-
-		if (!split_mount_line(line, &m) || !is_hierarchy(&m, controllers) || !(below = below_root(path, m.root)))
-			continue;
-		_fm_free_ char *folder = fm_xasprintf("%s%s", m.point, below);
-		_fm_free_ char *procs = fm_xasprintf("%s/cgroup.procs", folder);
-		if (fm_path_exists(procs))
-			return FM_TAKE_PTR(folder);
-	}
-	return NULL;
-}
-
 /* ---- processor time */
 
 struct fm_cgroup_cpu {
@@ -164,7 +79,7 @@ static char *file_of(const char *cgroups, const char *mountinfo, const char *con
 			continue;
 		*path++ = '\0';
 		controllers++;
-		if (fm_streq(path, "/") || (controller ? !has_word(controllers, controller) : *controllers != '\0'))
+		if (fm_streq(path, "/") || (controller ? !fm_cgroup_has_controller(controllers, controller) : *controllers != '\0'))
 			continue;
 		_fm_free_ char *folder = fm_cgroup_folder(controllers, path, mountinfo);
 		_fm_free_ char *file = folder ? fm_xasprintf("%s/%s", folder, name) : NULL;

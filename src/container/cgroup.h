@@ -18,9 +18,6 @@
  * as far as they are empty. Best effort: a cgroup in use stays. */
 void fm_cgroup_prune(const char *path);
 
-/* The folder of the cgroup of a line of /proc/PID/cgroup ("cpu,cpuacct" and "/path"; "" is cgroup v2), by the text of mountinfo; malloc'ed. NULL: it is not to be seen here. */
-char *fm_cgroup_folder(const char *controllers, const char *path, const char *mountinfo);
-
 struct fm_cgroup_cpu;
 
 /* The cgroup that the process is in. FAILED_PRECONDITION when it has none of its own (the root's cannot be limited), or one without a quota. */

@@ -46,6 +46,7 @@
 #include <sys/wait.h>
 
 #include "basic/cleanup.h"
+#include "basic/cgroups.h"
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"

@@ -26,7 +26,7 @@ static double middle(const double *v, unsigned n)
 	return n % 2 ? v[n / 2] : v[n / 2 - 1] + (v[n / 2] - v[n / 2 - 1]) / 2;
 }
 
-static void forecast_rate(const struct fm_series *s, unsigned rate, double (*out)[FM_HORIZONS])
+static void forecast_rate(const struct fm_past *s, unsigned rate, double (*out)[FM_HORIZONS])
 {
 	const uint16_t *lag = s->nearest[rate];
 	unsigned n = s->n_nearest[rate];
@@ -36,20 +36,20 @@ static void forecast_rate(const struct fm_series *s, unsigned rate, double (*out
 		for (unsigned i = 0; i < n && size < SIZES; i++) {
 			if (lag[i] < h)
 				continue;
-			insert_sorted(followed, have++, fm_series_at(s, lag[i] - h));
+			insert_sorted(followed, have++, fm_past_at(s, lag[i] - h));
 			if (have == neighbours[size])
 				out[size++][h - 1] = middle(followed, have);
 		}
 		for (; size < SIZES; size++)
-			out[size][h - 1] = have ? middle(followed, have) : fm_series_at(s, 0);
+			out[size][h - 1] = have ? middle(followed, have) : fm_past_at(s, 0);
 	}
 }
 
-static void analog_observe(void *state, const struct fm_series *s)
+static void analog_observe(void *state, const struct fm_past *s)
 {
 }
 
-static void analog_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void analog_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	for (unsigned r = 0; r < FM_LAG_RATES; r++)
 		forecast_rate(s, r, out + (size_t)r * SIZES);

@@ -86,19 +86,19 @@ static double cut(double x, double most)
 	return fmin(fmax(x, -most), most);
 }
 
-static void take_inputs(struct autoregressive *m, const struct fm_series *s)
+static void take_inputs(struct autoregressive *m, const struct fm_past *s)
 {
 	double *x = m->input[s->count % FM_RECENT].x;
 	for (unsigned i = 0; i < INPUTS - 1; i++)
-		x[i] = cut((fm_series_at(s, i) - s->center[s->count % FM_RECENT]) / s->scale[s->count % FM_RECENT], CUT_INPUT);
+		x[i] = cut((fm_past_at(s, i) - s->center[s->count % FM_RECENT]) / s->scale[s->count % FM_RECENT], CUT_INPUT);
 	x[INPUTS - 1] = 1;
 }
 
 /* What the newest value teaches about forecasts of h steps. */
-static void learn(struct autoregressive *m, const struct fm_series *s, unsigned h)
+static void learn(struct autoregressive *m, const struct fm_past *s, unsigned h)
 {
 	unsigned from = (s->count - h) % FM_RECENT;
-	double y = cut((fm_series_at(s, 0) - s->center[from]) / s->scale[from], CUT_ANSWER), x[SQUARES], gain[INPUTS], error;
+	double y = cut((fm_past_at(s, 0) - s->center[from]) / s->scale[from], CUT_ANSWER), x[SQUARES], gain[INPUTS], error;
 	double *w = m->square_weight[h - 1];
 	square_inputs(&m->input[from], x);
 	error = y - dot(w, x, SQUARES);
@@ -120,7 +120,7 @@ static void autoregressive_init(void *state, uint64_t seed)
 		identity(&m->absolutes[h][0][0], INPUTS);
 }
 
-static void autoregressive_observe(void *state, const struct fm_series *s)
+static void autoregressive_observe(void *state, const struct fm_past *s)
 {
 	struct autoregressive *m = state;
 	double x[SQUARES];
@@ -131,7 +131,7 @@ static void autoregressive_observe(void *state, const struct fm_series *s)
 	recursion(&m->squares[0][0], SQUARES, x, 1, m->gain[s->count % FM_RECENT]);
 }
 
-static void autoregressive_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void autoregressive_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	const struct autoregressive *m = state;
 	unsigned now = s->count % FM_RECENT;

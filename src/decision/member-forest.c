@@ -46,14 +46,14 @@ struct forest {
 	struct tree tree[FORESTS][TREES];
 };
 
-static void inputs_at(const struct fm_series *s, uint32_t back, float *x, double *ret_center, double *ret_scale)
+static void inputs_at(const struct fm_past *s, uint32_t back, float *x, double *ret_center, double *ret_scale)
 {
 	unsigned n = 0;
-	fm_series_norm(s, back, ret_center, ret_scale);
+	fm_past_norm(s, back, ret_center, ret_scale);
 	for (unsigned i = 0; i < RECENT; i++)
-		x[n++] = (float)((fm_series_at(s, back + i) - *ret_center) / *ret_scale);
+		x[n++] = (float)((fm_past_at(s, back + i) - *ret_center) / *ret_scale);
 	for (unsigned i = 0; i < FM_ARRAY_SIZE(further); i++)
-		x[n++] = (float)((fm_series_at(s, back + further[i]) - *ret_center) / *ret_scale);
+		x[n++] = (float)((fm_past_at(s, back + further[i]) - *ret_center) / *ret_scale);
 	x[n] = s->n_day ? (float)((s->count - back) % s->n_day) : 0;
 }
 
@@ -165,7 +165,7 @@ static double share_of_tree(const struct tree *tree, const float *x, const float
 	return as_sum < as_mean ? 1 : 1.0 / TREES;
 }
 
-static void grow(struct forest *f, const struct fm_series *s)
+static void grow(struct forest *f, const struct fm_past *s)
 {
 	uint32_t rows = s->n - FM_HORIZONS - REACH;
 	_fm_free_ float *x = NULL, *answers = NULL;
@@ -179,7 +179,7 @@ static void grow(struct forest *f, const struct fm_series *s)
 		double center, scale;
 		inputs_at(s, FM_HORIZONS + r, x + (size_t)r * COLUMNS, &center, &scale);
 		for (unsigned i = 0; i < FORESTS; i++) {
-			double y = (fm_series_at(s, FM_HORIZONS + r - forest_horizon[i]) - center) / scale;
+			double y = (fm_past_at(s, FM_HORIZONS + r - forest_horizon[i]) - center) / scale;
 			answers[(size_t)i * rows + r] = (float)fmin(fmax(y, -ANSWER_MOST), ANSWER_MOST);
 		}
 	}
@@ -195,7 +195,7 @@ static void forest_init(void *state, uint64_t seed)
 	((struct forest *)state)->seed = seed;
 }
 
-static void forest_observe(void *state, const struct fm_series *s)
+static void forest_observe(void *state, const struct fm_past *s)
 {
 	struct forest *f = state;
 	if (s->missing || s->count - f->grown_at < EVERY_STEPS || s->n < ROWS_LEAST + FM_HORIZONS + REACH)
@@ -205,7 +205,7 @@ static void forest_observe(void *state, const struct fm_series *s)
 }
 
 /* What a made-up state must not do is to go round in circles or out of an array. */
-static bool forest_wake(void *state, const struct fm_series *s)
+static bool forest_wake(void *state, const struct fm_past *s)
 {
 	const struct forest *f = state;
 	for (unsigned i = 0; i < FORESTS * TREES; i++)
@@ -218,7 +218,7 @@ static bool forest_wake(void *state, const struct fm_series *s)
 	return f->grown_at <= s->count;
 }
 
-static void forest_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void forest_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	const struct forest *f = state;
 	float x[COLUMNS];
@@ -229,7 +229,7 @@ static void forest_forecast(const void *state, const struct fm_series *s, double
 	for (unsigned h = 1, i = 0; h <= FM_HORIZONS; h++) {
 		double part;
 		if (!f->usable) {
-			out[0][h - 1] = fm_series_at(s, 0);
+			out[0][h - 1] = fm_past_at(s, 0);
 			continue;
 		}
 		while (i + 2 < FORESTS && h > forest_horizon[i + 1])

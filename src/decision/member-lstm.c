@@ -22,26 +22,26 @@ struct lstm_member {
 };
 
 /* What the network sees `back` steps ago, and the center and scale it is relative to. */
-static void inputs_at(const struct fm_series *s, uint32_t back, double input[FM_LSTM_STEPS][FM_LSTM_INPUTS], double *ret_center,
+static void inputs_at(const struct fm_past *s, uint32_t back, double input[FM_LSTM_STEPS][FM_LSTM_INPUTS], double *ret_center,
                       double *ret_scale)
 {
 	double before;
-	fm_series_norm(s, back, ret_center, ret_scale);
-	before = asinh((fm_series_at(s, back + FM_LSTM_STEPS) - *ret_center) / *ret_scale);
+	fm_past_norm(s, back, ret_center, ret_scale);
+	before = asinh((fm_past_at(s, back + FM_LSTM_STEPS) - *ret_center) / *ret_scale);
 	for (unsigned t = 0; t < FM_LSTM_STEPS; t++) {
-		double x = asinh((fm_series_at(s, back + FM_LSTM_STEPS - 1 - t) - *ret_center) / *ret_scale);
+		double x = asinh((fm_past_at(s, back + FM_LSTM_STEPS - 1 - t) - *ret_center) / *ret_scale);
 		input[t][0] = x;
 		input[t][1] = x - before;
 		before = x;
 	}
 }
 
-static void learn_from(const struct lstm_member *m, const struct fm_series *s, uint32_t back, double *grad)
+static void learn_from(const struct lstm_member *m, const struct fm_past *s, uint32_t back, double *grad)
 {
 	double input[FM_LSTM_STEPS][FM_LSTM_INPUTS], wanted[FM_LSTM_ANSWERS], center, scale;
 	inputs_at(s, back, input, &center, &scale);
 	for (unsigned h = 1; h <= FM_LSTM_ANSWERS; h++)
-		wanted[h - 1] = fmin(fmax((fm_series_at(s, back - h) - center) / scale, -ANSWER_MOST), ANSWER_MOST);
+		wanted[h - 1] = fmin(fmax((fm_past_at(s, back - h) - center) / scale, -ANSWER_MOST), ANSWER_MOST);
 	(void)fm_lstm_gradient(&m->net, input, wanted, grad);
 }
 
@@ -52,7 +52,7 @@ static void lstm_init(void *state, uint64_t seed)
 	m->random = seed ^ 0x6c73746d;
 }
 
-static void lstm_observe(void *state, const struct fm_series *s)
+static void lstm_observe(void *state, const struct fm_past *s)
 {
 	struct lstm_member *m = state;
 	double grad[FM_LSTM_WEIGHTS] = { 0 };
@@ -66,14 +66,14 @@ static void lstm_observe(void *state, const struct fm_series *s)
 	fm_lstm_step(&m->net, grad, RATE);
 }
 
-static void lstm_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void lstm_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	const struct lstm_member *m = state;
 	double input[FM_LSTM_STEPS][FM_LSTM_INPUTS], answer[FM_LSTM_ANSWERS], center, scale;
 	inputs_at(s, 0, input, &center, &scale);
 	fm_lstm_answer(&m->net, input, answer);
 	for (unsigned h = 0; h < FM_HORIZONS; h++)
-		out[0][h] = s->n < LEAST_PAST ? fm_series_at(s, 0) : center + scale * answer[h];
+		out[0][h] = s->n < LEAST_PAST ? fm_past_at(s, 0) : center + scale * answer[h];
 }
 
 _Static_assert(FM_LSTM_ANSWERS == FM_PREDICTOR_HORIZONS, "one answer a horizon");

@@ -11,15 +11,15 @@ static void all_horizons(double out[FM_HORIZONS], double value)
 		out[h] = value;
 }
 
-static void observe_nothing(void *state, const struct fm_series *s)
+static void observe_nothing(void *state, const struct fm_past *s)
 {
 }
 
 /* ---------------------------------------------------------------- last value */
 
-static void last_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void last_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
-	all_horizons(out[0], fm_series_at(s, 0));
+	all_horizons(out[0], fm_past_at(s, 0));
 }
 
 const struct fm_family fm_family_last = {
@@ -41,10 +41,10 @@ struct smoothing {
 	uint32_t begun;
 };
 
-static void smoothing_observe(void *state, const struct fm_series *s)
+static void smoothing_observe(void *state, const struct fm_past *s)
 {
 	struct smoothing *m = state;
-	double y = fm_series_at(s, 0);
+	double y = fm_past_at(s, 0);
 	for (unsigned i = 0; !m->begun && i < SIMPLE + DAMPED; i++)
 		m->level[i] = y;
 	m->begun = 1;
@@ -59,7 +59,7 @@ static void smoothing_observe(void *state, const struct fm_series *s)
 	}
 }
 
-static void smoothing_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void smoothing_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	const struct smoothing *m = state;
 	for (unsigned i = 0; i < SIMPLE; i++)
@@ -98,16 +98,16 @@ struct level {
 };
 
 /* Median of the n values (of those there are) that end `back` steps ago. */
-static double median_of(const struct fm_series *s, unsigned back, unsigned n)
+static double median_of(const struct fm_past *s, unsigned back, unsigned n)
 {
 	double copy[WINDOW_MOST] = { 0 };
 	unsigned have = 0;
 	for (; have < n && have < WINDOW_MOST && back + have < s->n; have++)
-		copy[have] = fm_series_at(s, back + have);
-	return have ? fm_median(copy, have) : fm_series_at(s, 0);
+		copy[have] = fm_past_at(s, back + have);
+	return have ? fm_median(copy, have) : fm_past_at(s, 0);
 }
 
-static void window_observe(void *state, const struct fm_series *s)
+static void window_observe(void *state, const struct fm_past *s)
 {
 	struct level *l = state;
 	double center, distance = 0, newest, before;
@@ -117,14 +117,14 @@ static void window_observe(void *state, const struct fm_series *s)
 		return;
 	center = median_of(s, 2, n - 1);
 	for (unsigned i = 0; i < n - 1; i++)
-		distance += fabs(fm_series_at(s, 2 + i) - center) / (n - 1);
-	newest = fm_series_at(s, 0) - center;
-	before = fm_series_at(s, 1) - center;
+		distance += fabs(fm_past_at(s, 2 + i) - center) / (n - 1);
+	newest = fm_past_at(s, 0) - center;
+	before = fm_past_at(s, 1) - center;
 	if (fmin(newest, before) > JUMP * distance || fmax(newest, before) < -JUMP * distance)
 		l->steps = 2;
 }
 
-static void window_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void window_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
 	const struct level *l = state;
 	for (unsigned i = 0; i < WINDOWS; i++)
@@ -146,7 +146,7 @@ const struct fm_family fm_family_window = {
 #define SEASONS 5u
 
 /* The value `period` steps before the one that is forecast, or the median of those 1 to `n` periods before, as far as the memory reaches; the last value without any. */
-static void seasonal_one(const struct fm_series *s, unsigned period, unsigned n, double out[FM_HORIZONS])
+static void seasonal_one(const struct fm_past *s, unsigned period, unsigned n, double out[FM_HORIZONS])
 {
 	for (unsigned h = 1; h <= FM_HORIZONS; h++) {
 		double seen[3];
@@ -154,14 +154,14 @@ static void seasonal_one(const struct fm_series *s, unsigned period, unsigned n,
 		while (period && back < h)
 			back += period;
 		for (; period && have < n && back - h < s->n; back += period)
-			seen[have++] = fm_series_at(s, back - h);
-		out[h - 1] = have ? fm_median(seen, have) : fm_series_at(s, 0);
+			seen[have++] = fm_past_at(s, back - h);
+		out[h - 1] = have ? fm_median(seen, have) : fm_past_at(s, 0);
 	}
 }
 
-static void seasonal_forecast(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS])
+static void seasonal_forecast(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS])
 {
-	unsigned period = fm_series_period(s);
+	unsigned period = fm_past_period(s);
 	seasonal_one(s, s->n_day, 1, out[0]);
 	seasonal_one(s, s->n_day, 3, out[1]);
 	seasonal_one(s, s->n_day * 7, 1, out[2]);

@@ -27,7 +27,7 @@
 #define FM_NORM_STEPS   97u /* window of center and scale: 8 hours of 5 minutes */
 #define FM_LAGS_NEAREST 52u /* 40 neighbours at the longest horizon, for which 11 lags are too short */
 
-struct fm_series {
+struct fm_past {
 	double y[FM_SERIES_ROOM];
 	uint32_t n;       /* of y; the newest is y[n - 1] */
 	uint32_t n_day;   /* steps of a day; 0 when a day is not a whole number of them */
@@ -41,17 +41,17 @@ struct fm_series {
 	uint16_t nearest[FM_LAG_RATES][FM_LAGS_NEAREST];
 };
 
-void fm_series_init(struct fm_series *s, uint32_t step_ms, uint32_t members);
-void fm_series_add(struct fm_series *s, double value, bool missing);
+void fm_past_init(struct fm_past *s, uint32_t step_ms, uint32_t members);
+void fm_past_add(struct fm_past *s, double value, bool missing);
 /* back: 0 is the newest; what is older than the memory is the oldest there is. */
-static inline double fm_series_at(const struct fm_series *s, uint32_t back)
+static inline double fm_past_at(const struct fm_past *s, uint32_t back)
 {
 	return s->y[back < s->n ? s->n - 1 - back : 0];
 }
 /* Median and mean distance from it of the FM_NORM_STEPS up to `back` steps ago. Scale is above zero. */
-void fm_series_norm(const struct fm_series *s, uint32_t back, double *ret_center, double *ret_scale);
+void fm_past_norm(const struct fm_past *s, uint32_t back, double *ret_center, double *ret_scale);
 /* The lag of the smallest long-run distance, at least 2; 0 when nothing is known yet. */
-unsigned fm_series_period(const struct fm_series *s);
+unsigned fm_past_period(const struct fm_past *s);
 
 /* Median of n values (n > 0), which are reordered; the lower one of two in the middle and the upper one are averaged. */
 double fm_median(double *v, unsigned n);
@@ -69,9 +69,9 @@ struct fm_family {
 	const char *names[14];
 	size_t state_bytes;
 	void (*init)(void *state, uint64_t seed); /* may be NULL */
-	void (*observe)(void *state, const struct fm_series *s);
-	void (*forecast)(const void *state, const struct fm_series *s, double (*out)[FM_HORIZONS]);
-	bool (*wake)(void *state, const struct fm_series *s); /* after loading: false when the state is not possible. May be NULL */
+	void (*observe)(void *state, const struct fm_past *s);
+	void (*forecast)(const void *state, const struct fm_past *s, double (*out)[FM_HORIZONS]);
+	bool (*wake)(void *state, const struct fm_past *s); /* after loading: false when the state is not possible. May be NULL */
 };
 
 extern const struct fm_family fm_family_last, fm_family_smoothing, fm_family_window, fm_family_seasonal, fm_family_autoregressive,
@@ -127,7 +127,7 @@ struct fm_predictor_core { /* saved by copying */
 	int64_t newest;    /* step of the newest observation, from origin */
 	struct fm_predictor_stats stats;
 	struct fm_forecast forecast[FM_HORIZONS];
-	struct fm_series series;
+	struct fm_past series;
 	struct fm_mix mix;
 	struct fm_interval interval[FM_HORIZONS];
 };

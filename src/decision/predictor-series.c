@@ -55,21 +55,21 @@ double fm_median(double *v, unsigned n)
 	return lower + (upper - lower) / 2;
 }
 
-void fm_series_init(struct fm_series *s, uint32_t step_ms, uint32_t members)
+void fm_past_init(struct fm_past *s, uint32_t step_ms, uint32_t members)
 {
 	memset(s, 0, sizeof(*s));
 	s->wants_lags = (members & (FM_PREDICTOR_SEASONAL | FM_PREDICTOR_ANALOG)) != 0;
 	s->n_day = DAY_MS % step_ms == 0 ? DAY_MS / step_ms : 0;
 }
 
-void fm_series_norm(const struct fm_series *s, uint32_t back, double *ret_center, double *ret_scale)
+void fm_past_norm(const struct fm_past *s, uint32_t back, double *ret_center, double *ret_scale)
 {
 	double window[FM_NORM_STEPS], sum = 0;
 	unsigned n = 0;
 	for (uint32_t i = back; i < s->n && n < FM_NORM_STEPS; i++)
 		window[n++] = s->y[s->n - 1 - i];
 	if (n == 0)
-		window[n++] = fm_series_at(s, back);
+		window[n++] = fm_past_at(s, back);
 	*ret_center = fm_median(window, n);
 	for (unsigned i = 0; i < n; i++)
 		sum += fabs(window[i] - *ret_center);
@@ -77,7 +77,7 @@ void fm_series_norm(const struct fm_series *s, uint32_t back, double *ret_center
 }
 
 /* Mean of |y now - y lag steps ago|: exponential, and a plain one while there are fewer differences than the exponential one looks back. */
-static void update_distances(struct fm_series *s)
+static void update_distances(struct fm_past *s)
 {
 	const double now = s->y[s->n - 1], *past = s->y + s->n - 1;
 	unsigned lags = s->n - 1 < FM_LAGS ? s->n - 1 : FM_LAGS;
@@ -93,7 +93,7 @@ static void update_distances(struct fm_series *s)
 }
 
 /* Lags of which enough differences are known. */
-static unsigned lags_known(const struct fm_series *s, unsigned rate)
+static unsigned lags_known(const struct fm_past *s, unsigned rate)
 {
 	uint64_t known = s->count > lag_least[rate] ? s->count - lag_least[rate] : 0;
 	if (known > s->n - (s->n > 0))
@@ -118,7 +118,7 @@ static void insert_nearest(float *best, uint16_t *lag, unsigned *n, float d, uns
 }
 
 /* The nearest lags not farther than a bound. With as many as wanted they are the nearest of all. */
-static unsigned nearest_within(const struct fm_series *s, unsigned rate, float bound, uint16_t lag[FM_LAGS_NEAREST])
+static unsigned nearest_within(const struct fm_past *s, unsigned rate, float bound, uint16_t lag[FM_LAGS_NEAREST])
 {
 	const float *d = s->distance[rate];
 	float best[FM_LAGS_NEAREST] = { 0 };
@@ -134,7 +134,7 @@ static unsigned nearest_within(const struct fm_series *s, unsigned rate, float b
 /*
  * Most lags that were near a step ago still are: the farthest of them is a bound that saves sorting in what will be thrown out again. What is found does not depend on it.
  */
-static void update_nearest(struct fm_series *s)
+static void update_nearest(struct fm_past *s)
 {
 	for (unsigned r = 0; r < FM_LAG_RATES; r++) {
 		float bound = 0;
@@ -149,7 +149,7 @@ static void update_nearest(struct fm_series *s)
 	}
 }
 
-void fm_series_add(struct fm_series *s, double value, bool missing)
+void fm_past_add(struct fm_past *s, double value, bool missing)
 {
 	if (s->n == FM_SERIES_ROOM) {
 		memmove(s->y, s->y + FM_SERIES_ROOM - FM_SERIES_PAST, FM_SERIES_PAST * sizeof(s->y[0]));
@@ -162,10 +162,10 @@ void fm_series_add(struct fm_series *s, double value, bool missing)
 	s->count++;
 	if (s->wants_lags)
 		update_nearest(s);
-	fm_series_norm(s, 0, &s->center[s->count % FM_RECENT], &s->scale[s->count % FM_RECENT]);
+	fm_past_norm(s, 0, &s->center[s->count % FM_RECENT], &s->scale[s->count % FM_RECENT]);
 }
 
-unsigned fm_series_period(const struct fm_series *s)
+unsigned fm_past_period(const struct fm_past *s)
 {
 	for (unsigned i = 0; i < s->n_nearest[FM_LAG_RATES - 1]; i++)
 		if (s->nearest[FM_LAG_RATES - 1][i] >= 2)

@@ -66,7 +66,7 @@ int fm_predictor_save(const struct fm_predictor *p, struct fm_buf *out, struct f
 	return 0;
 }
 
-static bool lags_are_possible(const struct fm_series *s)
+static bool lags_are_possible(const struct fm_past *s)
 {
 	for (unsigned r = 0; r < FM_LAG_RATES; r++) {
 		if (s->n_nearest[r] > FM_LAGS_NEAREST)
@@ -81,7 +81,7 @@ static bool lags_are_possible(const struct fm_series *s)
 	return true;
 }
 
-static bool series_is_possible(const struct fm_series *s)
+static bool series_is_possible(const struct fm_past *s)
 {
 	if (s->n == 0 || s->n > FM_SERIES_ROOM || s->count < s->n || s->count > UINT64_MAX / 2 ||
 	    (s->count > s->n && s->n < FM_SERIES_PAST))
@@ -121,9 +121,9 @@ static bool forecasts_are_possible(const struct fm_predictor_core *c)
 static bool wake(struct fm_predictor *p)
 {
 	struct fm_predictor_core *c = &p->core;
-	struct fm_series fresh;
+	struct fm_past fresh;
 	unsigned n = 0;
-	fm_series_init(&fresh, c->options.step_ms, c->options.members);
+	fm_past_init(&fresh, c->options.step_ms, c->options.members);
 	if (!series_is_possible(&c->series) || !mix_is_possible(&c->mix) || !forecasts_are_possible(c))
 		return false;
 	c->series.n_day = fresh.n_day;

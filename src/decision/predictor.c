@@ -83,7 +83,7 @@ int fm_predictor_options_check(const struct fm_predictor_options *o, struct fm_e
 void fm_predictor_begin(struct fm_predictor *p)
 {
 	struct fm_predictor_core *c = &p->core;
-	fm_series_init(&c->series, c->options.step_ms, c->options.members);
+	fm_past_init(&c->series, c->options.step_ms, c->options.members);
 	memset(&c->mix, 0, sizeof(c->mix));
 	for (unsigned h = 0; h < FM_HORIZONS; h++)
 		fm_interval_init(&c->interval[h]);
@@ -161,7 +161,7 @@ static void forecast_all(struct fm_predictor *p)
 		p->family[i]->forecast(p->state[i], &c->series, members + row);
 		row += p->family[i]->n;
 	}
-	fm_mix_forecast(&c->mix, c->series.count, fm_series_at(&c->series, 0), members, mixed);
+	fm_mix_forecast(&c->mix, c->series.count, fm_past_at(&c->series, 0), members, mixed);
 	for (unsigned h = 0; h < FM_HORIZONS; h++) {
 		struct fm_forecast *f = &c->forecast[h];
 		f->value = bound(&c->options, mixed[h]);
@@ -182,7 +182,7 @@ static void take(struct fm_predictor *p, double value, bool missing)
 		for (unsigned h = 1; h <= FM_HORIZONS && h < step; h++)
 			fm_interval_score(&c->interval[h - 1], step, h, value);
 	}
-	fm_series_add(&c->series, value, missing);
+	fm_past_add(&c->series, value, missing);
 	for (unsigned i = 0; i < p->n_families; i++)
 		p->family[i]->observe(p->state[i], &c->series);
 	forecast_all(p);
@@ -210,7 +210,7 @@ int fm_predictor_observe(struct fm_predictor *p, int64_t unix_ms, double value, 
 		if (step - c->newest - 1 > FM_SERIES_PAST)
 			fm_predictor_begin(p);
 		for (int64_t i = c->newest + 1; i < step && c->series.count > 0; i++)
-			take(p, fm_series_at(&c->series, 0), true);
+			take(p, fm_past_at(&c->series, 0), true);
 	}
 	if (c->series.count == 0) {
 		c->origin_ms = unix_ms;

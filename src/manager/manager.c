@@ -16,15 +16,19 @@
 #include "basic/str.h"
 #include "fm-version.h"
 #include "loop/pool.h"
-#include "migration/fleet-snapshot.h"
+#include "migration/cluster-snapshot.h"
+#include "migration/forecasts.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
 
+#define LOAD_MS_MAX 86400000u
+
 struct options {
 	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *strategy_selector, *log_format, *log_level;
-	uint64_t max_concurrent;
+	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
+	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
-	uint64_t proactive_period_ms, proactive_moves, cpu_threshold, memory_threshold;
+	uint64_t proactive_period_ms, proactive_moves;
 };
 
 struct manager {
@@ -36,6 +40,9 @@ struct manager {
 	struct fm_store *store;
 	struct fm_fleet *fleet;
 	struct fm_network *network;
+	struct fm_usage_history *history;
+	struct fm_forecasts *forecasts;
+	struct fm_cluster cluster; /* what snapshots are made of */
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
 	struct fm_planner *planner;
@@ -68,15 +75,11 @@ static int prepare_socket_folder(const char *path, struct fm_error *err)
 	return fm_mkdir_p(dir, 0755, err);
 }
 
-static bool is_moving(void *userdata, const char *container)
-{
-	return fm_coordinator_is_moving(userdata, container);
-}
-
 static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_error *err)
 {
 	struct manager *m = userdata;
-	return fm_fleet_snapshot(m->fleet, is_moving, m->coordinator, ret, err);
+	const struct fm_snapshot_predictor p = { .userdata = m->forecasts, .predict = fm_forecasts_predict };
+	return fm_cluster_snapshot_predicted(&m->cluster, &p, ret, err);
 }
 
 static int start_planner(struct manager *m, struct fm_error *err)
@@ -89,11 +92,10 @@ static int start_planner(struct manager *m, struct fm_error *err)
 		                      .snapshot_userdata = m,
 		                      .proactive = m->o.proactive,
 		                      .proactive_period_ms = m->o.proactive_period_ms,
-		                      .proactive_opts = { .plan = { .cpu_percent = (double)m->o.cpu_threshold,
-		                                                    .memory_percent = (double)m->o.memory_threshold },
-		                                          .moves_per_hour = (unsigned)m->o.proactive_moves } };
-	if (m->o.cpu_threshold > 100 || m->o.memory_threshold > 100 || m->o.proactive_moves > UINT16_MAX ||
-	    m->o.proactive_period_ms > INT32_MAX)
+		                      .proactive_opts = {
+		                              .plan = { .cpu_percent = (double)m->o.over_cpu, .memory_percent = (double)m->o.over_memory },
+		                              .moves_per_hour = (unsigned)m->o.proactive_moves } };
+	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
 		                    "thresholds are percentages, and the budget and the period have their limits");
 	return fm_planner_new(&po, &m->planner, err);
@@ -107,6 +109,7 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
+	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
@@ -119,16 +122,23 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .secrets_dir = m->secrets_dir,
 		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
+	m->forecasts = fm_forecasts_new();
+	m->cluster = (struct fm_cluster){ .fleet = m->fleet, .store = m->store, .history = m->history, .network = m->network };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0 || start_planner(m, err) < 0)
 		return -1;
-	m->service = (struct fm_manager_service){ .version = FM_VERSION,
-		                                  .name = m->o.name,
-		                                  .coordinator = m->coordinator,
-		                                  .fleet = m->fleet,
-		                                  .agents = fm_agent_clients_api(m->clients),
-		                                  .log = m->log,
-		                                  .network = m->network,
-		                                  .planner = m->planner };
+	m->service = (struct fm_manager_service){
+		.version = FM_VERSION,
+		.name = m->o.name,
+		.coordinator = m->coordinator,
+		.fleet = m->fleet,
+		.agents = fm_agent_clients_api(m->clients),
+		.log = m->log,
+		.network = m->network,
+		.planner = m->planner,
+		.history = m->history,
+		.snapshot = take_snapshot,
+		.snapshot_userdata = m,
+	};
 	fm_manager_service_methods(m->methods);
 	struct fm_rpc_server_opts so = { .methods = m->methods,
 		                         .userdata = &m->service,
@@ -149,6 +159,8 @@ static void unwire(struct manager *m)
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
+	fm_forecasts_free(m->forecasts);
+	fm_usage_history_free(m->history);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -156,6 +168,20 @@ static void unwire(struct manager *m)
 	free(m->ca);
 	free(m->cert);
 	free(m->key);
+}
+
+static int set_limits(struct options *o, struct fm_error *err)
+{
+	if (o->load_ms > LOAD_MS_MAX)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--load-time is more than a day");
+	o->limits = FM_LOAD_LIMITS_DEFAULT;
+	o->limits.over[FM_LOAD_CPU] = (double)o->over_cpu;
+	o->limits.over[FM_LOAD_MEMORY] = (double)o->over_memory;
+	o->limits.under_cpu_percent = (double)o->under_cpu;
+	o->limits.under_memory_percent = (double)o->under_memory;
+	o->limits.over_ms = o->limits.clear_ms = (uint32_t)o->load_ms;
+	o->limits.under_ms = (uint32_t)o->load_ms * 10;
+	return fm_load_limits_check(&o->limits, err);
 }
 
 static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
@@ -177,9 +203,14 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
 		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
-		{ "cpu-threshold", FM_OPT_UINT, &o->cpu_threshold, "PERCENT", "of a host's processors, for proactive moves (default: 80)",
-		  NULL },
-		{ "memory-threshold", FM_OPT_UINT, &o->memory_threshold, "PERCENT", "of a host's memory, likewise (default: 70)", NULL },
+		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
+		  "a host with more of its processors in use is used too much (default: 80)", NULL },
+		{ "over-memory", FM_OPT_UINT, &o->over_memory, "PERCENT", "likewise, of its memory (default: 70)", NULL },
+		{ "under-cpu", FM_OPT_UINT, &o->under_cpu, "PERCENT",
+		  "with less than this and --under-memory, a host is used little (default: 20)", NULL },
+		{ "under-memory", FM_OPT_UINT, &o->under_memory, "PERCENT", "likewise (default: 30)", NULL },
+		{ "load-time", FM_OPT_DURATION, &o->load_ms, "TIME",
+		  "for which that must last before it counts; ten times as long for little (default: 60s)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -191,7 +222,7 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 	struct fm_arguments args = { 0 };
 	int rc = fm_options_parse(&cl, argc, argv, &args, err);
 	fm_arguments_done(&args);
-	return rc;
+	return rc == 0 ? set_limits(o, err) : rc;
 }
 
 int fm_manager_main(int argc, char **argv)
@@ -203,7 +234,12 @@ int fm_manager_main(int argc, char **argv)
 		                    .strategy_selector = "cost",
 		                    .log_format = "human",
 		                    .log_level = "info",
-		                    .max_concurrent = 8 } };
+		                    .max_concurrent = 8,
+		                    .over_cpu = 80,
+		                    .over_memory = 70,
+		                    .under_cpu = 20,
+		                    .under_memory = 30,
+		                    .load_ms = 60000 } };
 	struct fm_error err = FM_ERROR_INIT;
 	enum fm_log_level level = FM_LOG_INFO;
 	int signals = -1;

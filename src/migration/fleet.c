@@ -2,8 +2,10 @@
 /* fleet.c - see fleet.h. Two small arrays under one lock: fleets are thousands at most and reports come once a second a host. */
 #include "migration/fleet.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
@@ -11,6 +13,8 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "migration/pb.h"
+#include "migration/usage.h"
+#include "monitor/peers.h"
 
 #define CORDONED    "cordoned" /* kind of record */
 #define SETTLED_MAX 64
@@ -33,6 +37,7 @@ struct fm_fleet {
 	size_t n_containers;
 	struct settled settled[SETTLED_MAX];
 	size_t next_settled;
+	uint8_t peer_key[FM_PEERS_KEY_BYTES];
 };
 
 /* ---------------------------------------------------------------- under the lock */
@@ -169,6 +174,10 @@ int fm_fleet_new(struct fm_store *store, struct fm_fleet **ret, struct fm_error 
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	pthread_mutex_init(&f->lock, NULL);
 	f->store = store;
+	if (getrandom(f->peer_key, sizeof(f->peer_key), 0) != sizeof(f->peer_key)) {
+		fm_fleet_free(f);
+		return fm_error_errno(err, errno, "cannot make the key of the agents' probes");
+	}
 	if (fm_store_host_each(store, load_host, f, err) < 0 || fm_store_container_each(store, load_container, f, err) < 0 ||
 	    load_cordoned(f, err) < 0) {
 		fm_fleet_free(f);
@@ -260,6 +269,7 @@ int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct f
 	if (check_report(r, err) < 0)
 		return -1;
 	FM_PB(Host) *h = fm_pb_copy(r->host);
+	fm_usage_check_host(h);
 	h->last_seen_unix_ms = fm_realtime_ms();
 	pthread_mutex_lock(&f->lock);
 	FM_PB(Host) **known = find_host(f, h->name);
@@ -270,6 +280,7 @@ int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct f
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "this manager has %d hosts already", FM_MAX_HOSTS);
 	}
 	if (known) {
+		h->cordoned = (*known)->cordoned;
 		fm_pb_free(*known);
 		*known = h;
 	} else {
@@ -280,6 +291,7 @@ int fm_fleet_report(struct fm_fleet *f, const FM_PB(ReportRequest) * r, struct f
 		if (is_outdated(f, r->containers[i], h->name))
 			continue;
 		FM_PB(Container) *c = fm_pb_copy(r->containers[i]);
+		fm_usage_check_container(c);
 		fm_pb_set(&c->host, h->name);
 		FM_PB_ADD(f->containers, f->n_containers, c);
 	}
@@ -385,6 +397,31 @@ int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) *
 	*ret = v;
 	*ret_n = n;
 	return 0;
+}
+
+void fm_fleet_peers(struct fm_fleet *f, const char *host, FM_PB(ReportResponse) * r)
+{
+	size_t own = 0;
+
+	pthread_mutex_lock(&f->lock);
+	while (own < f->n_hosts && !fm_streq(f->hosts[own]->name, host))
+		own++;
+	for (size_t i = 1; own < f->n_hosts && i < f->n_hosts && r->n_peers < FM_MAX_PEERS; i++) {
+		const FM_PB(Host) *h = f->hosts[(own + i) % f->n_hosts];
+		if (!is_online(h) || !h->echo_port)
+			continue;
+		FM_PB(Peer) *p = FM_PB_NEW(Peer, peer);
+		_fm_free_ char *address = fm_xasprintf("%s:%u", h->stream_address, h->echo_port);
+		fm_pb_set(&p->host, h->name);
+		fm_pb_set(&p->address, address);
+		FM_PB_ADD(r->peers, r->n_peers, p);
+	}
+	r->peer_key.data = malloc(FM_PEERS_KEY_BYTES);
+	if (r->peer_key.data) {
+		memcpy(r->peer_key.data, f->peer_key, FM_PEERS_KEY_BYTES);
+		r->peer_key.len = FM_PEERS_KEY_BYTES;
+	}
+	pthread_mutex_unlock(&f->lock);
 }
 
 int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err)

@@ -25,6 +25,9 @@ int fm_fleet_host(struct fm_fleet *f, const char *name, FM_PB(Host) * *ret,
 int fm_fleet_hosts(struct fm_fleet *f, FM_PB(Host) * **ret, size_t *ret_n, struct fm_error *err);
 int fm_fleet_container(struct fm_fleet *f, const char *name, FM_PB(Container) * *ret, struct fm_error *err); /* NOT_FOUND */
 int fm_fleet_containers(struct fm_fleet *f, const char *host, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
+/* For the answer to a report: whose way that host's agent measures, at most FM_MAX_PEERS of those that answer, and the key. Those that follow it in the order in which they became known, so that everybody is measured
+ * by as many. */
+void fm_fleet_peers(struct fm_fleet *f, const char *host, FM_PB(ReportResponse) * r);
 int fm_fleet_agent_address(struct fm_fleet *f, const char *host, char *ret, size_t cap, struct fm_error *err);
 /* A cordoned host takes no container any more: a migration there is refused, plans leave it out. Durable, the manager's own: what an agent reports of it does not count. NOT_FOUND. */
 int fm_fleet_cordon(struct fm_fleet *f, const char *host, bool cordoned, struct fm_error *err);

@@ -158,6 +158,8 @@ static void apply_runtime_state(struct fm_host *h, struct fm_local *l, const str
 	fm_pb_set(&c->status, fm_container_status_to_string(i->status));
 	if (!c->started_unix_ms)
 		c->started_unix_ms = i->created_ms;
+	if (!c->image[0]) /* runtimes below an image store do not know; who runs it may say */
+		fm_pb_set(&c->image, fm_pb_label(c, "fleximigrate.image"));
 }
 
 /* An instance the runtime knows and we did not start. */

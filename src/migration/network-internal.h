@@ -12,15 +12,30 @@
 struct fm_network {
 	struct fm_description *d;
 	struct fm_fleet *fleet;
-	pthread_rwlock_t lock; /* guards the links' measurements, and: */
-	json_t *known_ports;   /* {"container": {"s1": 3}}: where flows lead */
-	json_t *told;          /* {"container": "the problem that was told last"}; recheck's alone */
+	pthread_rwlock_t lock;             /* guards the links' measurements, and: */
+	struct fm_measured_link *measured; /* of each link */
+	uint64_t refreshed_ms;
+	json_t *known_ports; /* {"container": {"s1": 3}}: where flows lead */
+	json_t *told;        /* {"container": "the problem that was told last"}; recheck's alone */
+};
+
+/* What of a link was measured, and what holds where nothing was: as it is described, or as fm_network_measure was told. */
+struct fm_measured_link {
+	struct fm_link_measurement base;
+	bool told; /* base is what fm_network_measure was told */
+	bool latency, loss, utilisation;
+	uint64_t at_unix_ms;
 };
 
 struct containers {
 	FM_PB(Container) * *v;
 	size_t n;
 };
+
+/* network-measured.c */
+void fm_measured_init(struct fm_network *n);
+void fm_network_refresh(
+        struct fm_network *n); /* takes over what the fleet reports, unless that was done a moment ago; the lock must not be held */
 
 int fm_network_require(const struct fm_network *n, struct fm_error *err);
 int fm_network_containers(const struct fm_network *n, struct containers *ret, struct fm_error *err);

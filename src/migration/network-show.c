@@ -30,8 +30,26 @@ static FM_PB(NetworkNode) * find_node(FM_PB(GetNetworkResponse) * r, const char 
 	return add_node(r, host, false, false, false);
 }
 
-static FM_PB(NetworkLink) * new_link(const struct fm_topology *t, uint32_t link)
+/* Field numbers of what was measured, beside what is described. */
+static void add_measured(FM_PB(NetworkLink) * p, const struct fm_measured_link *m)
 {
+	const struct {
+		bool is;
+		uint32_t number;
+	} parts[] = { { m->latency, 7 }, { m->loss, 10 }, { m->utilisation, 11 } };
+
+	p->described_latency_us = m->base.latency_us;
+	p->described_loss_ppm = m->base.loss_ppm;
+	p->described_utilisation_ppm = m->base.utilisation_ppm;
+	for (size_t i = 0; i < FM_ARRAY_SIZE(parts); i++)
+		if (parts[i].is)
+			FM_PB_ADD(p->measured, p->n_measured, parts[i].number);
+	p->measured_unix_ms = p->n_measured ? m->at_unix_ms : 0;
+}
+
+static FM_PB(NetworkLink) * new_link(const struct fm_network *n, uint32_t link)
+{
+	const struct fm_topology *t = n->d->topology;
 	const struct fm_topology_link *l = fm_topology_link(t, link);
 	FM_PB(NetworkLink) *p = FM_PB_NEW(NetworkLink, network_link);
 
@@ -48,6 +66,7 @@ static FM_PB(NetworkLink) * new_link(const struct fm_topology *t, uint32_t link)
 	p->utilisation_ppm = l->m.utilisation_ppm;
 	p->directed = l->directed;
 	p->up = l->up;
+	add_measured(p, &n->measured[link]);
 	return p;
 }
 
@@ -58,8 +77,9 @@ static void set_control(FM_PB(GetNetworkResponse) * r, const struct fm_net_switc
 	fm_pb_set(&r->nodes[s->node]->control, text); /* the first nodes are the topology's */
 }
 
-static void add_described(FM_PB(GetNetworkResponse) * r, const struct fm_description *d)
+static void add_described(FM_PB(GetNetworkResponse) * r, const struct fm_network *n)
 {
+	const struct fm_description *d = n->d;
 	const struct fm_topology *t = d->topology;
 
 	for (uint32_t i = 0; i < fm_topology_n_nodes(t); i++) {
@@ -67,7 +87,7 @@ static void add_described(FM_PB(GetNetworkResponse) * r, const struct fm_descrip
 		add_node(r, node->name, node->kind == FM_NODE_SWITCH, true, node->forwards);
 	}
 	for (uint32_t i = 0; i < fm_topology_n_links(t); i++)
-		FM_PB_ADD(r->links, r->n_links, new_link(t, i));
+		FM_PB_ADD(r->links, r->n_links, new_link(n, i));
 	for (size_t c = 0; c < d->n_controllers; c++)
 		for (size_t i = 0; i < d->controllers[c].n; i++)
 			set_control(r, &d->controllers[c].switches[i], "controller", d->controllers[c].name);
@@ -164,8 +184,9 @@ int fm_network_show(struct fm_network *n, FM_PB(GetNetworkResponse) * *ret, stru
 	if (fm_network_require(n, err) < 0)
 		return -1;
 	r = FM_PB_NEW(GetNetworkResponse, get_network_response);
+	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
-	add_described(r, n->d);
+	add_described(r, n);
 	pthread_rwlock_unlock(&n->lock);
 	if (add_fleet(r, n, err) < 0)
 		return -1;
@@ -205,14 +226,15 @@ static int ask(const struct fm_topology *t, const FM_PB(FindPathsRequest) * req,
 	return 0;
 }
 
-static FM_PB(NetworkPath) * new_path(const struct fm_topology *t, const struct fm_path *p)
+static FM_PB(NetworkPath) * new_path(const struct fm_network *n, const struct fm_path *p)
 {
+	const struct fm_topology *t = n->d->topology;
 	FM_PB(NetworkPath) *r = FM_PB_NEW(NetworkPath, network_path);
 
 	for (uint32_t i = 0; i <= p->n_links; i++)
 		fm_pb_add_string(&r->nodes, &r->n_nodes, fm_topology_node(t, p->nodes[i])->name);
 	for (uint32_t i = 0; i < p->n_links; i++)
-		FM_PB_ADD(r->links, r->n_links, new_link(t, p->links[i]));
+		FM_PB_ADD(r->links, r->n_links, new_link(n, p->links[i]));
 	r->latency_us = p->latency_us;
 	r->available_bytes_per_s = p->available_bytes_per_s;
 	r->loss_ppm = p->loss_ppm;
@@ -228,12 +250,13 @@ int fm_network_paths(struct fm_network *n, const FM_PB(FindPathsRequest) * req, 
 		return -1;
 	if (req->widest && req->alternatives)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "alternatives are the shortest paths: there is one widest");
+	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
 	int rc = ask(n->d->topology, req, &q, err);
 	if (rc == 0) {
 		r = FM_PB_NEW(FindPathsResponse, find_paths_response);
 		for (size_t i = 0; i < q.n; i++)
-			FM_PB_ADD(r->paths, r->n_paths, new_path(n->d->topology, &q.v[i]));
+			FM_PB_ADD(r->paths, r->n_paths, new_path(n, &q.v[i]));
 	}
 	pthread_rwlock_unlock(&n->lock);
 	*ret = r;

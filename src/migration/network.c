@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "basic/io.h"
 #include "migration/network-internal.h"
 #include "network/endpoint.h"
@@ -29,6 +30,7 @@ int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network 
 	n->known_ports = json_object();
 	n->told = json_object();
 	pthread_rwlock_init(&n->lock, NULL);
+	fm_measured_init(n);
 	*ret = n;
 	return 0;
 }
@@ -40,6 +42,7 @@ void fm_network_free(struct fm_network *n)
 	fm_description_free(n->d);
 	json_decref(n->known_ports);
 	json_decref(n->told);
+	free(n->measured);
 	pthread_rwlock_destroy(&n->lock);
 	free(n);
 }
@@ -65,6 +68,10 @@ int fm_network_measure(struct fm_network *n, const char *from, const char *from_
 	int rc = fm_topology_find_link(n->d->topology, from, from_port, to, to_port, &link, err);
 	if (rc == 0)
 		rc = fm_topology_measure(n->d->topology, link, m, err);
+	if (rc == 0)
+		n->measured[link] = (struct fm_measured_link){
+			.base = *m, .told = true, .latency = true, .loss = true, .utilisation = true, .at_unix_ms = fm_realtime_ms()
+		};
 	pthread_rwlock_unlock(&n->lock);
 	return rc;
 }
@@ -310,6 +317,7 @@ int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(
 		*ret = json_array();
 		return *ret ? 0 : fm_error_errno(err, ENOMEM, "actions");
 	}
+	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
 	int rc = compile(n, migration, &all, container, i, source, destination, predicted_downtime_ms, ret, err);
 	pthread_rwlock_unlock(&n->lock);
@@ -410,6 +418,7 @@ int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, s
 	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
 		return -1;
 	r = FM_PB_NEW(CheckNetworkResponse, check_network_response);
+	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
 	int rc = find_ways(n, &all, &ways, err);
 	for (size_t c = 0; rc == 0 && c < all.n; c++) {

@@ -35,6 +35,19 @@ int fm_network_set_up(struct fm_network *n, const char *from, const char *from_p
                       struct fm_error *err);
 
 /*
+ * What agents report is taken over by itself, when somebody asks and at least at each recheck: how much their interfaces carry is the utilisation of a host's link where it has only one (or of what leads from it or to it, where
+ * these are directed); latency and loss between two agents are those of all links of the shortest path between them together, as it is described, and are shared out among them so that all
+ * measurements fit (network-measured.c says how). What is not measured, or not any more, is as it is described.
+ */
+struct fm_network_way {
+	uint64_t latency_us;
+	uint64_t bandwidth_bytes_per_s;     /* of its narrowest link */
+	uint32_t loss_ppm, utilisation_ppm; /* utilisation: of its fullest link */
+};
+/* Of the shortest path. NOT_FOUND: there is none. */
+int fm_network_between(struct fm_network *n, const char *from, const char *to, struct fm_network_way *ret, struct fm_error *err);
+
+/*
  * For PLANNING: which actions lead clients to the container after its move (fm_intent_compile's array; json_decref). *ret is an empty array where its service has no intent. FAILED_PRECONDITION "intent '…': …":
  * what it wants cannot be had by this move. migration: its id; NULL for a plan that is only shown.
  */

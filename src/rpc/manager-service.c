@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
 
@@ -47,7 +48,9 @@ HANDLER(report)
 	if (check_reporter(call, req, err) < 0 || fm_fleet_report(s->fleet, req, err) < 0)
 		return -1;
 	FM_PB(ReportResponse) *r = FM_PB_NEW(ReportResponse, report_response);
+	fm_usage_history_report(s->history, req, fm_realtime_ms());
 	r->interval_ms = FM_FLEET_REPORT_MS;
+	fm_fleet_peers(s->fleet, req->host->name, r);
 	GIVE(r);
 	return 0;
 }
@@ -60,6 +63,8 @@ HANDLER(list_hosts)
 		fm_pb_free(r);
 		return -1;
 	}
+	for (size_t i = 0; i < r->n_hosts; i++)
+		fm_usage_history_load(s->history, r->hosts[i]);
 	GIVE(r);
 	return 0;
 }
@@ -70,6 +75,7 @@ HANDLER(get_host)
 	FM_PB(Host) *h = NULL;
 	if (fm_fleet_host(s->fleet, ((const FM_PB(NameRequest) *)request)->name, &h, err) < 0)
 		return -1;
+	fm_usage_history_load(s->history, h);
 	GIVE(h);
 	return 0;
 }
@@ -146,8 +152,7 @@ HANDLER(run_container)
 	_fm_pb_ FM_PB(Container) *elsewhere = NULL;
 	char host[64];
 	ProtobufCMessage *c = NULL;
-	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0 ||
-	    require_open(s, host, err) < 0)
+	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0 || require_open(s, host, err) < 0)
 		return -1;
 	if (fm_fleet_container(s->fleet, req->name, &elsewhere, NULL) == 0 && !fm_streq(elsewhere->host, host)) {
 		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "container '%s' exists on host '%s'", req->name, elsewhere->host);
@@ -307,6 +312,22 @@ HANDLER(list_plans)
 	return 0;
 }
 
+HANDLER(get_snapshot)
+{
+	SERVICE(s);
+	struct fm_snapshot *snapshot = NULL;
+	if (s->snapshot(s->snapshot_userdata, &snapshot, err) < 0)
+		return -1;
+	_fm_free_ char *text = fm_snapshot_to_json(snapshot);
+	fm_snapshot_free(snapshot);
+	if (!text)
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	FM_PB(SnapshotResponse) *r = FM_PB_NEW(SnapshotResponse, snapshot_response);
+	fm_pb_set(&r->json, text);
+	GIVE(r);
+	return 0;
+}
+
 HANDLER(cancel_plan)
 {
 	SERVICE(s);
@@ -383,6 +404,7 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_LIST_PLANS] = list_plans,
 	[FM_MANAGER_CANCEL_PLAN] = cancel_plan,
 	[FM_MANAGER_CORDON_HOST] = cordon_host,
+	[FM_MANAGER_GET_SNAPSHOT] = get_snapshot,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

@@ -104,6 +104,7 @@ enum fm_manager_method {
 	FM_MANAGER_LIST_PLANS,
 	FM_MANAGER_CANCEL_PLAN,
 	FM_MANAGER_CORDON_HOST,
+	FM_MANAGER_GET_SNAPSHOT,
 	_FM_MANAGER_METHOD_MAX
 };
 extern const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1];

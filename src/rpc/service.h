@@ -6,6 +6,7 @@
 #ifndef FM_RPC_SERVICE_H
 #define FM_RPC_SERVICE_H
 
+#include "migration/cluster-snapshot.h"
 #include "migration/coordinator.h"
 #include "migration/mover.h"
 #include "migration/network.h"
@@ -20,6 +21,9 @@ struct fm_manager_service {
 	struct fm_log *log;
 	struct fm_network *network; /* NULL: none is described */
 	struct fm_planner *planner;
+	struct fm_usage_history *history; /* takes the reports */
+	int (*snapshot)(void *userdata, struct fm_snapshot **ret, struct fm_error *err);
+	void *snapshot_userdata;
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
 

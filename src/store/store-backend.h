@@ -39,6 +39,10 @@ struct fm_store_ops {
 	                      const size_t *lens, struct fm_error *err);
 	int (*host_each)(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 	int (*container_each)(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+	int (*kept_put)(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
+	                struct fm_error *err);
+	int (*kept_each)(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+	int (*kept_prune)(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
 };
 
 struct fm_store {

@@ -97,6 +97,14 @@ static const char *const upgrades[] = {
 	"  data          BLOB    NOT NULL,"
 	"  UNIQUE (kind, id)"
 	") STRICT;",
+	/* 2 -> 3. What parts of the manager keep for their next start; they could do without. */
+	"CREATE TABLE kept ("
+	"  kind          TEXT    NOT NULL CHECK (length(kind) BETWEEN 1 AND 64),"
+	"  name          TEXT    NOT NULL CHECK (length(name) BETWEEN 1 AND 255),"
+	"  at_ms         INTEGER NOT NULL,"
+	"  value         BLOB    NOT NULL,"
+	"  PRIMARY KEY (kind, name)"
+	") STRICT;",
 };
 
 /* ------------------------------------------------------------------------------------------------ the file */
@@ -342,6 +350,9 @@ static const struct fm_store_ops sqlite_ops = {
 	.containers_put = fm_sq_containers_put,
 	.host_each = fm_sq_host_each,
 	.container_each = fm_sq_container_each,
+	.kept_put = fm_sq_kept_put,
+	.kept_each = fm_sq_kept_each,
+	.kept_prune = fm_sq_kept_prune,
 };
 
 static int open_durable(struct fm_sq_conn *c, const char *path, struct fm_error *err)

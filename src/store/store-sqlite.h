@@ -7,6 +7,7 @@
  *   store-sqlite-migrations.c  migrations, transitions, log lines
  *   store-sqlite-fleet.c       hosts, containers
  *   store-sqlite-records.c     records of other kinds
+ *   store-sqlite-fleet.c       hosts, containers, and what parts of the manager keep
  *
  * Calling sequence of a write, each variable undone at the end of its scope in reverse order (statement reset, roll back unless
  * committed, unlock):
@@ -62,6 +63,9 @@ enum fm_sq_slot {
 	FM_SQ_RECORD_GET,
 	FM_SQ_RECORD_DELETE,
 	FM_SQ_RECORD_LIST,
+	FM_SQ_KEPT_PUT,
+	FM_SQ_KEPT_PAGE,
+	FM_SQ_KEPT_PRUNE,
 	_FM_SQ_SLOT_MAX
 };
 
@@ -168,6 +172,10 @@ int fm_sq_containers_put(struct fm_store *s, const char *host, size_t n, const c
                          const size_t *lens, struct fm_error *err);
 int fm_sq_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_sq_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_sq_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
+                   struct fm_error *err);
+int fm_sq_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_sq_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
 
 int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
 int fm_sq_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);

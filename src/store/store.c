@@ -274,3 +274,31 @@ int fm_store_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userd
 {
 	return s->ops->container_each(s, fn, userdata, err);
 }
+
+static int check_kept(const char *kind, const char *name, struct fm_error *err)
+{
+	if (check_id("a kind", kind, err) < 0 || check_name("a name", name, err) < 0)
+		return -1;
+	return name && name[0] ? 0 : fm_error_set(err, FM_E_INVALID_ARGUMENT, "store: what is kept has no name");
+}
+
+int fm_store_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
+                      struct fm_error *err)
+{
+	if (check_kept(kind, name, err) < 0 || check_blob("what is kept", blob, len, FM_STORE_MAX_BLOB, err) < 0 ||
+	    check_time("at_ms", at_ms, err) < 0)
+		return -1;
+	return s->ops->kept_put(s, kind, name, at_ms, blob, len, err);
+}
+
+int fm_store_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err)
+{
+	return check_id("a kind", kind, err) < 0 ? -1 : s->ops->kept_each(s, kind, fn, userdata, err);
+}
+
+int fm_store_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err)
+{
+	if (check_id("a kind", kind, err) < 0 || check_time("before_ms", before_ms, err) < 0)
+		return -1;
+	return s->ops->kept_prune(s, kind, before_ms, err);
+}

@@ -128,4 +128,13 @@ typedef int (*fm_store_blob_fn)(void *userdata, const char *host, const char *na
 int fm_store_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_store_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 
+/*
+ * What a part of the manager wants to find again after a restart, and could do without: opaque, by kind ("usage") and name, each at most 1 MiB, name up to 255 bytes. Durable as reports are. each: as above,
+ * in the order of names, `host` is the kind and seen_ms the time given to put. prune: those of the kind whose time is before that one go; how many there are is the caller's business.
+ */
+int fm_store_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
+                      struct fm_error *err);
+int fm_store_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_store_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
+
 #endif

@@ -14,7 +14,7 @@
 
 #include "basic/error.h"
 
-static struct fm_error err;
+__attribute__((unused)) static struct fm_error err;
 
 #define assert_ok(call)                                                                                                                    \
 	do {                                                                                                                               \

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "basic/cgroups.h"
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"

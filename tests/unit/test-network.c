@@ -229,6 +229,94 @@ static void test_measurements(void **state)
 	assert_non_null(strstr(err.message, "has a link that is down"));
 }
 
+static const FM_PB(NetworkLink) * link_of(const FM_PB(GetNetworkResponse) * r, const char *from)
+{
+	for (size_t i = 0; i < r->n_links; i++)
+		if (fm_streq(r->links[i]->from, from))
+			return r->links[i];
+	fail_msg("no link from %s", from);
+	return NULL;
+}
+
+/* A host with its interfaces' traffic and the ways it measured: "h2 5030 10000" is host, microseconds, parts per million. */
+static void report_measures(struct fixture *f, const char *host, uint64_t in, uint64_t out, const char *const *ways)
+{
+	_fm_pb_ FM_PB(ReportRequest) *r = FM_PB_NEW(ReportRequest, report_request);
+	char to[64];
+	unsigned long long latency;
+	unsigned loss;
+
+	r->host = FM_PB_NEW(Host, host);
+	fm_pb_set(&r->host->name, host);
+	r->host->usage = FM_PB_NEW(HostUsage, host_usage);
+	r->host->usage->at_unix_ms = 1;
+	r->host->usage->network_in_bytes_per_s = in;
+	r->host->usage->network_out_bytes_per_s = out;
+	for (; *ways; ways++) {
+		FM_PB(PeerMeasure) *p = FM_PB_NEW(PeerMeasure, peer_measure);
+		assert_int_equal(sscanf(*ways, "%63s %llu %u", to, &latency, &loss), 3);
+		fm_pb_set(&p->host, to);
+		p->latency_us = latency;
+		p->loss_ppm = loss;
+		FM_PB_ADD(r->host->peers, r->host->n_peers, p);
+	}
+	assert_ok(fm_fleet_report(f->fleet, r, &err));
+}
+
+/* What agents report: three hosts measure each other, so that each one's own link comes out as it is, whatever was described; the one between the switches keeps its described share. */
+static void test_agents_measure(void **state)
+{
+	struct fixture *f = *state;
+	_fm_pb_ FM_PB(GetNetworkResponse) *r = NULL;
+	_fm_pb_ FM_PB(FindPathsResponse) *paths = NULL;
+	struct fm_network_way way;
+
+	report_measures(f, "h1", 300, 100, (const char *const[]){ "h2 5030 100000", "gw 150 0", NULL });
+	report_measures(f, "h2", 50, 40, (const char *const[]){ "gw 5120 100000", NULL });
+	report_measures(f, "gw", 2000, 0, (const char *const[]){ NULL });
+	assert_ok(fm_network_show(f->network, &r, &err));
+	const FM_PB(NetworkLink) *h1 = link_of(r, "h1"), *h2 = link_of(r, "h2"), *gw = link_of(r, "gw");
+	assert_in_range(h2->latency_us, 4995, 5005); /* (5030 + 5120 - 150) / 2 */
+	assert_in_range(h1->latency_us, 25, 35);
+	assert_in_range(h2->loss_ppm, 99000, 100500);
+	assert_true(h1->loss_ppm < 1000 && gw->loss_ppm < 1000);
+	assert_int_equal(h1->utilisation_ppm, 300000);
+	assert_int_equal(h2->utilisation_ppm, 50000);
+	assert_int_equal(gw->utilisation_ppm, 1000000); /* more than it is described to carry */
+	assert_true(h1->described_latency_us == 10 && h1->n_measured == 3 && h1->measured_unix_ms > 0 && h1->bandwidth_bytes_per_s == 1000);
+	/* nobody measures the other link between the switches, which the shortest path does not use */
+	const FM_PB(NetworkLink) *other = r->links[4];
+	assert_true(other->n_measured == 0 && other->latency_us == 200 && other->measured_unix_ms == 0);
+	assert_int_equal(r->links[3]->n_measured, 2); /* a link between switches has no host's interface */
+	assert_ok(fm_network_between(f->network, "h1", "h2", &way, &err));
+	assert_in_range(way.latency_us, 5020, 5040);
+	assert_true(way.utilisation_ppm == 300000 && way.bandwidth_bytes_per_s == 1000 && way.loss_ppm > 99000);
+	assert_code(FM_E_NOT_FOUND, fm_network_between(f->network, "h1", "nobody", &way, &err));
+	/* paths and intents go by what is measured: gw's link is full */
+	FM_PB(FindPathsRequest) q = FLEXIMIGRATE__V1__FIND_PATHS_REQUEST__INIT;
+	q.from = (char *)"gw";
+	q.to = (char *)"h1";
+	q.min_bandwidth_bytes_per_s = 1;
+	assert_code(FM_E_NOT_FOUND, fm_network_paths(f->network, &q, &paths, &err));
+	const struct row redis = { "redis-1", "running", NULL };
+	(void)compile(f, &redis, "h1", "h2", FM_E_FAILED_PRECONDITION);
+}
+
+/* What an operator told stays where nothing is measured, and is what is measured against. */
+static void test_told_and_measured(void **state)
+{
+	struct fixture *f = *state;
+	_fm_pb_ FM_PB(GetNetworkResponse) *r = NULL;
+	const struct fm_link_measurement busy = { .latency_us = 77, .bandwidth_bytes_per_s = 1000, .utilisation_ppm = 500000 };
+
+	assert_ok(fm_network_measure(f->network, "h2", NULL, "s2", NULL, &busy, &err));
+	report_measures(f, "h1", 300, 100, (const char *const[]){ NULL });
+	assert_ok(fm_network_show(f->network, &r, &err));
+	const FM_PB(NetworkLink) *h1 = link_of(r, "h1"), *h2 = link_of(r, "h2");
+	assert_true(h2->latency_us == 77 && h2->utilisation_ppm == 500000 && h2->n_measured == 3);
+	assert_true(h1->latency_us == 10 && h1->utilisation_ppm == 300000 && h1->n_measured == 1 && h1->measured[0] == 11);
+}
+
 static void test_two_intents(void **state)
 {
 	struct fixture *f = *state;
@@ -428,6 +516,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_actions_of_a_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_where_flows_lead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_measurements, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_agents_measure, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_told_and_measured, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_intents, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_show, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_paths, setup, teardown),

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "migration/fleet-snapshot.h"
+#include "migration/cluster-snapshot.h"
 #include "migration/planner.h"
 
 struct plans {
@@ -49,15 +49,11 @@ static void report(struct lab *l, const char *host, const char *const *container
 	fm_pb_free(r);
 }
 
-static bool is_moving(void *userdata, const char *container)
-{
-	return fm_coordinator_is_moving(userdata, container);
-}
-
 static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_error *e)
 {
 	struct lab *l = userdata;
-	return fm_fleet_snapshot(l->fleet, is_moving, l->c, ret, e);
+	const struct fm_cluster c = { .fleet = l->fleet, .store = l->store };
+	return fm_cluster_snapshot(&c, ret, e);
 }
 
 static void start(struct plans *f)

@@ -566,6 +566,40 @@ static void test_many_containers(void **state)
 	fm_store_close(s);
 }
 
+static void test_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct fm_store *s = open_store(f->path);
+	struct fm_error e = FM_ERROR_INIT;
+	char name[16];
+	struct seen seen = { 0 };
+
+	assert_ok(fm_store_kept_put(s, "usage", "b@1", 10, "one", 3, &e), e);
+	assert_ok(fm_store_kept_put(s, "usage", "a@2", 20, "two", 3, &e), e);
+	assert_ok(fm_store_kept_put(s, "usage", "b@1", 30, "three", 5, &e), e);
+	assert_ok(fm_store_kept_put(s, "zoo", "a@2", 1, NULL, 0, &e), e);
+	assert_ok(fm_store_kept_put(s, "apes", "x", 1, "x", 1, &e), e);
+	assert_code(fm_store_kept_put(s, "", "x", 1, "x", 1, &e), e, FM_E_INVALID_ARGUMENT);
+	assert_code(fm_store_kept_put(s, "usage", "", 1, "x", 1, &e), e, FM_E_INVALID_ARGUMENT);
+	assert_code(fm_store_kept_put(s, "usage", "x", 1, "x", (1u << 20) + 1, &e), e, FM_E_INVALID_ARGUMENT);
+	fm_store_close(s);
+	s = open_store(f->path);
+	assert_ok(fm_store_kept_each(s, "usage", see, &seen, &e), e);
+	assert_string_equal(seen.text, "usage/a@2=two@20 usage/b@1=three@30 ");
+	assert_ok(fm_store_kept_prune(s, "usage", 30, &e), e);
+	seen = (struct seen){ 0 };
+	assert_ok(fm_store_kept_each(s, "usage", see, &seen, &e), e);
+	assert_string_equal(seen.text, "usage/b@1=three@30 ");
+	for (int i = 0; i < 130; i++) { /* three pages, and the other kinds' records are not among them */
+		(void)snprintf(name, sizeof(name), "c%03d", i);
+		assert_ok(fm_store_kept_put(s, "many", name, 1, "x", 1, &e), e);
+	}
+	seen = (struct seen){ 0 };
+	assert_ok(fm_store_kept_each(s, "many", see, &seen, &e), e);
+	assert_int_equal(seen.n, 130);
+	fm_store_close(s);
+}
+
 /* ------------------------------------------------------------------------------------------------ the file */
 
 static void test_file_is_private_and_checked(void **state)
@@ -705,9 +739,9 @@ static void test_upgrade_sets_version_and_identity(void **state)
 	                                    -1, &st, NULL),
 	                 SQLITE_OK);
 	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
-	assert_int_equal(sqlite3_column_int(st, 0), 1);
+	assert_int_equal(sqlite3_column_int(st, 0), 2);
 	assert_int_equal(sqlite3_column_int(st, 1), 0x464d6967);
-	assert_int_equal(sqlite3_column_int(st, 2), 6);
+	assert_int_equal(sqlite3_column_int(st, 2), 7);
 	(void)sqlite3_finalize(st);
 	(void)sqlite3_close(db);
 	fm_store_close(s);
@@ -797,6 +831,7 @@ int main(void)
 		cmocka_unit_test(test_events_are_bounded),
 		cmocka_unit_test_setup_teardown(test_hosts_and_containers, setup, teardown),
 		cmocka_unit_test(test_many_containers),
+		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_is_private_and_checked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_newer_and_foreign_files_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_files_are_refused, setup, teardown),
