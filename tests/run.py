@@ -51,12 +51,19 @@ SAN_ENV = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN
 SANITIZED = ("-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debug", "-Doptimization=1")
 NO_FALSE_WARNINGS = "-Dc_args=-Wno-format-overflow -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-truncation"
 
-# Unit tests that nothing runs beside, and why. Whoever must be here could not be trusted on a busy machine either: better is a test that does not mind.
+# Programs of groups that run beside each other that no other test runs beside, and why. QUIET: nor anything idle. A test that only gets slower beside others belongs in neither.
 ALONE = {
+    "test_lab_kinds.py": "counts what gets through within a time",
+    "test_lab_latency.py": "measures round trips",
+    "test_postcopy_crash.py": "cuts links and kills agents in the middle of transfers that a rate times",
+    "test_stock_postcopy.py": "kills a fault server in the middle of a transfer",
+}
+QUIET = {
     "test-cgroup": "compares the processor time that a busy process gets with its quota",
+    "test-criu": "compares how long dumps take; its containers keep both processors busy",
 }
 # Those that take longest begin first, so that none is left over at the end.
-LONG = ("test-criu", "test-keeper", "test-redirect-vxlan", "test-tracker", "test-redirect-tunnel", "test-redirect-route", "test-redirect-openflow", "test-push-streams")
+LONG = ("test-keeper", "test-redirect-vxlan", "test-tracker", "test-redirect-tunnel", "test-redirect-route", "test-redirect-openflow", "test-push-streams", "test_rest.py", "test_redirect_dns.py", "test_dns.py")
 
 
 @dataclasses.dataclass
@@ -67,11 +74,18 @@ class Job:
     argv: list
     env: dict = dataclasses.field(default_factory=dict)
     cwd: str = ROOT
-    alone: bool = False
     idle: bool = False
     polite_s: float = CLEAN_UP_S
     scratch: str = ""  # a folder that is made for it and removed
     fuzzes: bool = False
+
+    @property
+    def quiet(self):
+        return self.name in QUIET
+
+    @property
+    def alone(self):
+        return self.quiet or self.name in ALONE
 
     def is_named(self, pattern):
         return fnmatch.fnmatch(self.name, pattern) or fnmatch.fnmatch(self.name, pattern + ".py")
@@ -155,6 +169,10 @@ def scripts(folder):
     return sorted(glob.glob(os.path.join(ROOT, "tests", folder, "*.py")))
 
 
+def longest_first(names):
+    return sorted(names, key=lambda name: (LONG.index(name) if name in LONG else len(LONG), name))
+
+
 def lint_jobs():
     return [Job("lint", os.path.basename(script), [sys.executable, script], idle=script.endswith("tidy.py"), polite_s=1) for script in scripts("lint")]
 
@@ -162,8 +180,8 @@ def lint_jobs():
 def unit_jobs(group="unit", directory=BUILD, env=None):
     env = {**(env or {}), "FLEXIMIGRATE_NEST": os.path.join(directory, "fleximigrate-nest"), "FLEXIMIGRATE_NEST_PROBE": os.path.join(directory, "tests", "unit", "nest-probe")}
     names = [os.path.basename(source)[:-2] for source in glob.glob(os.path.join(ROOT, "tests", "unit", "test-*.c"))]
-    return [Job(group, name, [os.path.join(directory, "tests", "unit", name)], env, alone=name in ALONE, polite_s=0)
-            for name in sorted(names, key=lambda name: (LONG.index(name) if name in LONG else len(LONG), name))]
+    return [Job(group, name, [os.path.join(directory, "tests", "unit", name)], env, polite_s=0)
+            for name in longest_first(names)]
 
 
 def sanitizer_jobs():
@@ -171,7 +189,7 @@ def sanitizer_jobs():
 
 
 def integration_jobs():
-    return [Job("integration", os.path.basename(script), [sys.executable, script]) for script in scripts("integration")]
+    return [Job("integration", name, [sys.executable, os.path.join(ROOT, "tests", "integration", name)]) for name in longest_first(map(os.path.basename, scripts("integration")))]
 
 
 def e2e_jobs():
@@ -208,7 +226,7 @@ def build_fuzz(runner, jobs, idle):
     runner.build(FUZZ_BUILD, jobs, idle, "-Dfuzz=true", "-Dtests=false", *SANITIZED, env={"CC": "clang"})
 
 
-GROUPS = {"lint": Group(lint_jobs, workers=2), "unit": Group(unit_jobs, build_unit, WAITING), "integration": Group(integration_jobs), "e2e": Group(e2e_jobs), "vm": Group(vm_jobs),
+GROUPS = {"lint": Group(lint_jobs, workers=2), "unit": Group(unit_jobs, build_unit, WAITING), "integration": Group(integration_jobs, workers=PROCESSORS), "e2e": Group(e2e_jobs), "vm": Group(vm_jobs),
           "sanitizers": Group(sanitizer_jobs, build_sanitizers, WAITING), "fuzz": Group(fuzz_jobs, build_fuzz, PROCESSORS)}
 
 
@@ -238,7 +256,10 @@ class Runner:
             steps.append(["meson", "setup", "--reconfigure", directory])
         steps.append(["ninja", "-C", directory, "-j", str(PROCESSORS), *([*programs, *helpers] if self.picked else [])])
         for argv in steps:
-            code, output = self.programs.run(argv, os.path.join(LOGS, os.path.basename(directory) + ".log"), env, ROOT, BUILD_TIMEOUT_S, CLEAN_UP_S, idle)
+            try:
+                code, output = self.programs.run(argv, os.path.join(LOGS, os.path.basename(directory) + ".log"), env, ROOT, BUILD_TIMEOUT_S, CLEAN_UP_S, idle)
+            except OSError as error:
+                raise BuildFailed(str(error)) from error
             if code != 0:
                 raise BuildFailed(output)
 
@@ -258,7 +279,7 @@ class Runner:
                 shutil.rmtree(job.scratch)
         self.tally.report(job, code, output, time.monotonic() - started)
 
-    def run_alone(self, job):
+    def run_quiet(self, job):
         with self.programs.quiet():
             self.run(job)
 
@@ -272,10 +293,11 @@ class Runner:
         except BuildFailed as failure:
             self.tally.broken(f"{name}: the build", str(failure))
             return
-        for at_a_time, run, some in ((group.workers, self.run, [job for job in jobs if not job.alone]), (1, self.run_alone, [job for job in jobs if job.alone])):
+        together, alone = [job for job in jobs if not job.alone], [job for job in jobs if job.alone]
+        for some, at_a_time in ((together, group.workers), (alone, 1)):
             pool = concurrent.futures.ThreadPoolExecutor(at_a_time)
             try:
-                for done in concurrent.futures.as_completed([pool.submit(run, job) for job in some]):
+                for done in concurrent.futures.as_completed([pool.submit(self.run_quiet if job.quiet else self.run, job) for job in some]):
                     done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
