@@ -349,7 +349,8 @@ def main():
     except LookupError as error:
         print(f"run.py: there is no group and no program {error}; groups: {', '.join(GROUPS)}", file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also where it was ignored, as for what a shell starts with "&": the programs would inherit that
+    # SIGINT also where it was ignored, as for what a shell starts with "&": the programs would inherit that. Not so SIGHUP: nohup means it.
+    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else [])):
         signal.signal(number, signal.default_int_handler)
     os.makedirs(LOGS, exist_ok=True)
     tally, interrupted = runner.tally, False
