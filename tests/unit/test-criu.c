@@ -20,7 +20,8 @@
 
 /* ---- a fault server ---- */
 
-#define MAX_TASKS 8
+#define MAX_TASKS     8
+#define UNANSWERED_MS 3000 /* that CRIU is given where nobody answers it: all of it is waited for */
 
 struct pager {
 	struct fixture *f;
@@ -696,17 +697,22 @@ static void test_restore_failures(void **state)
 	fm_criu_free(c);
 	assert_empty(&f->b);
 
-	/* lazily, and the server does not answer; until the deadline */
+	/* lazily, and the server does not answer: CRIU waits for it at the latest when it is to give up, until the deadline */
 	struct pager p;
+	struct fm_criu_restore_opts unanswered = { .lazy = true, .timeout_ms = UNANSWERED_MS };
 	pager_start(&p, f, &f->a);
 	assert_int_equal(write(p.stop, &(uint64_t){ 1 }, 8), 8);
 	pthread_join(p.thread, NULL);
 	int cancel = eventfd(0, EFD_CLOEXEC);
 	c = criu_in(f, &f->b, f->incoming);
-	o.cancel_fd = cancel;
+	o.cancel_fd = unanswered.cancel_fd = cancel;
 	err = FM_ERROR_INIT;
-	if (fm_criu_restore_begin(c, &o, &root, &err) == 0) /* CRIU does not wait for answers: it may get this far */
-		OK(fm_criu_restore_abort(c, TIMEOUT_MS, &oops));
+	uint64_t began = fm_now_ms();
+	if (fm_criu_restore_begin(c, &unanswered, &root, &err) < 0)
+		assert_error(&err, FM_E_DEADLINE_EXCEEDED, "could not restore");
+	else /* CRIU does not wait for answers: it may get this far */
+		OK(fm_criu_restore_abort(c, UNANSWERED_MS, &oops));
+	assert_true(fm_now_ms() - began < 2 * UNANSWERED_MS + TIMEOUT_MS);
 	fm_criu_free(c);
 	assert_empty(&f->b);
 	close(p.listener);
