@@ -7,7 +7,7 @@
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
-	        *cgroup, *nest, *log_format, *log_level;
+	        *cgroup, *nest, *http, *log_format, *log_level;
 	uint64_t revisit_memory, revisit_disk; /* bytes */
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \

@@ -18,9 +18,11 @@
 #include "loop/pool.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
+#include "web/metrics.h"
+#include "web/server.h"
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *http, *log_format, *log_level;
 	uint64_t max_concurrent;
 };
 
@@ -38,6 +40,9 @@ struct manager {
 	struct fm_manager_service service;
 	struct fm_rpc_method methods[_FM_MANAGER_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
+	struct fm_tally *tally; /* both NULL without --http */
+	struct fm_web_manager web;
+	struct fm_web_server *http;
 };
 
 static int resolve(void *userdata, const char *host, char *ret, size_t cap, struct fm_error *err)
@@ -64,6 +69,20 @@ static int prepare_socket_folder(const char *path, struct fm_error *err)
 	return fm_mkdir_p(dir, 0755, err);
 }
 
+static int serve_http(struct manager *m, struct fm_error *err)
+{
+	if (!m->o.http)
+		return 0;
+	m->web = (struct fm_web_manager){ .version = FM_VERSION, .fleet = m->fleet, .coordinator = m->coordinator, .tally = m->tally };
+	const struct fm_web_server_opts o = {
+		.address = m->o.http, .metrics = fm_web_manager_metrics, .ready = fm_web_manager_ready, .userdata = &m->web
+	};
+	if (fm_web_server_new(&o, &m->http, err) < 0)
+		return -1;
+	fm_web_server_log(m->http, m->log, "MigrationManager");
+	return 0;
+}
+
 static int wire(struct manager *m, struct fm_error *err)
 {
 	m->ca = fm_xasprintf("%s/ca.pem", m->o.tls_dir);
@@ -74,6 +93,8 @@ static int wire(struct manager *m, struct fm_error *err)
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
+	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
+		return -1;
 	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
 	struct fm_coordinator_opts co = { .store = m->store,
 		                          .agents = fm_agent_clients_api(m->clients),
@@ -81,6 +102,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .log = m->log,
 		                          .fault = m->fault,
 		                          .network = m->network,
+		                          .tally = m->tally,
 		                          .secrets_dir = m->secrets_dir,
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
@@ -101,16 +123,20 @@ static int wire(struct manager *m, struct fm_error *err)
 		                         .tls = m->tls };
 	if (prepare_socket_folder(m->o.socket, err) < 0)
 		return -1;
-	return fm_rpc_server_new(&so, &m->server, err);
+	if (fm_rpc_server_new(&so, &m->server, err) < 0)
+		return -1;
+	return serve_http(m, err);
 }
 
 static void unwire(struct manager *m)
 {
+	fm_web_server_free(m->http);
 	if (m->server)
 		fm_rpc_server_free(m->server, 1000);
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
+	fm_tally_free(m->tally);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -131,6 +157,8 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
+		{ "http", FM_OPT_STRING, &o->http, "ADDR:PORT",
+		  "serve /metrics, /healthz and /readyz there, without TLS; :PORT is loopback (default: not at all)", NULL },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
