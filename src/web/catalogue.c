@@ -20,7 +20,7 @@ const struct fm_metric_info fm_metrics[_FM_METRIC_MAX] = {
 	[FM_METRIC_FAILURES] = { "fleximigrate_migration_failures_total", FM_COUNTER, "code",
 	                         "Migrations that ended FAILED, by the code of the error." },
 	[FM_METRIC_ROLLED_BACK] = { "fleximigrate_migrations_rolled_back_total", FM_COUNTER, "",
-	                            "Migrations of which something had to be undone." },
+	                            "Migrations that failed and after which everything is as it was before, the container on its source." },
 	[FM_METRIC_THROTTLED] = { "fleximigrate_migrations_throttled_total", FM_COUNTER, "",
 	                          "Migrations for which the container was slowed down." },
 	[FM_METRIC_DURATION] = { "fleximigrate_migration_duration_seconds", FM_HISTOGRAM, "strategy",

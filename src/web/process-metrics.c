@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* process.c - this process as /proc tells of it, under the names of Prometheus' own client libraries; see metrics.h. */
+/* process-metrics.c - this process as /proc tells of it, under the names of Prometheus' own client libraries; see metrics.h. */
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>

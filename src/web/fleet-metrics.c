@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* usage.c - hosts and containers as their agents report them; see metrics.h. */
+/* fleet-metrics.c - hosts and containers as their agents report them; see metrics.h. */
 #include <stdlib.h>
 #include <string.h>
 
