@@ -127,7 +127,8 @@ static void host_states(struct fm_exposition *x, FM_PB(Host) *const *v, size_t n
 			fm_exposition_add(x, (double)v[i]->last_seen_unix_ms / 1000, (const char *const[]){ v[i]->name });
 	fm_exposition_begin(x, FM_METRIC_HOST_CORDONED);
 	for (size_t i = 0; i < n; i++)
-		fm_exposition_add_u64(x, v[i]->cordoned, (const char *const[]){ v[i]->name });
+		if (v[i]->status[0]) /* the manager's to say, as the status is */
+			fm_exposition_add_u64(x, v[i]->cordoned, (const char *const[]){ v[i]->name });
 	load_states(x, v, n);
 	fm_exposition_begin(x, FM_METRIC_HOST_INFO);
 	for (size_t i = 0; i < n; i++)

@@ -77,6 +77,16 @@ static void test_a_host_that_says_little(void **state)
 	assert_absent(text, "peer");
 }
 
+/* An agent does not know what the manager does about it. */
+static void test_an_agents_own_host(void **state)
+{
+	_fm_pb_ FM_PB(Host) *h = host("a", "");
+	_fm_free_ char *text = of_host(h);
+	assert_line(text, "fleximigrate_host_up{host=\"a\"} 1");
+	assert_absent(text, "cordoned");
+	assert_absent(text, "load_state");
+}
+
 static void test_a_host_that_is_offline(void **state)
 {
 	_fm_pb_ FM_PB(Host) *h = host("a", "offline");
@@ -339,7 +349,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_host_that_says_little),
-		cmocka_unit_test(test_a_host_that_is_offline),
+		cmocka_unit_test(test_a_host_that_is_offline), cmocka_unit_test(test_an_agents_own_host),
 		cmocka_unit_test(test_use_of_a_host),
 		cmocka_unit_test(test_unknown_use_of_a_host),
 		cmocka_unit_test(test_peers),
