@@ -126,10 +126,10 @@ static void add_sample(struct fm_exposition *x, const char *suffix, const char *
 
 const char *fm_exposition_number(double value, char buf[FM_EXPOSITION_NUMBER_LEN])
 {
-	if (isnan(value))
-		return strcpy(buf, "NaN");
-	if (isinf(value))
-		return strcpy(buf, value > 0 ? "+Inf" : "-Inf");
+	if (!isfinite(value)) {
+		(void)snprintf(buf, FM_EXPOSITION_NUMBER_LEN, "%s", isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf");
+		return buf;
+	}
 	for (int digits = 15; digits <= 17; digits++) {
 		(void)snprintf(buf, FM_EXPOSITION_NUMBER_LEN, "%.*g", digits, value);
 		if (strtod(buf, NULL) == value)

@@ -3,8 +3,8 @@
 #include "web/server.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,18 +149,20 @@ static int listen_on(const char *address, int *ret_fd, struct fm_error *err)
 
 static int look_where(struct fm_web_server *s, int fd, struct fm_error *err)
 {
-	struct sockaddr_storage a = { 0 };
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in4;
+		struct sockaddr_in6 in6;
+	} a = { 0 };
 	socklen_t n = sizeof(a);
-	char host[INET6_ADDRSTRLEN] = "", port[8] = "";
-	int rc = getsockname(fd, (struct sockaddr *)&a, &n) < 0 ? -1 : 0;
-	if (rc < 0 || getnameinfo((struct sockaddr *)&a, n, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return fm_error_set(err, FM_E_INTERNAL, "cannot tell where it listens");
-	if (a.ss_family == AF_INET)
-		s->local = ntohl(((struct sockaddr_in *)&a)->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-	else
-		s->local = IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&a)->sin6_addr);
-	(void)snprintf(s->where, sizeof(s->where), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-	s->port = (uint16_t)atoi(port);
+	char host[INET6_ADDRSTRLEN] = "";
+	if (getsockname(fd, &a.any, &n) < 0)
+		return fm_error_errno(err, errno, "cannot tell where it listens");
+	bool in6 = a.any.sa_family == AF_INET6;
+	s->port = ntohs(in6 ? a.in6.sin6_port : a.in4.sin_port);
+	s->local = in6 ? IN6_IS_ADDR_LOOPBACK(&a.in6.sin6_addr) != 0 : ntohl(a.in4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	(void)inet_ntop(a.any.sa_family, in6 ? (const void *)&a.in6.sin6_addr : &a.in4.sin_addr, host, sizeof(host));
+	(void)snprintf(s->where, sizeof(s->where), in6 ? "[%s]:%u" : "%s:%u", host, s->port);
 	return 0;
 }
 

@@ -348,15 +348,11 @@ static void test_process(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_a_host_that_says_little),
-		cmocka_unit_test(test_a_host_that_is_offline), cmocka_unit_test(test_an_agents_own_host),
-		cmocka_unit_test(test_use_of_a_host),
-		cmocka_unit_test(test_unknown_use_of_a_host),
-		cmocka_unit_test(test_peers),
-		cmocka_unit_test(test_containers_once_each),
-		cmocka_unit_test(test_use_of_a_container),
-		cmocka_unit_test(test_too_many_containers),
-		cmocka_unit_test(test_process),
+		cmocka_unit_test(test_a_host_that_says_little), cmocka_unit_test(test_a_host_that_is_offline),
+		cmocka_unit_test(test_an_agents_own_host),      cmocka_unit_test(test_use_of_a_host),
+		cmocka_unit_test(test_unknown_use_of_a_host),   cmocka_unit_test(test_peers),
+		cmocka_unit_test(test_containers_once_each),    cmocka_unit_test(test_use_of_a_container),
+		cmocka_unit_test(test_too_many_containers),     cmocka_unit_test(test_process),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
