@@ -81,14 +81,17 @@ static void under_way(struct fm_exposition *x, struct fm_coordinator *c)
 	fm_exposition_one_u64(x, FM_METRIC_PAUSED, paused);
 }
 
-static void hosts(struct fm_exposition *x, struct fm_fleet *fleet)
+static void hosts(struct fm_exposition *x, const struct fm_web_manager *m)
 {
 	FM_PB(Host) **v = NULL;
 	size_t n = 0, online = 0;
-	if (fm_fleet_hosts(fleet, &v, &n, NULL) < 0)
+	if (fm_fleet_hosts(m->fleet, &v, &n, NULL) < 0)
 		return;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		online += fm_streq(v[i]->status, "online");
+		if (m->judge)
+			m->judge(m->judge_userdata, v[i]);
+	}
 	fm_exposition_begin(x, FM_METRIC_HOSTS);
 	fm_exposition_add_u64(x, online, (const char *const[]){ "online" });
 	fm_exposition_add_u64(x, n - online, (const char *const[]){ "offline" });
@@ -120,7 +123,7 @@ void fm_web_manager_metrics(void *userdata, struct fm_exposition *x)
 	ended(x, &f);
 	volumes_and_times(x, &f);
 	under_way(x, m->coordinator);
-	hosts(x, m->fleet);
+	hosts(x, m);
 	containers(x, m->fleet);
 }
 

@@ -21,6 +21,8 @@ struct fm_web_manager {
 	struct fm_fleet *fleet;
 	struct fm_coordinator *coordinator;
 	struct fm_tally *tally;
+	void (*judge)(void *userdata, FM_PB(Host) * host); /* fills in `load`, by the manager's thresholds; NULL: there are none */
+	void *judge_userdata;
 };
 void fm_web_manager_metrics(void *userdata, struct fm_exposition *x); /* struct fm_web_manager * */
 int fm_web_manager_ready(void *userdata, struct fm_error *err);       /* the store can be read */
