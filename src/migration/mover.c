@@ -834,11 +834,23 @@ const char *fm_movers_instance_role(struct fm_movers *ms, const char *instance)
 
 void fm_movers_figures(struct fm_movers *ms, struct fm_mover_figures *ret)
 {
+	struct fm_mover *busy[MAX_MOVERS];
+	size_t n = 0;
 	pthread_mutex_lock(&ms->lock);
 	*ret = ms->forgotten;
 	for (size_t i = 0; i < ms->n; i++)
-		count(ms->v[i], ret);
+		if (ms->v[i]->finished) {
+			count(ms->v[i], ret);
+		} else {
+			ms->v[i]->users++;
+			busy[n++] = ms->v[i];
+		}
 	pthread_mutex_unlock(&ms->lock);
+	/* Without the list's lock: these may be waiting for a disk, and nobody else is to wait with them. */
+	for (size_t i = 0; i < n; i++) {
+		count(busy[i], ret);
+		release_ref(ms, &busy[i]);
+	}
 }
 
 bool fm_movers_holds(struct fm_movers *ms, const char *container)
