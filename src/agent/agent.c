@@ -25,6 +25,8 @@
 #include "migration/instances.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
+#include "web/metrics.h"
+#include "web/server.h"
 
 #define REPORT_TIMEOUT_MS 5000
 #define LIST_EVERY_MS     5000
@@ -43,6 +45,8 @@ struct agent {
 	struct fm_rpc_method methods[_FM_AGENT_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
 	struct fm_rpc_client *manager;
+	struct fm_web_agent *web; /* both NULL without --http */
+	struct fm_web_server *http;
 	char address[128];
 	struct fm_stop stop;
 	pthread_t reporter, tidier;
@@ -134,12 +138,14 @@ static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *
 	fm_agent_mark_roles(a->movers, req->containers, req->n_containers);
 	fm_pb_set(&req->host->address, a->address);
 	fm_pb_set(&req->host->version, FM_VERSION);
+	fm_web_agent_report(a->web, req);
 	if (fm_rpc_client_call(a->manager, &fm_manager_methods[FM_MANAGER_REPORT], &req->base, REPORT_TIMEOUT_MS, a->stop.fd, &resp, err) <
 	    0)
 		return -1;
 	uint32_t wanted = ((FM_PB(ReportResponse) *)resp)->interval_ms;
 	*interval_ms = wanted >= 100 && wanted <= 60000 ? wanted : 1000;
 	fm_watcher_peers(a->watcher, (FM_PB(ReportResponse) *)resp);
+	fm_web_agent_taken(a->web, *interval_ms);
 	fm_pb_free(resp);
 	return 0;
 }
@@ -195,6 +201,21 @@ static int start_threads(struct agent *a, struct fm_error *err)
 	return 0;
 }
 
+static int serve_http(struct agent *a, struct fm_error *err)
+{
+	if (!a->o.http)
+		return 0;
+	a->web = fm_web_agent_new(&(struct fm_web_agent_opts){
+	        .version = FM_VERSION, .journals_dir = a->host.journals_dir, .movers = a->movers, .keeper = a->keeper });
+	const struct fm_web_server_opts o = {
+		.address = a->o.http, .metrics = fm_web_agent_metrics, .ready = fm_web_agent_ready, .userdata = a->web
+	};
+	if (fm_web_server_new(&o, &a->http, err) < 0)
+		return -1;
+	fm_web_server_log(a->http, a->host.log, "ResourceMonitor");
+	return 0;
+}
+
 static int wire(struct agent *a, struct fm_error *err)
 {
 	if (fm_stop_init(&a->stop, err) < 0 || fm_agent_setup_host(&a->o, &a->host, &a->files, err) < 0 ||
@@ -227,7 +248,7 @@ static int wire(struct agent *a, struct fm_error *err)
 	if (fm_watcher_new(&wo, &a->watcher, err) < 0)
 		return -1;
 	bool unix_manager = fm_str_startswith(a->o.manager, "unix:");
-	if (fm_rpc_client_new(a->o.manager, unix_manager ? NULL : &tls, &a->manager, err) < 0)
+	if (fm_rpc_client_new(a->o.manager, unix_manager ? NULL : &tls, &a->manager, err) < 0 || serve_http(a, err) < 0)
 		return -1;
 	return start_threads(a, err);
 }
@@ -239,6 +260,8 @@ static void unwire(struct agent *a)
 		pthread_join(a->reporter, NULL);
 	if (a->tidying)
 		pthread_join(a->tidier, NULL);
+	fm_web_server_free(a->http);
+	fm_web_agent_free(a->web);
 	if (a->server)
 		fm_rpc_server_free(a->server, 1000);
 	fm_watcher_free(a->watcher);

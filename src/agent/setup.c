@@ -66,6 +66,8 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		  NULL },
 		{ "nest", FM_OPT_STRING, &o->nest, "PATH",
 		  "fleximigrate-nest, the init of parent containers (default: beside this program, else libexec)", NULL },
+		{ "http", FM_OPT_STRING, &o->http, "ADDR:PORT",
+		  "serve /metrics, /healthz and /readyz there, without TLS; :PORT is loopback (default: not at all)", NULL },
 		{ "revisit-memory", FM_OPT_BYTES, &o->revisit_memory, "SIZE",
 		  "for pages of containers that left, should they return; 0: none (default: an eighth of the memory)", NULL },
 		{ "revisit-disk", FM_OPT_BYTES, &o->revisit_disk, "SIZE",

@@ -8,7 +8,7 @@
 
 struct fm_agent_options {
 	const char *name, *manager, *listen, *socket, *tls_dir, *state_dir, *run_dir, *bridge, *runtime, *runtime_root, *criu_prefix,
-	        *cgroup, *nest, *log_format, *log_level;
+	        *cgroup, *nest, *http, *log_format, *log_level;
 	uint64_t revisit_memory, revisit_disk; /* bytes */
 	uint64_t monitor_period_ms;
 	char **labels; /* KEY=VALUE; fm_strv_free */

@@ -85,6 +85,15 @@
 #define FM_MAX_TRACE_POINTS 1000000u     /* two years of minutes; some minutes of work */
 #define FM_MAX_TRACE_BYTES  (128u << 20) /* of its file */
 
+/* what is exposed over HTTP, src/web/ */
+#define FM_MAX_WEB_CONNECTIONS    16u         /* a monitoring system has one or two */
+#define FM_MAX_WEB_REQUEST_BYTES  8192u       /* of its line and headers; nothing that is served reads a body */
+#define FM_MAX_WEB_RESPONSE_BYTES (64u << 20) /* 4096 hosts and 10000 containers, with names of the usual length, are half of it */
+#define FM_MAX_WEB_RESPONSES      4u          /* different ones on their way at the same time: slow readers hold no more memory than that */
+#define FM_MAX_WEB_CONTAINERS     10000u      /* that have series of their own */
+#define FM_MAX_WEB_PEERS          64u         /* of one host, likewise */
+#define FM_MAX_LABEL_VALUE        255         /* bytes */
+
 #define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
 #endif

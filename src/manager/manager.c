@@ -20,11 +20,13 @@
 #include "migration/forecasts.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
+#include "web/metrics.h"
+#include "web/server.h"
 
 #define LOAD_MS_MAX 86400000u
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *strategy_selector, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *http, *strategy_selector, *log_format, *log_level;
 	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
@@ -49,6 +51,9 @@ struct manager {
 	struct fm_manager_service service;
 	struct fm_rpc_method methods[_FM_MANAGER_METHOD_MAX + 1];
 	struct fm_rpc_server *server;
+	struct fm_tally *tally; /* both NULL without --http */
+	struct fm_web_manager web;
+	struct fm_web_server *http;
 };
 
 static int resolve(void *userdata, const char *host, char *ret, size_t cap, struct fm_error *err)
@@ -101,6 +106,20 @@ static int start_planner(struct manager *m, struct fm_error *err)
 	return fm_planner_new(&po, &m->planner, err);
 }
 
+static int serve_http(struct manager *m, struct fm_error *err)
+{
+	if (!m->o.http)
+		return 0;
+	m->web = (struct fm_web_manager){ .version = FM_VERSION, .fleet = m->fleet, .coordinator = m->coordinator, .tally = m->tally };
+	const struct fm_web_server_opts o = {
+		.address = m->o.http, .metrics = fm_web_manager_metrics, .ready = fm_web_manager_ready, .userdata = &m->web
+	};
+	if (fm_web_server_new(&o, &m->http, err) < 0)
+		return -1;
+	fm_web_server_log(m->http, m->log, "MigrationManager");
+	return 0;
+}
+
 static int wire(struct manager *m, struct fm_error *err)
 {
 	m->ca = fm_xasprintf("%s/ca.pem", m->o.tls_dir);
@@ -112,6 +131,8 @@ static int wire(struct manager *m, struct fm_error *err)
 	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
+	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
+		return -1;
 	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
 	struct fm_coordinator_opts co = { .store = m->store,
 		                          .agents = fm_agent_clients_api(m->clients),
@@ -119,6 +140,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .log = m->log,
 		                          .fault = m->fault,
 		                          .network = m->network,
+		                          .tally = m->tally,
 		                          .secrets_dir = m->secrets_dir,
 		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
@@ -148,11 +170,14 @@ static int wire(struct manager *m, struct fm_error *err)
 		                         .tls = m->tls };
 	if (prepare_socket_folder(m->o.socket, err) < 0)
 		return -1;
-	return fm_rpc_server_new(&so, &m->server, err);
+	if (fm_rpc_server_new(&so, &m->server, err) < 0)
+		return -1;
+	return serve_http(m, err);
 }
 
 static void unwire(struct manager *m)
 {
+	fm_web_server_free(m->http);
 	if (m->server)
 		fm_rpc_server_free(m->server, 1000);
 	fm_planner_free(m->planner);
@@ -161,6 +186,7 @@ static void unwire(struct manager *m)
 	fm_network_free(m->network);
 	fm_forecasts_free(m->forecasts);
 	fm_usage_history_free(m->history);
+	fm_tally_free(m->tally);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -195,6 +221,8 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
+		{ "http", FM_OPT_STRING, &o->http, "ADDR:PORT",
+		  "serve /metrics, /healthz and /readyz there, without TLS; :PORT is loopback (default: not at all)", NULL },
 		{ "strategy-selector", FM_OPT_CHOICE, &o->strategy_selector, "WAY",
 		  "how strategy auto is chosen: cost (default: the cheapest that meets the limits) or weights (the published ones)",
 		  "cost|weights" },

@@ -19,6 +19,7 @@
 #include "migration/agent-api.h"
 #include "migration/fleet.h"
 #include "migration/network.h"
+#include "migration/tally.h"
 #include "store/store.h"
 
 struct fm_coordinator;
@@ -31,6 +32,7 @@ struct fm_coordinator_opts {
 	struct fm_fault *fault;
 	unsigned max_concurrent;    /* 0 = 8 */
 	struct fm_network *network; /* what there is around the hosts, and services' intents; NULL: nothing */
+	struct fm_tally *tally;     /* what is over is counted there; NULL: nobody asks for figures */
 	const char *secrets_dir;    /* key files that redirections name (network/redirect.h); NULL: none */
 	bool strategy_by_weights;   /* decision/selector.h */
 	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */

@@ -70,6 +70,7 @@ struct fm_mover {
 	uint64_t frozen_us;
 	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
+	unsigned n_rounds; /* source: sent before the freeze */
 	struct {
 		uint64_t since_unix_ms; /* 0: it is not paused */
 		char reason[200];

@@ -27,6 +27,7 @@ struct fm_movers {
 	pthread_mutex_t lock;
 	struct fm_mover *v[MAX_MOVERS];
 	size_t n;
+	struct fm_mover_figures forgotten; /* of those that make_room let go */
 };
 
 /* ---------------------------------------------------------------- one mover */
@@ -251,11 +252,31 @@ static void release_ref(struct fm_movers *ms, struct fm_mover **m)
 	pthread_mutex_unlock(&ms->lock);
 }
 
+static void count(struct fm_mover *m, struct fm_mover_figures *f)
+{
+	enum fm_decision d = m->journal ? fm_journal_decision(m->journal) : FM_DECISION_UNKNOWN;
+	pthread_mutex_lock(&m->lock);
+	if (!m->finished)
+		f->role[m->destination].under_way[d]++;
+	else if (d == FM_DECISION_RELEASED)
+		f->role[m->destination].released++;
+	else
+		f->role[m->destination].aborted++;
+	f->role[m->destination].wire_bytes +=
+	        m->wire_bytes + (m->control ? fm_stream_bytes(m->control) : 0) + (m->pages ? fm_stream_bytes(m->pages) : 0);
+	if (m->finished) /* before, a source that sends rounds takes some of them back */
+		f->role[m->destination].pages += m->pages_done;
+	f->rounds += m->n_rounds;
+	f->paused += !m->finished && m->pause.since_unix_ms;
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* Forget the oldest finished mover nobody uses when the list is full. */
 static bool make_room(struct fm_movers *ms)
 {
 	for (size_t i = 0; ms->n == MAX_MOVERS && i < ms->n; i++)
 		if (ms->v[i]->finished && !ms->v[i]->users) {
+			count(ms->v[i], &ms->forgotten);
 			fm_mover_destroy(ms->v[i]);
 			memmove(&ms->v[i], &ms->v[i + 1], (ms->n - i - 1) * sizeof(ms->v[0]));
 			ms->n--;
@@ -809,6 +830,27 @@ const char *fm_movers_instance_role(struct fm_movers *ms, const char *instance)
 	}
 	pthread_mutex_unlock(&ms->lock);
 	return role;
+}
+
+void fm_movers_figures(struct fm_movers *ms, struct fm_mover_figures *ret)
+{
+	struct fm_mover *busy[MAX_MOVERS];
+	size_t n = 0;
+	pthread_mutex_lock(&ms->lock);
+	*ret = ms->forgotten;
+	for (size_t i = 0; i < ms->n; i++)
+		if (ms->v[i]->finished) {
+			count(ms->v[i], ret);
+		} else {
+			ms->v[i]->users++;
+			busy[n++] = ms->v[i];
+		}
+	pthread_mutex_unlock(&ms->lock);
+	/* Without the list's lock: these may be waiting for a disk, and nobody else is to wait with them. */
+	for (size_t i = 0; i < n; i++) {
+		count(busy[i], ret);
+		release_ref(ms, &busy[i]);
+	}
 }
 
 bool fm_movers_holds(struct fm_movers *ms, const char *container)

@@ -38,6 +38,20 @@ int fm_movers_abort(struct fm_movers *m, const FM_PB(AbortRequest) * req, FM_PB(
 /* "incoming", "outgoing" or NULL for an instance, and whether any migration holds this container (rm must refuse). */
 const char *fm_movers_instance_role(struct fm_movers *m, const char *instance);
 bool fm_movers_holds(struct fm_movers *m, const char *container);
+
+/* What its moves come to since this agent started, for monitoring: [0] as a source, [1] as a destination. */
+struct fm_mover_figures {
+	struct {
+		uint64_t under_way[FM_DECISION_RELEASED + 1]; /* now, by what their journals have decided */
+		uint64_t released, aborted;                   /* that are over */
+		uint64_t wire_bytes;                          /* over streams, both directions; those of a push count when it ends */
+		uint64_t pages;                               /* of those that are over */
+	} role[2];
+	uint64_t rounds; /* as a source */
+	uint64_t paused; /* now, as a destination */
+};
+void fm_movers_figures(struct fm_movers *m, struct fm_mover_figures *ret);
+
 /* ids of all movers here, for doctor; *ret: strv */
 void fm_movers_ids(struct fm_movers *m, char ***ret);
 

@@ -42,6 +42,8 @@ static void enter(struct fm_migration *m, const FM_PB(Pause) * p)
 	fm_pb_set(&m->pb->sub_state, PAUSED);
 	pthread_mutex_unlock(&m->lock);
 	if (!old)
+		fm_tally_paused(m->c->o.tally);
+	if (!old)
 		fm_mlog(m, FM_LOG_WARN, "StateSynchronizer",
 		        "Fetching the pages of '%s' is " PAUSED ": %s are missing on '%s', and %s. It goes on by itself.", m->pb->container,
 		        how_many(p, pages, sizeof(pages)), m->pb->destination, p->reason);

@@ -335,6 +335,7 @@ int fm_rounds_run(struct fm_mover *m, struct fm_error *err)
 	int rc = more_rounds(m, &e);
 	fm_thread_haste(FM_HASTE_USUAL);
 	fm_mover_phase(m, "rounds", fm_now_us() - t);
+	m->n_rounds = r->n;
 	return rc < 0 ? without(m, &e, err) : 0;
 }
 

@@ -129,6 +129,8 @@ static int store_transition(struct fm_migration *m, const struct fm_transition_r
 		m->pb = old;
 	} else {
 		fm_pb_free(old);
+		if (rule->terminal)
+			fm_tally_add(m->c->o.tally, m->pb);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return rc;

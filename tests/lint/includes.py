@@ -28,6 +28,8 @@ def offences():
                     yield f"{os.path.relpath(path, ROOT)}:{number}: {room}/ must not include {match.group(1)}/"
                 if re.match(r'\s*#\s*include\s+<grpc', line) and not os.path.basename(path).startswith("grpc"):
                     yield f"{os.path.relpath(path, ROOT)}:{number}: gRPC's C core is used in src/rpc/grpc* only"
+                if re.match(r'\s*#\s*include\s+<microhttpd', line) and room != "web":
+                    yield f"{os.path.relpath(path, ROOT)}:{number}: libmicrohttpd is used in src/web/ only"
 
 
 def main():

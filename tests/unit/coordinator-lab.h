@@ -167,6 +167,7 @@ struct lab {
 	struct fm_log *log;
 	struct fm_fault *fault;
 	struct fm_network *network; /* NULL: nothing is described */
+	struct fm_tally *tally;     /* NULL: nobody asks for figures */
 	int null_fd;
 	struct twin *t;
 	struct fm_coordinator *c;
@@ -204,6 +205,7 @@ static inline void lab_start(struct lab *l)
 		                         .log = l->log,
 		                         .fault = l->fault,
 		                         .network = l->network,
+		                         .tally = l->tally,
 		                         .max_concurrent = l->max_concurrent,
 		                         .agent_grace_ms = l->grace_ms };
 	assert_ok(fm_coordinator_new(&o, &l->c, &e), e);

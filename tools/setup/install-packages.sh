@@ -99,6 +99,7 @@ keep_from_booting() { # PACKAGE…: just installed, for the tests only
         case $package in
         knot) systemctl --quiet disable knot.service || say "could not disable knot.service" ;;
         bind9) systemctl --quiet disable named.service || say "could not disable named.service" ;;
+        prometheus) systemctl --quiet disable prometheus.service || say "could not disable prometheus.service" ;;
         haproxy) systemctl --quiet disable haproxy.service || say "could not disable haproxy.service" ;;
         esac
     done
