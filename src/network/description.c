@@ -10,6 +10,7 @@
 #include "basic/str.h"
 #include "network/intent-internal.h"
 #include "network/fields.h"
+#include "network/redirect-tunnel.h"
 #include "network/topology-internal.h"
 
 #define VERSION            1
@@ -17,7 +18,6 @@
 #define MAX_LISTS          (8 * FM_MAX_DESCRIPTION_LIST)
 #define DEFAULT_PRIORITY   40000 /* above what switches and controllers install for themselves, below what an operator may put on top */
 #define DEFAULT_TABLE      254   /* the kernel's main table */
-#define DEFAULT_PORT       4790
 #define DEFAULT_TTL_S      5
 #define DEFAULT_DRAIN_MS   30000
 #define SOCKET_PATH_MAX    107
@@ -284,7 +284,7 @@ static int read_tunnels(struct fm_description *d, const json_t *o, struct fm_err
 		{ 0 },
 	};
 
-	d->tunnels.port = DEFAULT_PORT;
+	d->tunnels.port = FM_TUNNEL_PORT;
 	if (!o)
 		return 0;
 	if (fm_fields_read(o, "tunnels", fields, &d->tunnels, err) < 0)

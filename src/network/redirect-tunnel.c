@@ -39,7 +39,6 @@
 
 #define NAME          "tunnel"
 #define PREFIX        "fmt"
-#define PORT_DEFAULT  4797
 #define MAX_ADDRESSES 4
 #define MAX_RULES     (2 * MAX_ADDRESSES + 2)
 #define HEADER4       50 /* IPv4, UDP, VXLAN, Ethernet */
@@ -144,7 +143,7 @@ static int action_parse(const json_t *o, struct action *ret, struct fm_error *er
 {
 	static const char *const known[] = { "driver", "side", "id", "local", "remote", "addresses", "reply", "port", "mtu", NULL };
 	const struct fm_words w = { o, NAME, FM_E_INVALID_ARGUMENT };
-	struct action a = { .port = PORT_DEFAULT };
+	struct action a = { .port = FM_TUNNEL_PORT };
 	const char *side = "", *reply = "direct";
 
 	if (fm_words_check(&w, known, err) < 0 || fm_words_text(&w, "side", true, &side, err) < 0 ||
