@@ -193,6 +193,28 @@ static void test_switch_over_undone(void **state)
 	assert_true(strstr(all, "alpha Abort") < strstr(all, "delta Redirect revert"));
 }
 
+/* A rollback writes down what it has reverted; where there is nothing to revert, nothing. */
+static void test_revert_is_recorded(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	l->t->execute = TWIN_UNDOES;
+	run(l, FAILED, "1N 2N 3N 4F 8N", "alpha", id);
+	assert_int_equal(atomic_load(&l->full->updates), 3); /* prepared, opened, reverted */
+}
+
+static void test_nothing_to_revert(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	describe(l, "{\"version\":1}");
+	l->t->execute = TWIN_UNDOES;
+	run(l, FAILED, "1N 2N 3N 4F 8N", "alpha", id);
+	assert_int_equal(atomic_load(&l->full->updates), 0);
+}
+
 static void test_flip_comes_late(void **state)
 {
 	struct lab *l = *state;
@@ -389,6 +411,8 @@ int main(void)
 		T(test_open_fails),
 		T(test_undo_is_not_recorded),
 		T(test_switch_over_undone),
+		T(test_revert_is_recorded),
+		T(test_nothing_to_revert),
 		T(test_flip_comes_late),
 		T(test_flip_refused),
 		T(test_verify_fails),
