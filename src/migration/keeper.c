@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -40,11 +39,10 @@ struct fm_keeper {
 	int wake_fd; /* eventfd: something new to announce */
 	pthread_t thread;
 	bool started;
-	atomic_size_t n_kept; /* as of the last change: a switch-over does not wait for the lock where there is nothing */
-	pthread_mutex_t lock; /* guards what follows */
 	struct fm_stubs *stubs;
-	struct fm_conntrack *conntrack;
+	struct fm_conntrack *conntrack; /* the thread's, as the next */
 	bool complained;
+	pthread_mutex_t lock;                     /* guards what follows; nothing that takes time is done with it */
 	char unwanted[FM_MAX_STUBS][FM_MAX_NAME]; /* of containers that are back, and could not be taken away at once */
 	size_t n_unwanted;
 	struct announcing announcing[MAX_ANNOUNCING];
@@ -89,47 +87,67 @@ static const char *id_of(const json_t *record)
 	return json_string_value(json_object_get(record, "id"));
 }
 
-static bool is_kept(const struct fm_keeper *k, const char *id)
-{
-	for (size_t i = 0; i < fm_stubs_count(k->stubs); i++)
-		if (fm_streq(id_of(fm_stubs_get(k->stubs, i)), id))
-			return true;
-	return false;
-}
-
-/* With the lock, as what follows. */
+/* One that has gone meanwhile is as good. */
 static int retire(struct fm_keeper *k, const char *id, const struct fm_redirect_call *c, struct fm_error *err)
 {
-	if (fm_stubs_retire(k->stubs, id, c, err) < 0)
-		return -1;
-	retired(id, "the container is back", k);
-	return 0;
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_stubs_retire(k->stubs, id, c, &e) == 0) {
+		retired(id, "the container is back", k);
+		return 0;
+	}
+	if (e.code == FM_E_NOT_FOUND)
+		return 0;
+	*err = e;
+	return -1;
+}
+
+static void remember_unwanted(struct fm_keeper *k, const char *id)
+{
+	bool known = false;
+
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < k->n_unwanted; i++)
+		known |= fm_streq(k->unwanted[i], id);
+	if (!known && k->n_unwanted < FM_MAX_STUBS)
+		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
+	pthread_mutex_unlock(&k->lock);
+}
+
+static bool next_unwanted(struct fm_keeper *k, size_t i, char ret[FM_MAX_NAME])
+{
+	bool there;
+
+	pthread_mutex_lock(&k->lock);
+	there = i < k->n_unwanted;
+	if (there)
+		memcpy(ret, k->unwanted[i], FM_MAX_NAME);
+	pthread_mutex_unlock(&k->lock);
+	return there;
+}
+
+static void forget_unwanted(struct fm_keeper *k, const char *id)
+{
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = k->n_unwanted; i-- > 0;)
+		if (fm_streq(k->unwanted[i], id))
+			memmove(k->unwanted[i], k->unwanted[--k->n_unwanted], FM_MAX_NAME);
+	pthread_mutex_unlock(&k->lock);
 }
 
 /* That it fails has been said when it did for the first time. */
 static void retire_unwanted(struct fm_keeper *k, const struct fm_redirect_call *c)
 {
-	for (size_t i = k->n_unwanted; i-- > 0;) {
+	char id[FM_MAX_NAME];
+
+	for (size_t i = 0; next_unwanted(k, i, id);) {
 		struct fm_error e = FM_ERROR_INIT;
 
-		if (!is_kept(k, k->unwanted[i]) || retire(k, k->unwanted[i], c, &e) == 0)
-			memmove(k->unwanted[i], k->unwanted[--k->n_unwanted], FM_MAX_NAME);
+		if (retire(k, id, c, &e) == 0)
+			forget_unwanted(k, id);
+		else
+			i++;
 	}
-}
-
-static void remember_unwanted(struct fm_keeper *k, const char *id)
-{
-	for (size_t i = 0; i < k->n_unwanted; i++)
-		if (fm_streq(k->unwanted[i], id))
-			return;
-	if (k->n_unwanted < FM_MAX_STUBS)
-		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
-}
-
-static void unlock_stubs(struct fm_keeper *k)
-{
-	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
-	pthread_mutex_unlock(&k->lock);
 }
 
 static void step(struct fm_keeper *k)
@@ -144,10 +162,8 @@ static void step(struct fm_keeper *k)
 	struct fm_error e = FM_ERROR_INIT;
 	int rc;
 
-	pthread_mutex_lock(&k->lock);
 	retire_unwanted(k, &how.call);
-	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
-	unlock_stubs(k);
+	rc = fm_stubs_step(k->stubs, &how, &e);
 	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
 		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s",
 		             e.message);
@@ -250,7 +266,6 @@ static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)
 	if (fm_stop_init(&k->stop, err) < 0 || fm_conntrack_open(&k->conntrack, err) < 0 ||
 	    fm_stubs_load(folder, damaged, k, &k->stubs, err) < 0)
 		return -1;
-	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
 	rc = pthread_create(&k->thread, NULL, run, k);
 	if (rc != 0)
 		return fm_error_errno(err, rc, "cannot start the thread that looks after old connections");
@@ -297,12 +312,7 @@ void fm_keeper_free(struct fm_keeper *k)
 
 size_t fm_keeper_count(struct fm_keeper *k)
 {
-	size_t n;
-
-	pthread_mutex_lock(&k->lock);
-	n = fm_stubs_count(k->stubs);
-	pthread_mutex_unlock(&k->lock);
-	return n;
+	return fm_stubs_count(k->stubs);
 }
 
 /* ---------------------------------------------------------------- what a move makes pointless */
@@ -350,19 +360,20 @@ static bool leads_round(const json_t *record, const void *now)
 	return false;
 }
 
-/* With the lock. What cannot be taken away now is tried again. */
+/* What cannot be taken away now is tried again. */
 static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
 {
 	struct fm_redirect_call c = { .cancel_fd = -1, .deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS, .secrets_dir = k->secrets_dir };
+	_fm_cleanup_(json_decrefp) json_t *all = fm_stubs_records(k->stubs);
+	const json_t *record;
+	size_t i;
 
-	for (size_t i = fm_stubs_count(k->stubs); i-- > 0;) {
-		const json_t *record = fm_stubs_get(k->stubs, i);
+	json_array_foreach(all, i, record)
+	{
+		const char *id = id_of(record);
 		struct fm_error e = FM_ERROR_INIT;
 
-		if (!match(record, arg))
-			continue;
-		_fm_free_ char *id = fm_xstrdup(id_of(record));
-		if (retire(k, id, &c, &e) == 0)
+		if (!match(record, arg) || retire(k, id, &c, &e) == 0)
 			continue;
 		remember_unwanted(k, id);
 		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
@@ -391,11 +402,8 @@ static bool is_about(const json_t *record, const void *addresses)
 
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
 {
-	if (!k || atomic_load(&k->n_kept) == 0)
-		return;
-	pthread_mutex_lock(&k->lock);
-	retire_where(k, is_about, addresses);
-	unlock_stubs(k);
+	if (k)
+		retire_where(k, is_about, addresses);
 }
 
 /* ---------------------------------------------------------------- a record */
@@ -440,7 +448,6 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
 	_fm_cleanup_(json_decrefp) json_t *addresses = json_array();
 	_fm_cleanup_(json_decrefp) json_t *record = NULL;
-	int rc;
 
 	for (size_t i = 0; i < n; i++)
 		if (add_action(actions, addresses, v[i], err) < 0)
@@ -449,10 +456,8 @@ int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirect
 	                   actions);
 	if (!record)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	pthread_mutex_lock(&k->lock);
-	rc = fm_stubs_add(k->stubs, record, err);
-	if (rc == 0)
-		retire_where(k, leads_round, record);
-	unlock_stubs(k);
-	return rc;
+	if (fm_stubs_add(k->stubs, record, err) < 0)
+		return -1;
+	retire_where(k, leads_round, record);
+	return 0;
 }
