@@ -292,6 +292,8 @@ static enum end undo(struct fm_migration *m)
 		        m->pb->destination, e.message);
 		return END_OPERATOR;
 	}
+	if (end == END_DESTINATION)
+		fm_redirections_over(m);
 	return end;
 }
 
