@@ -429,6 +429,33 @@ static void test_restart_knows_flows(void **state)
 	assert_int_equal(leads_to(l), 7);
 }
 
+/* The file changes in the middle: what is under way goes on with what it was planned with, the next one has nothing to do. */
+static void test_reload_in_the_middle(void **state)
+{
+	struct lab *l = *state;
+	_fm_free_ char *path = fm_xasprintf("%s/network.json", l->dir);
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	_fm_pb_ FM_PB(Migration) *next = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+
+	lab_start(l);
+	twin_rule_add(l->t, BLOCK_AT("delta", "prepare"));
+	lab_migrate(l, id);
+	twin_await(l->t, "delta Redirect prepare", 1);
+	assert_ok(fm_write_file_atomic(path, "{\"version\":1}", 13, 0600, &e), e);
+	assert_ok(fm_network_reload(l->network, &e), e);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	assert_network(l, STEP(VERIFIED), STEP(VERIFIED));
+	assert_record(l, id, STEP(VERIFIED));
+	req.container = (char *)"web";
+	req.to = (char *)"alpha";
+	req.dry_run = true;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &next, &e), e);
+	assert_int_equal(next->n_redirections, 0);
+}
+
 static void test_restart_in_prepare(void **state)
 {
 	struct lab *l = *state;
@@ -504,6 +531,7 @@ int main(void)
 		T(test_tunnel_stays),
 		T(test_tunnel_of_a_way_back),
 		T(test_restart_knows_flows),
+		T(test_reload_in_the_middle),
 		T(test_restart_in_prepare),
 		T(test_restart_in_open),
 		T(test_restart_in_flip),
