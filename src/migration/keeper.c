@@ -11,6 +11,7 @@
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
+#include "basic/str.h"
 #include "loop/pool.h"
 #include "migration/pb.h"
 #include "network/endpoints.h"
@@ -20,7 +21,8 @@
 #define MAX_ANNOUNCING      32 /* with more at a time, the oldest is left out */
 #define STEP_EVERY_MS       1000
 #define STEP_TIMEOUT_MS     20000
-#define ARRIVING_TIMEOUT_MS 1000 /* in a switch-over */
+#define ARRIVING_TIMEOUT_MS 1000         /* in a switch-over */
+#define PUBLISHED           ".published" /* ends the names of records of containers that are here */
 
 /* Of one container that has come */
 struct announcing {
@@ -57,12 +59,19 @@ static void damaged(const char *file, const struct fm_error *why, void *userdata
 	             "The record '%s' of what is kept for old connections cannot be read (%s); it needs an operator.", file, why->message);
 }
 
+static const char *id_of(const json_t *record)
+{
+	return json_string_value(json_object_get(record, "id"));
+}
+
 static void retired(const char *id, const char *why, void *userdata)
 {
 	struct fm_keeper *k = userdata;
 
-	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL, "What migration '%s' left here for old connections is gone: %s.", id,
-	             why);
+	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL,
+	             fm_str_endswith(id, PUBLISHED) ? "The publication '%s' is gone: %s."
+	                                            : "What migration '%s' left here for old connections is gone: %s.",
+	             id, why);
 }
 
 /* Only of a tunnel it can be told. One that has gone (the host was started anew) leads nothing anywhere. */
@@ -82,18 +91,14 @@ static int counter(const json_t *action, const json_t *undo, uint64_t *ret, void
 	return 0;
 }
 
-static const char *id_of(const json_t *record)
-{
-	return json_string_value(json_object_get(record, "id"));
-}
-
 /* One that has gone meanwhile is as good. */
 static int retire(struct fm_keeper *k, const char *id, const struct fm_redirect_call *c, struct fm_error *err)
 {
+	const char *why = fm_str_endswith(id, PUBLISHED) ? "the container has left" : "the container is back";
 	struct fm_error e = FM_ERROR_INIT;
 
 	if (fm_stubs_retire(k->stubs, id, c, &e) == 0) {
-		retired(id, "the container is back", k);
+		retired(id, why, k);
 		return 0;
 	}
 	if (e.code == FM_E_NOT_FOUND)
@@ -361,24 +366,50 @@ static bool leads_round(const json_t *record, const void *now)
 }
 
 /* What cannot be taken away now is tried again. */
-static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
+static int retire_one(struct fm_keeper *k, const char *id, struct fm_error *err)
 {
 	struct fm_redirect_call c = { .cancel_fd = -1, .deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS, .secrets_dir = k->secrets_dir };
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (retire(k, id, &c, &e) == 0)
+		return 0;
+	remember_unwanted(k, id);
+	fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
+	             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
+	if (err)
+		*err = e;
+	return -1;
+}
+
+/* Of what is kept for old connections. */
+static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
+{
 	_fm_cleanup_(json_decrefp) json_t *all = fm_stubs_records(k->stubs);
 	const json_t *record;
 	size_t i;
 
 	json_array_foreach(all, i, record)
 	{
-		const char *id = id_of(record);
-		struct fm_error e = FM_ERROR_INIT;
-
-		if (!match(record, arg) || retire(k, id, &c, &e) == 0)
-			continue;
-		remember_unwanted(k, id);
-		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
-		             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
+		if (!fm_keeper_is_of_resident(record) && match(record, arg))
+			(void)retire_one(k, id_of(record), NULL);
 	}
+}
+
+/* ---------------------------------------------------------------- publications of containers that are here */
+
+bool fm_keeper_is_of_resident(const json_t *record)
+{
+	return fm_streq(json_string_value(json_object_get(record, "until")), "leaves");
+}
+
+json_t *fm_keeper_records(struct fm_keeper *k)
+{
+	return fm_stubs_records(k->stubs);
+}
+
+int fm_keeper_left(struct fm_keeper *k, const json_t *record, struct fm_error *err)
+{
+	return retire_one(k, id_of(record), err);
 }
 
 /* However they are written */
@@ -443,21 +474,52 @@ static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirectio
 	return 0;
 }
 
-int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err)
+/* A publication where the container is now. */
+static bool is_of_place(const json_t *action)
 {
-	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
-	_fm_cleanup_(json_decrefp) json_t *addresses = json_array();
-	_fm_cleanup_(json_decrefp) json_t *record = NULL;
+	return fm_streq(json_string_value(json_object_get(action, "driver")), fm_redirect_dnat.name) &&
+	       fm_streq(json_string_value(json_object_get(action, "side")), "destination");
+}
 
-	for (size_t i = 0; i < n; i++)
-		if (add_action(actions, addresses, v[i], err) < 0)
-			return -1;
-	record = json_pack("{s:i, s:s, s:O, s:s, s:O}", "stub", 1, "id", migration_id, "addresses", addresses, "flows", "all", "actions",
-	                   actions);
+struct keeping {
+	json_t *actions, *addresses;
+};
+
+static void keeping_done(struct keeping *g)
+{
+	json_decref(g->actions);
+	json_decref(g->addresses);
+}
+
+static int add_record(struct fm_keeper *k, const char *id, const char *until, const struct keeping *g, struct fm_error *err)
+{
+	_fm_cleanup_(json_decrefp) json_t *record = json_pack("{s:i, s:s, s:O, s:s, s:s, s:O}", "stub", 1, "id", id, "addresses",
+	                                                      g->addresses, "flows", "all", "until", until, "actions", g->actions);
+
 	if (!record)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a migration's id that is no text");
 	if (fm_stubs_add(k->stubs, record, err) < 0)
 		return -1;
 	retire_where(k, leads_round, record);
 	return 0;
+}
+
+int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err)
+{
+	_fm_cleanup_(keeping_done) struct keeping flows = { json_array(), json_array() };
+	_fm_cleanup_(keeping_done) struct keeping place = { json_array(), json_array() };
+	_fm_free_ char *published = fm_xasprintf("%s" PUBLISHED, migration_id);
+
+	for (size_t i = 0; i < n; i++) {
+		_fm_cleanup_(json_decrefp) json_t *action = json_loads(v[i]->action, JSON_REJECT_DUPLICATES, NULL);
+		struct keeping *g = is_of_place(action) ? &place : &flows;
+
+		if (add_action(g->actions, g->addresses, v[i], err) < 0)
+			return -1;
+	}
+	if (json_array_size(place.actions) > 0 && add_record(k, published, "leaves", &place, err) < 0)
+		return -1;
+	if (json_array_size(place.actions) > 0 && json_array_size(flows.actions) == 0)
+		return 0;
+	return add_record(k, migration_id, "flows", &flows, err);
 }

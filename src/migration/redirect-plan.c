@@ -8,10 +8,10 @@
 
 #define STEP(name) FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
 
-/* What clients of the old way still need after the move stays until the last of their connections has ended. A publication at the destination is not for them: it stays with the container. */
-static bool is_lasting(const char *driver, const char *side)
+/* What clients of the old way still need after the move stays until the last of their connections has ended; a publication at the destination stays until the container leaves. The hosts know which is which. */
+static bool is_lasting(const char *driver)
 {
-	return fm_streq(driver, "tunnel") || (fm_streq(driver, "dnat") && fm_streq(side, "source"));
+	return fm_streq(driver, "tunnel") || fm_streq(driver, "dnat");
 }
 
 static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t *action, struct fm_error *err)
@@ -24,7 +24,7 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 
 	if (at && !fm_streq(at, FM_INTENT_AT_MANAGER))
 		fm_pb_set(&r->at, at);
-	r->lasting = is_lasting(driver, side);
+	r->lasting = is_lasting(driver);
 	r->urgent = fm_streq(driver, "tunnel") && fm_streq(side, "source") && fm_streq(r->at, m->pb->source);
 	(void)json_object_del(action, "at");
 	text = json_dumps(action, JSON_COMPACT);

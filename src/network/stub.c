@@ -25,6 +25,7 @@ struct stub {
 	struct fm_conntrack_address addresses[FM_MAX_CONNTRACK_ADDRESSES];
 	size_t n_addresses;
 	bool only_translated;
+	bool stays; /* until it is retired */
 	uint64_t created_ms, grace_ms, max_age_ms;
 	unsigned refs; /* the list's, and a step's that looks at it */
 	bool busy;     /* somebody writes or reverts it: nobody else may */
@@ -111,7 +112,8 @@ static int check_actions(const json_t *record, struct fm_error *err)
 
 static int check_members(const json_t *record, struct fm_error *err)
 {
-	static const char *const members[] = { "stub", "id", "created_ms", "addresses", "flows", "grace_ms", "max_age_ms", "actions" };
+	static const char *const members[] = { "stub",     "id",         "created_ms", "addresses", "flows",
+		                               "grace_ms", "max_age_ms", "actions",    "until" };
 	const char *key;
 	json_t *value;
 
@@ -133,6 +135,7 @@ static int stub_parse(json_t *record, struct stub **ret, struct fm_error *err)
 	_fm_cleanup_(stub_freep) struct stub *s = calloc(1, sizeof(*s));
 	const char *id = json_string_value(json_object_get(record, "id"));
 	const char *flows = json_string_value(json_object_get(record, "flows"));
+	const char *until = json_string_value(json_object_get(record, "until"));
 
 	if (!s)
 		return fm_error_errno(err, ENOMEM, "stub");
@@ -142,12 +145,15 @@ static int stub_parse(json_t *record, struct stub **ret, struct fm_error *err)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: id has to be a name");
 	if (json_object_get(record, "flows") && !fm_streq(flows, "all") && !fm_streq(flows, "translated"))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: flows has to be \"all\" or \"translated\"");
+	if (json_object_get(record, "until") && !fm_streq(until, "flows") && !fm_streq(until, "leaves"))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: until has to be \"flows\" or \"leaves\"");
 	if (check_members(record, err) < 0 || read_addresses(record, s, err) < 0 || check_actions(record, err) < 0 ||
 	    read_ms(record, "created_ms", 0, INT64_MAX, &s->created_ms, err) < 0 ||
 	    read_ms(record, "grace_ms", FM_STUB_GRACE_MS, MAX_AGE_LIMIT, &s->grace_ms, err) < 0 ||
 	    read_ms(record, "max_age_ms", FM_STUB_MAX_AGE_MS, MAX_AGE_LIMIT, &s->max_age_ms, err) < 0)
 		return -1;
 	s->only_translated = fm_streq(flows, "translated");
+	s->stays = fm_streq(until, "leaves");
 	memcpy(s->id, id, strlen(id) + 1);
 	s->record = json_incref(record);
 	s->refs = 1;
@@ -504,14 +510,17 @@ static void look_at_one(struct fm_stubs *s, struct stub *stub, const struct fm_s
 		*first = why;
 }
 
+/* Those that end by themselves. */
 static size_t take_all(struct fm_stubs *s, struct stub *ret[FM_MAX_STUBS])
 {
-	size_t n;
+	size_t n = 0;
 
 	pthread_mutex_lock(&s->lock);
-	for (n = 0; n < s->n; n++) {
-		ret[n] = s->v[n];
-		ret[n]->refs++;
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->v[i]->stays)
+			continue;
+		s->v[i]->refs++;
+		ret[n++] = s->v[i];
 	}
 	pthread_mutex_unlock(&s->lock);
 	return n;

@@ -8,6 +8,8 @@
  *   {"stub":1, "id":"m-3f9a61c2b07d", "created_ms":1764150000000, "addresses":["10.78.0.100"], "flows":"translated", "grace_ms":10000, "max_age_ms":86400000,
  *    "actions":[{"action":{"driver":"dnat",…},"undo":{…}},…]}
  *
+ * until: "flows" (or nothing): the last flow, as said above; "leaves": a publication of a container that is here, which goes with it: no step looks at it, whoever knows that the container has left retires it.
+ *
  * flows: "all" flows of the addresses count, or only those "translated" by this host (a publication without a tunnel: flows that only pass through this host are not its own). grace_ms (default 10 s): how long there
  * must have been none. max_age_ms (default 24 h; 0: none): after that the stub goes with flows or without, because a client that vanished looks alive for days. created_ms: Unix time, set by fm_stubs_add when missing.
  *

@@ -299,6 +299,51 @@ static void test_greatest_age(void **state)
 	fm_conntrack_free(s.table);
 }
 
+struct retiring {
+	struct fm_stubs *stubs;
+	const char *id;
+};
+
+static int do_retire(void *userdata, struct fm_error *e)
+{
+	struct retiring *r = userdata;
+	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + LAB_WAIT_MS, .cancel_fd = -1 };
+
+	return fm_stubs_retire(r->stubs, r->id, &c, e);
+}
+
+/* What belongs to a container that is here: neither without flows nor with the greatest age it goes by itself. */
+static void test_stays_until_it_leaves(void **state)
+{
+	struct stepping s = { .flows = true };
+	struct retiring r = { .id = "here" };
+	json_t *record_here;
+
+	if (!lab.n)
+		skip();
+	s.action = action(PORT);
+	assert_ok(fm_netns_call(lab.ns[HOST], do_open, &s, &err));
+	r.stubs = s.stubs = load();
+	record_here = record("here", s.action, s.undo);
+	json_object_set_new(record_here, "until", json_string("leaves"));
+	json_object_set_new(record_here, "grace_ms", json_integer(0));
+	json_object_set_new(record_here, "max_age_ms", json_integer(1));
+	json_object_set_new(record_here, "created_ms", json_integer(1));
+	assert_ok(fm_stubs_add(s.stubs, record_here, &err));
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(step(&s), 1);
+	fm_stubs_free(s.stubs);
+	r.stubs = s.stubs = load();
+	assert_int_equal(step(&s), 1);
+	assert_true(is_published());
+	assert_ok(fm_netns_call(lab.ns[HOST], do_retire, &r, &err));
+	assert_false(is_published());
+	assert_int_equal(files(), 0);
+	json_decref(record_here);
+	fm_stubs_free(s.stubs);
+	fm_conntrack_free(s.table);
+}
+
 /* A revert that fails leaves the record, and is tried again. */
 static void test_tries_again(void **state)
 {
@@ -322,19 +367,6 @@ static void test_tries_again(void **state)
 	assert_int_equal(step(&s), 0);
 	assert_int_equal(files(), 0);
 	fm_stubs_free(s.stubs);
-}
-
-struct retiring {
-	struct fm_stubs *stubs;
-	const char *id;
-};
-
-static int do_retire(void *userdata, struct fm_error *e)
-{
-	struct retiring *r = userdata;
-	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + LAB_WAIT_MS, .cancel_fd = -1 };
-
-	return fm_stubs_retire(r->stubs, r->id, &c, e);
 }
 
 static void test_retire(void **state)
@@ -493,6 +525,8 @@ static void test_refuses(void **state)
 		  { "addresses", "[1]" },
 		  { "flows", "\"some\"" },
 		  { "flows", "true" },
+		  { "until", "\"later\"" },
+		  { "until", "1" },
 		  { "grace_ms", "-1" },
 		  { "grace_ms", "1.5" },
 		  { "max_age_ms", "31622400001" },
@@ -538,14 +572,9 @@ int main(void)
 {
 #define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		WITH_FOLDER(test_goes_after_the_last_flow),
-		WITH_FOLDER(test_counters_count),
-		WITH_FOLDER(test_greatest_age),
-		WITH_FOLDER(test_tries_again),
-		WITH_FOLDER(test_retire),
-		WITH_FOLDER(test_retire_in_a_step),
-		WITH_FOLDER(test_records),
-		WITH_FOLDER(test_refuses),
+		WITH_FOLDER(test_goes_after_the_last_flow), WITH_FOLDER(test_counters_count), WITH_FOLDER(test_greatest_age),
+		WITH_FOLDER(test_stays_until_it_leaves),    WITH_FOLDER(test_tries_again),    WITH_FOLDER(test_retire),
+		WITH_FOLDER(test_retire_in_a_step),         WITH_FOLDER(test_records),        WITH_FOLDER(test_refuses),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
