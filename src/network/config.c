@@ -14,6 +14,7 @@
 #include "basic/cleanup.h"
 #include "basic/id.h"
 #include "basic/str.h"
+#include "network/address.h"
 #include "network/endpoints.h"
 #include "network/internal.h"
 
@@ -145,8 +146,6 @@ static int check_ipv6(const struct fm_endpoint_config *c, struct fm_error *err)
 
 int fm_endpoint_config_check(const struct fm_endpoint_config *c, struct fm_error *err)
 {
-	static const uint8_t zero[6];
-
 	if (c->bridge[0] && !ifname_is_valid(c->bridge))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: bridge \"%.15s\" is not an interface name", c->bridge);
 	if (!ifname_is_valid(c->ifname) || strcmp(c->ifname, "lo") == 0)
@@ -154,7 +153,7 @@ int fm_endpoint_config_check(const struct fm_endpoint_config *c, struct fm_error
 	if (!fm_endpoint_ifname_is_ours(c->host_ifname))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: host interface \"%.15s\" is not \"fm\" and 8 hex digits",
 		                    c->host_ifname);
-	if ((c->mac[0] & 1) || memcmp(c->mac, zero, sizeof(zero)) == 0)
+	if (!fm_mac_is_unicast(c->mac))
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: the MAC address is a group address or zero");
 	if (c->prefix_len == 0 && c->prefix6_len == 0)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: no address given");
@@ -221,21 +220,8 @@ static void mac_from_name(const char *name, uint8_t ret[6])
 
 static int mac_parse(const char *s, uint8_t ret[6], struct fm_error *err)
 {
-	uint8_t mac[6];
-
-	for (int i = 0; i < 6; i++) {
-		const char *p = s + 3 * (size_t)i;
-		char hex[3];
-
-		/* checked left to right, so never beyond the end */
-		if (!isxdigit((unsigned char)p[0]) || !isxdigit((unsigned char)p[1]) || p[2] != (i < 5 ? ':' : '\0'))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: mac \"%.32s\" is not like 02:77:00:00:01:00", s);
-		hex[0] = p[0];
-		hex[1] = p[1];
-		hex[2] = '\0';
-		mac[i] = (uint8_t)strtoul(hex, NULL, 16);
-	}
-	memcpy(ret, mac, sizeof(mac));
+	if (!fm_mac_parse(s, ret))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "endpoint: mac \"%.32s\" is not like 02:77:00:00:01:00", s);
 	return 0;
 }
 

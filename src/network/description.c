@@ -8,8 +8,9 @@
 #include <string.h>
 
 #include "basic/str.h"
-#include "network/intent-internal.h"
+#include "network/address.h"
 #include "network/fields.h"
+#include "network/intent-internal.h"
 #include "network/redirect-tunnel.h"
 #include "network/topology-internal.h"
 
@@ -37,14 +38,17 @@ struct reading {
 
 #define HOSTS_MAX FM_MAX_HOSTS
 
+static const struct fm_place whole = { .who = "network" };
+static const struct fm_field an_address = { .check = fm_is_ip_address, .what = "is not an address" };
+
 /* Is the name of entry i that of one before it? `v` is an array of structs that begin with their name. */
-static int check_unique(const void *v, size_t size, size_t i, const char *place, struct fm_error *err)
+static int check_unique(const void *v, size_t size, size_t i, const struct fm_place *at, struct fm_error *err)
 {
 	const char *name = *(const char *const *)(const void *)((const char *)v + i * size);
 
 	for (size_t j = 0; j < i; j++)
 		if (fm_streq(name, *(const char *const *)(const void *)((const char *)v + j * size)))
-			return fm_field_wrong(place, "name", "is that of one before it, too", err);
+			return fm_field_wrong(at, "name", "is that of one before it, too", err);
 	return 0;
 }
 
@@ -63,40 +67,36 @@ static int make_room(const json_t *list, size_t size, void *ret, size_t *ret_n, 
 
 /* ---- switches */
 
-static int read_switch(struct fm_description *d, struct fm_net_switch *all, size_t i, const json_t *o, const char *place,
+static int read_switch(struct fm_description *d, struct fm_net_switch *all, size_t i, const json_t *o, const struct fm_place *at,
                        const struct fm_field *fields, struct fm_error *err)
 {
 	struct fm_net_switch *s = &all[i];
 	const struct fm_topology_node *node;
 
-	if (fm_fields_read(o, place, fields, s, err) < 0)
+	if (fm_fields_read(o, at, fields, s, err) < 0)
 		return -1;
 	if (fm_topology_find_node(d->topology, s->name, &s->node, NULL) < 0)
-		return fm_field_wrong(place, "switch", "is not in the topology", err);
+		return fm_field_wrong(at, "switch", "is not in the topology", err);
 	node = fm_topology_node(d->topology, s->node);
 	if (node->kind != FM_NODE_SWITCH)
-		return fm_field_wrong(place, "switch", "is a host in the topology", err);
+		return fm_field_wrong(at, "switch", "is a host in the topology", err);
 	for (size_t j = 0; j < i; j++)
 		if (all[j].node == s->node)
-			return fm_field_wrong(place, "switch", "is that of one before it, too", err);
+			return fm_field_wrong(at, "switch", "is that of one before it, too", err);
 	return 0;
 }
 
-static int read_flow_switch(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_flow_switch(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
 	static const struct fm_field fields[] = {
 		{ .name = "switch", .offset = offsetof(struct fm_net_switch, name), .required = true },
-		{ .name = "address",
-		  .offset = offsetof(struct fm_net_switch, address),
-		  .required = true,
-		  .max = SWITCH_ADDRESS_MAX,
-		  .check = fm_is_switch_address,
+		{ FM_FIELD(struct fm_net_switch, address), .required = true, .max = SWITCH_ADDRESS_MAX, .check = fm_is_switch_address,
 		  .what = "is not the address of a switch, tcp:HOST:PORT or unix:/PATH" },
 		{ 0 },
 	};
 	struct reading *r = userdata;
 
-	return read_switch(r->d, r->switches, i, o, place, fields, err);
+	return read_switch(r->d, r->switches, i, o, at, fields, err);
 }
 
 static int read_openflow(struct fm_description *d, const json_t *o, struct fm_error *err)
@@ -106,30 +106,23 @@ static int read_openflow(struct fm_description *d, const json_t *o, struct fm_er
 		const json_t *switches;
 	} raw = { .priority = DEFAULT_PRIORITY };
 	static const struct fm_field fields[] = {
-		{ .name = "table", .type = FM_FIELD_U32, .offset = offsetof(struct raw, table), .max = FM_MAX_FLOW_TABLE },
-		{ .name = "priority",
-		  .type = FM_FIELD_U32,
-		  .offset = offsetof(struct raw, priority),
-		  .min = 1,
-		  .max = FM_MAX_FLOW_PRIORITY },
-		{ .name = "switches",
-		  .type = FM_FIELD_LIST,
-		  .offset = offsetof(struct raw, switches),
-		  .required = true,
-		  .max = FM_MAX_DESCRIPTION_LIST },
+		{ FM_FIELD(struct raw, table), .type = FM_FIELD_U32, .max = FM_MAX_FLOW_TABLE },
+		{ FM_FIELD(struct raw, priority), .type = FM_FIELD_U32, .min = 1, .max = FM_MAX_FLOW_PRIORITY },
+		{ FM_FIELD(struct raw, switches), .type = FM_FIELD_LIST, .required = true, .max = FM_MAX_DESCRIPTION_LIST },
 		{ 0 },
 	};
+	const struct fm_place at = fm_place_member(&whole, "openflow");
 	struct reading r = { .d = d };
 
 	if (!o)
 		return 0;
-	if (fm_fields_read(o, "openflow", fields, &raw, err) < 0 ||
+	if (fm_fields_read(o, &at, fields, &raw, err) < 0 ||
 	    make_room(raw.switches, sizeof(*d->openflow.switches), &d->openflow.switches, &d->openflow.n, err) < 0)
 		return -1;
 	d->openflow.table = raw.table;
 	d->openflow.priority = raw.priority;
 	r.switches = d->openflow.switches;
-	return fm_fields_each(raw.switches, "openflow", "switches", read_flow_switch, &r, err);
+	return fm_fields_each(raw.switches, &at, "switches", read_flow_switch, &r, err);
 }
 
 static bool is_path(const char *text)
@@ -137,24 +130,19 @@ static bool is_path(const char *text)
 	return *text == '/';
 }
 
-static int read_controller_switch(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_controller_switch(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
 	static const struct fm_field fields[] = {
 		{ .name = "switch", .offset = offsetof(struct fm_net_switch, name), .required = true },
-		{ .name = "dpid",
-		  .type = FM_FIELD_U64,
-		  .offset = offsetof(struct fm_net_switch, dpid),
-		  .required = true,
-		  .min = 1,
-		  .max = INT64_MAX },
+		{ FM_FIELD(struct fm_net_switch, dpid), .type = FM_FIELD_U64, .required = true, .min = 1, .max = INT64_MAX },
 		{ 0 },
 	};
 	struct reading *r = userdata;
 
-	return read_switch(r->d, r->switches, i, o, place, fields, err);
+	return read_switch(r->d, r->switches, i, o, at, fields, err);
 }
 
-static int read_controller(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_controller(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
 	struct raw {
 		const char *name, *url, *ca, *unix_socket;
@@ -162,94 +150,55 @@ static int read_controller(void *userdata, size_t i, const json_t *o, const char
 		const json_t *switches;
 	} raw = { .priority = DEFAULT_PRIORITY };
 	static const struct fm_field fields[] = {
-		{ .name = "name",
-		  .offset = offsetof(struct raw, name),
-		  .required = true,
-		  .check = fm_name_is_valid,
-		  .what = "is not a name" },
-		{ .name = "url",
-		  .offset = offsetof(struct raw, url),
-		  .required = true,
-		  .check = fm_is_url,
-		  .what = "is not a URL, http://… or https://…" },
-		{ .name = "ca",
-		  .offset = offsetof(struct raw, ca),
-		  .check = fm_is_file_name,
-		  .what = "is not the name of a file in the folder of secrets" },
-		{ .name = "unix_socket",
-		  .max = SOCKET_PATH_MAX,
-		  .offset = offsetof(struct raw, unix_socket),
-		  .check = is_path,
-		  .what = "is not an absolute path" },
-		{ .name = "table", .type = FM_FIELD_U32, .offset = offsetof(struct raw, table), .max = FM_MAX_FLOW_TABLE },
-		{ .name = "priority",
-		  .type = FM_FIELD_U32,
-		  .offset = offsetof(struct raw, priority),
-		  .min = 1,
-		  .max = FM_MAX_FLOW_PRIORITY },
-		{ .name = "switches",
-		  .type = FM_FIELD_LIST,
-		  .offset = offsetof(struct raw, switches),
-		  .required = true,
-		  .max = FM_MAX_DESCRIPTION_LIST },
+		{ FM_FIELD(struct raw, name), .required = true, .check = fm_name_is_valid, .what = "is not a name" },
+		{ FM_FIELD(struct raw, url), .required = true, .check = fm_is_url, .what = "is not a URL, http://… or https://…" },
+		{ FM_FIELD(struct raw, ca), .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
+		{ FM_FIELD(struct raw, unix_socket), .max = SOCKET_PATH_MAX, .check = is_path, .what = "is not an absolute path" },
+		{ FM_FIELD(struct raw, table), .type = FM_FIELD_U32, .max = FM_MAX_FLOW_TABLE },
+		{ FM_FIELD(struct raw, priority), .type = FM_FIELD_U32, .min = 1, .max = FM_MAX_FLOW_PRIORITY },
+		{ FM_FIELD(struct raw, switches), .type = FM_FIELD_LIST, .required = true, .max = FM_MAX_DESCRIPTION_LIST },
 		{ 0 },
 	};
 	struct fm_description *d = userdata;
 	struct fm_net_controller *c = &d->controllers[i];
 	struct reading r = { .d = d };
 
-	if (fm_fields_read(o, place, fields, &raw, err) < 0)
+	if (fm_fields_read(o, at, fields, &raw, err) < 0)
 		return -1;
 	*c = (struct fm_net_controller){
 		.name = raw.name, .url = raw.url, .ca = raw.ca, .unix_socket = raw.unix_socket, .table = raw.table, .priority = raw.priority
 	};
-	if (check_unique(d->controllers, sizeof(*c), i, place, err) < 0 ||
+	if (check_unique(d->controllers, sizeof(*c), i, at, err) < 0 ||
 	    make_room(raw.switches, sizeof(*c->switches), &c->switches, &c->n, err) < 0)
 		return -1;
 	r.switches = c->switches;
-	return fm_fields_each(raw.switches, place, "switches", read_controller_switch, &r, err);
+	return fm_fields_each(raw.switches, at, "switches", read_controller_switch, &r, err);
 }
 
 /* ---- hosts and routers */
 
-static int read_vxlan(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_vxlan(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
 	static const struct fm_field fields[] = {
-		{ .name = "device",
-		  .offset = offsetof(struct fm_net_vxlan, device),
-		  .required = true,
-		  .check = fm_is_interface,
+		{ FM_FIELD(struct fm_net_vxlan, device), .required = true, .check = fm_is_interface,
 		  .what = "is not the name of an interface" },
-		{ .name = "hosts",
-		  .type = FM_FIELD_OBJECT,
-		  .offset = offsetof(struct fm_net_vxlan, hosts),
-		  .required = true,
-		  .max = HOSTS_MAX },
+		{ FM_FIELD(struct fm_net_vxlan, hosts), .type = FM_FIELD_OBJECT, .required = true, .max = HOSTS_MAX },
 		{ 0 },
 	};
 	struct fm_net_vxlan *x = &((struct fm_description *)userdata)->vxlans[i];
 
-	if (fm_fields_read(o, place, fields, x, err) < 0)
+	if (fm_fields_read(o, at, fields, x, err) < 0)
 		return -1;
-	return fm_fields_map(x->hosts, place, "hosts", fm_is_ip_address, "is not an address", err);
+	return fm_fields_map(x->hosts, at, "hosts", &an_address, err);
 }
 
-static int read_router(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_router(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
 	static const struct fm_field fields[] = {
-		{ .name = "host",
-		  .offset = offsetof(struct fm_net_router, host),
-		  .required = true,
-		  .check = fm_name_is_valid,
-		  .what = "is not a name" },
-		{ .name = "table", .type = FM_FIELD_U32, .offset = offsetof(struct fm_net_router, table), .min = 1, .max = UINT32_MAX },
-		{ .name = "host_routes", .type = FM_FIELD_BOOL, .offset = offsetof(struct fm_net_router, host_routes) },
-		{ .name = "via",
-		  .type = FM_FIELD_OBJECT,
-		  .offset = offsetof(struct fm_net_router, via),
-		  .required = true,
-		  .min = 1,
-		  .max = HOSTS_MAX },
+		{ FM_FIELD(struct fm_net_router, host), .required = true, .check = fm_name_is_valid, .what = "is not a name" },
+		{ FM_FIELD(struct fm_net_router, table), .type = FM_FIELD_U32, .min = 1, .max = UINT32_MAX },
+		{ FM_FIELD(struct fm_net_router, host_routes), .type = FM_FIELD_BOOL },
+		{ FM_FIELD(struct fm_net_router, via), .type = FM_FIELD_OBJECT, .required = true, .min = 1, .max = HOSTS_MAX },
 		{ 0 },
 	};
 	struct fm_net_router *r = &((struct fm_description *)userdata)->routers[i];
@@ -258,15 +207,14 @@ static int read_router(void *userdata, size_t i, const json_t *o, const char *pl
 
 	r->table = DEFAULT_TABLE;
 	r->host_routes = true;
-	if (fm_fields_read(o, place, fields, r, err) < 0 ||
-	    fm_fields_map(r->via, place, "via", fm_is_ip_address, "is not an address", err) < 0)
+	if (fm_fields_read(o, at, fields, r, err) < 0 || fm_fields_map(r->via, at, "via", &an_address, err) < 0)
 		return -1;
 	json_object_foreach((json_t *)r->via, host, v) /* the macro's iterator wants it changeable, and changes nothing */
 	{
 		int family = fm_ip_family(json_string_value(v));
 
 		if (r->family && r->family != family)
-			return fm_field_wrong(place, "via", "has next hops of both families: write one entry for each", err);
+			return fm_field_wrong(at, "via", "has next hops of both families: write one entry for each", err);
 		r->family = family;
 	}
 	return 0;
@@ -275,45 +223,34 @@ static int read_router(void *userdata, size_t i, const json_t *o, const char *pl
 static int read_tunnels(struct fm_description *d, const json_t *o, struct fm_error *err)
 {
 	static const struct fm_field fields[] = {
-		{ .name = "port", .type = FM_FIELD_U32, .offset = offsetof(struct fm_net_tunnels, port), .min = 1, .max = 65535 },
-		{ .name = "hosts",
-		  .type = FM_FIELD_OBJECT,
-		  .offset = offsetof(struct fm_net_tunnels, hosts),
-		  .required = true,
-		  .max = HOSTS_MAX },
+		{ FM_FIELD(struct fm_net_tunnels, port), .type = FM_FIELD_U32, .min = 1, .max = 65535 },
+		{ FM_FIELD(struct fm_net_tunnels, hosts), .type = FM_FIELD_OBJECT, .required = true, .max = HOSTS_MAX },
 		{ 0 },
 	};
+
+	const struct fm_place at = fm_place_member(&whole, "tunnels");
 
 	d->tunnels.port = FM_TUNNEL_PORT;
 	if (!o)
 		return 0;
-	if (fm_fields_read(o, "tunnels", fields, &d->tunnels, err) < 0)
+	if (fm_fields_read(o, &at, fields, &d->tunnels, err) < 0)
 		return -1;
-	return fm_fields_map(d->tunnels.hosts, "tunnels", "hosts", fm_is_ip_address, "is not an address", err);
+	return fm_fields_map(d->tunnels.hosts, &at, "hosts", &an_address, err);
 }
 
 /* ---- name service, load balancers, webhooks */
 
-static bool is_algorithm(const char *text)
+static int read_dns(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
-	static const char *const known[] = { "hmac-sha256", "hmac-sha1", "hmac-sha224", "hmac-sha384", "hmac-sha512" };
-
-	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)
-		if (fm_streq(known[i], text))
-			return true;
-	return false;
-}
-
-static int read_dns(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
-{
-#define AT(member) .name = #member, .offset = offsetof(struct fm_net_dns, member)
+	static const char *const algorithms[] = { "hmac-sha256", "hmac-sha1", "hmac-sha224", "hmac-sha384", "hmac-sha512", NULL };
+#define AT(member) FM_FIELD(struct fm_net_dns, member)
 	static const struct fm_field fields[] = {
 		{ AT(name), .required = true, .check = fm_name_is_valid, .what = "is not a name" },
 		{ AT(server), .required = true, .check = fm_is_host_port, .what = "is not an address with or without a port" },
 		{ AT(zone), .required = true, .check = fm_is_dns_name, .what = "is not the name of a zone" },
 		{ AT(reverse_zone), .check = fm_is_dns_name, .what = "is not the name of a zone" },
 		{ AT(key), .required = true, .check = fm_is_dns_name, .what = "is not the name of a key" },
-		{ AT(algorithm), .check = is_algorithm, .what = "is not hmac-sha256, -sha1, -sha224, -sha384 or -sha512" },
+		{ AT(algorithm), .words = algorithms },
 		{ AT(key_file), .required = true, .check = fm_is_file_name, .what = "is not the name of a file in the folder of secrets" },
 		{ AT(ttl_s), .type = FM_FIELD_U32, .max = 86400 },
 		{ 0 },
@@ -324,14 +261,9 @@ static int read_dns(void *userdata, size_t i, const json_t *o, const char *place
 
 	n->algorithm = "hmac-sha256";
 	n->ttl_s = DEFAULT_TTL_S;
-	if (fm_fields_read(o, place, fields, n, err) < 0)
+	if (fm_fields_read(o, at, fields, n, err) < 0)
 		return -1;
-	return check_unique(d->dns, sizeof(*n), i, place, err);
-}
-
-static bool is_balancer(const char *text)
-{
-	return fm_streq(text, "haproxy");
+	return check_unique(d->dns, sizeof(*n), i, at, err);
 }
 
 static bool is_socket(const char *text)
@@ -341,12 +273,13 @@ static bool is_socket(const char *text)
 	return is_path(text) || (tcp && fm_is_host_port(tcp) && !fm_is_ip_address(tcp));
 }
 
-static int read_balancer(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_balancer(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
-#define AT(member) .name = #member, .offset = offsetof(struct fm_net_balancer, member)
+	static const char *const drivers[] = { "haproxy", NULL };
+#define AT(member) FM_FIELD(struct fm_net_balancer, member)
 	static const struct fm_field fields[] = {
 		{ AT(name), .required = true, .check = fm_name_is_valid, .what = "is not a name" },
-		{ AT(driver), .check = is_balancer, .what = "is not \"haproxy\"" },
+		{ AT(driver), .words = drivers },
 		{ AT(socket), .required = true, .max = SOCKET_PATH_MAX, .check = is_socket,
 		  .what = "is neither the absolute path of a socket nor tcp:ADDRESS:PORT" },
 		{ AT(max_drain_ms), .type = FM_FIELD_U64, .max = FM_MAX_DRAIN_MS },
@@ -358,19 +291,18 @@ static int read_balancer(void *userdata, size_t i, const json_t *o, const char *
 
 	b->driver = "haproxy";
 	b->max_drain_ms = DEFAULT_DRAIN_MS;
-	if (fm_fields_read(o, place, fields, b, err) < 0)
+	if (fm_fields_read(o, at, fields, b, err) < 0)
 		return -1;
-	return check_unique(d->balancers, sizeof(*b), i, place, err);
+	return check_unique(d->balancers, sizeof(*b), i, at, err);
 }
 
-static int check_event(void *userdata, size_t i, const json_t *v, const char *place, struct fm_error *err)
+static int check_event(void *userdata, size_t i, const json_t *v, const struct fm_place *at, struct fm_error *err)
 {
-	static const char *const known[] = { "prepare", "open", "flip", "verify", "revert" };
+	static const char *const known[] = { "prepare", "open", "flip", "verify", "revert", NULL };
+	static const struct fm_field how = { .type = FM_FIELD_WORD, .words = known };
+	unsigned word;
 
-	for (size_t n = 0; n < FM_ARRAY_SIZE(known); n++)
-		if (fm_streq(known[n], json_string_value(v)))
-			return 0;
-	return fm_field_wrong(place, NULL, "is not prepare, open, flip, verify or revert", err);
+	return fm_field_read(v, at, &how, &word, err);
 }
 
 /* A field's value goes into a request as it is. */
@@ -382,9 +314,10 @@ static bool is_header(const char *text)
 	return true;
 }
 
-static int read_webhook(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err)
+static int read_webhook(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
-#define AT(member) .name = #member, .offset = offsetof(struct fm_net_webhook, member)
+	static const struct fm_field header = { .check = is_header, .what = "has characters that cannot be in a header" };
+#define AT(member) FM_FIELD(struct fm_net_webhook, member)
 	static const struct fm_field fields[] = {
 		{ AT(name), .required = true, .check = fm_name_is_valid, .what = "is not a name" },
 		{ AT(url), .required = true, .check = fm_is_url, .what = "is not a URL, http://… or https://…" },
@@ -399,10 +332,10 @@ static int read_webhook(void *userdata, size_t i, const json_t *o, const char *p
 	struct fm_description *d = userdata;
 	struct fm_net_webhook *w = &d->webhooks[i];
 
-	if (fm_fields_read(o, place, fields, w, err) < 0 || check_unique(d->webhooks, sizeof(*w), i, place, err) < 0 ||
-	    fm_fields_each(w->events, place, "events", check_event, NULL, err) < 0)
+	if (fm_fields_read(o, at, fields, w, err) < 0 || check_unique(d->webhooks, sizeof(*w), i, at, err) < 0 ||
+	    fm_fields_each(w->events, at, "events", check_event, NULL, err) < 0)
 		return -1;
-	return fm_fields_map(w->headers, place, "headers", is_header, "has characters that cannot be in a header", err);
+	return fm_fields_map(w->headers, at, "headers", &header, err);
 }
 
 /* ---- the whole */
@@ -439,7 +372,7 @@ static int read_lists(struct fm_description *d, const struct parts *p, struct fm
 		size_t size;
 		void *v;
 		size_t *n;
-		int (*each)(void *userdata, size_t i, const json_t *o, const char *place, struct fm_error *err);
+		int (*each)(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err);
 	} lists[] = {
 		{ "controllers", p->controllers, sizeof(*d->controllers), &d->controllers, &d->n_controllers, read_controller },
 		{ "vxlan", p->vxlan, sizeof(*d->vxlans), &d->vxlans, &d->n_vxlans, read_vxlan },
@@ -452,7 +385,7 @@ static int read_lists(struct fm_description *d, const struct parts *p, struct fm
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(lists); i++)
 		if (make_room(lists[i].list, lists[i].size, lists[i].v, lists[i].n, err) < 0 ||
-		    fm_fields_each(lists[i].list, "", lists[i].key, lists[i].each, d, err) < 0)
+		    fm_fields_each(lists[i].list, &whole, lists[i].key, lists[i].each, d, err) < 0)
 			return -1;
 	return 0;
 }
@@ -461,10 +394,10 @@ static int read_all(struct fm_description *d, struct fm_error *err)
 {
 #define PART(member, kind, most)                                                                                                           \
 	{                                                                                                                                  \
-		.name = #member, .type = kind, .offset = offsetof(struct parts, member), .max = most                                       \
+		FM_FIELD(struct parts, member), .type = kind, .max = most                                                                  \
 	}
 	static const struct fm_field fields[] = {
-		{ .name = "version", .type = FM_FIELD_U32, .offset = offsetof(struct parts, version), .required = true, .max = UINT32_MAX },
+		{ FM_FIELD(struct parts, version), .type = FM_FIELD_U32, .required = true },
 		PART(topology, FM_FIELD_OBJECT, 0),
 		PART(openflow, FM_FIELD_OBJECT, 0),
 		PART(controllers, FM_FIELD_LIST, FM_MAX_DESCRIPTION_LIST),
@@ -480,7 +413,7 @@ static int read_all(struct fm_description *d, struct fm_error *err)
 #undef PART
 	struct parts p = { 0 };
 
-	if (fm_fields_read(d->json, "", fields, &p, err) < 0)
+	if (fm_fields_read(d->json, &whole, fields, &p, err) < 0)
 		return -1;
 	if (p.version != VERSION)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "network: version %u; only %d is known", p.version, VERSION);

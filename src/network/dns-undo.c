@@ -10,13 +10,9 @@
 #include "basic/cleanup.h"
 #include "basic/str.h"
 #include "network/dns-internal.h"
+#include "network/fields.h"
 
 #define FORMAT_VERSION 1
-
-static void json_done(json_t **j)
-{
-	json_decref(*j);
-}
 
 static int side_check(const struct fm_dns_change *c, const struct fm_dns_side *s, struct fm_error *err)
 {
@@ -71,44 +67,62 @@ int fm_dns_undo_format(const struct fm_dns_change *change, char ret[FM_MAX_DNS_U
 	        FORMAT_VERSION, u.name, fm_dns_type_to_string(u.type), u.from.value, u.from.ttl_s, u.to.value, u.to.ttl_s);
 }
 
-static bool take_string(const json_t *o, const char *key, char *ret, size_t cap)
+static int read_name(const char *text, void *ret, struct fm_error *err)
 {
-	const json_t *v = json_object_get(o, key);
-	size_t n = json_string_length(v);
-
-	if (!json_is_string(v) || n >= cap || memchr(json_string_value(v), '\0', n))
-		return false;
-	memcpy(ret, json_string_value(v), n + 1);
-	return true;
+	return fm_snprintf(ret, FM_DNS_NAME_MAX + 1, err, "%s", text);
 }
 
-static bool take_side(const json_t *o, const char *key, struct fm_dns_side *ret)
+static int read_type(const char *text, void *ret, struct fm_error *err)
 {
-	const json_t *side = json_object_get(o, key), *ttl = json_object_get(side, "ttl");
+	return fm_dns_type_from_string(text, ret, err);
+}
 
-	if (json_object_size(side) != 2 || !take_string(side, "value", ret->value, sizeof(ret->value)) || !json_is_integer(ttl) ||
-	    json_integer_value(ttl) < 0 || json_integer_value(ttl) > FM_DNS_TTL_MAX)
-		return false;
-	ret->ttl_s = (uint32_t)json_integer_value(ttl);
-	return true;
+static int read_side(const json_t *o, const struct fm_place *at, const char *key, struct fm_dns_side *ret, struct fm_error *err)
+{
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct fm_dns_side, value), .max = FM_DNS_NAME_MAX, .parse = read_name, .empty = true, .required = true },
+		{ .name = "ttl",
+		  .type = FM_FIELD_U32,
+		  .max = FM_DNS_TTL_MAX,
+		  .offset = offsetof(struct fm_dns_side, ttl_s),
+		  .required = true },
+		{ 0 },
+	};
+	const struct fm_place side = fm_place_member(at, key);
+
+	return fm_fields_read(o, &side, fields, ret, err);
+}
+
+static int read_change(const json_t *o, const struct fm_place *at, struct fm_dns_change *ret, struct fm_error *err)
+{
+	struct raw {
+		uint32_t dns;
+		struct fm_dns_change c;
+		const json_t *from, *to;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, dns), .type = FM_FIELD_U32, .min = FORMAT_VERSION, .max = FORMAT_VERSION, .required = true },
+		{ .name = "name", .max = FM_DNS_NAME_MAX, .parse = read_name, .offset = offsetof(struct raw, c.name), .required = true },
+		{ .name = "type", .parse = read_type, .offset = offsetof(struct raw, c.type), .required = true },
+		{ FM_FIELD(struct raw, from), .type = FM_FIELD_OBJECT, .required = true },
+		{ FM_FIELD(struct raw, to), .type = FM_FIELD_OBJECT, .required = true },
+		{ 0 },
+	};
+
+	if (fm_fields_read(o, at, fields, &raw, err) < 0 || read_side(raw.from, at, "from", &raw.c.from, err) < 0 ||
+	    read_side(raw.to, at, "to", &raw.c.to, err) < 0)
+		return -1;
+	if (fm_dns_change_check(&raw.c, err) < 0)
+		return fm_field_error(at, "what it says", err);
+	*ret = raw.c;
+	return 0;
 }
 
 int fm_dns_undo_parse(const char *line, struct fm_dns_change *ret, struct fm_error *err)
 {
+	const struct fm_place at = { .who = "name service: undo", .code = FM_E_DATA_LOSS };
 	size_t n = strnlen(line, FM_MAX_DNS_UNDO_BYTES);
-	_fm_cleanup_(json_done) json_t *o = n < FM_MAX_DNS_UNDO_BYTES ? json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL) : NULL;
-	struct fm_dns_change c = { 0 };
-	char type[8];
+	_fm_cleanup_(json_decrefp) json_t *o = n < FM_MAX_DNS_UNDO_BYTES ? json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL) : NULL;
 
-	if (!o || json_object_size(o) != 5 || json_integer_value(json_object_get(o, "dns")) != FORMAT_VERSION ||
-	    !take_string(o, "name", c.name, sizeof(c.name)) || !take_string(o, "type", type, sizeof(type)) ||
-	    !take_side(o, "from", &c.from) || !take_side(o, "to", &c.to))
-		return fm_error_set(err, FM_E_DATA_LOSS, "name service: the undo \"%.256s\" is damaged, or of another version", line);
-	if (fm_dns_type_from_string(type, &c.type, err) < 0 || fm_dns_change_check(&c, err) < 0) {
-		if (err)
-			err->code = FM_E_DATA_LOSS;
-		return fm_error_prefix(err, "undo from the journal");
-	}
-	*ret = c;
-	return 0;
+	return read_change(o, &at, ret, err);
 }

@@ -9,6 +9,7 @@
 #ifndef FM_NETWORK_INTENT_INTERNAL_H
 #define FM_NETWORK_INTENT_INTERNAL_H
 
+#include "network/fields.h"
 #include "network/intent.h"
 
 enum fm_way { FM_WAY_NONE, FM_WAY_VXLAN, FM_WAY_SWITCHES, FM_WAY_ROUTERS, FM_WAY_TUNNEL };
@@ -24,7 +25,7 @@ struct fm_intent_plan {
 };
 
 /* Entry i of d->intents; fm_fields_each's. */
-int fm_intent_read(void *description, size_t i, const json_t *o, const char *place, struct fm_error *err);
+int fm_intent_read(void *description, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err);
 
 /* Takes the action. */
 int fm_plan_add(struct fm_intent_plan *p, const char *at, const char *driver, json_t *action, struct fm_error *err);

@@ -9,7 +9,7 @@
 
 #include "basic/id.h"
 #include "basic/str.h"
-#include "network/fields.h"
+#include "network/address.h"
 #include "network/intent-internal.h"
 
 #define FLOW_COOKIE      0x666d000000000000ull /* the mark of flows that were made here */

@@ -6,7 +6,7 @@
 
 #include "basic/id.h"
 #include "basic/str.h"
-#include "network/fields.h"
+#include "network/address.h"
 #include "network/intent-internal.h"
 #include "network/redirect.h"
 

@@ -15,7 +15,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,8 +24,9 @@
 #include "basic/id.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "network/fields.h"
 #include "network/nft.h"
-#include "network/redirect.h"
+#include "network/redirect-kernel.h"
 
 #define UNDO_VERSION 1
 #define MARK         "fleximigrate " /* then the id, a blank, and what the rule does: at most FM_NFT_COMMENT_MAX together */
@@ -43,51 +43,9 @@ struct action {
 
 /* ---- words ---- */
 
-static int read_word(const json_t *j, const char *member, const char *one, const char *other, bool *ret_is_one, struct fm_error *err)
+static int read_address(const char *text, void *ret, struct fm_error *err)
 {
-	const char *s = json_string_value(json_object_get(j, member));
-
-	if (!fm_streq(s, one) && !fm_streq(s, other))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dnat: %s has to be \"%s\" or \"%s\"", member, one, other);
-	*ret_is_one = fm_streq(s, one);
-	return 0;
-}
-
-static int read_address(const json_t *j, const char *member, struct fm_conntrack_address *ret, struct fm_error *err)
-{
-	const char *s = json_string_value(json_object_get(j, member));
-
-	if (!s)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dnat: %s has to be an address", member);
-	return fm_conntrack_address_parse(s, ret, err) < 0 ? fm_error_prefix(err, "dnat: %s", member) : 0;
-}
-
-static int read_port(const json_t *j, const char *member, uint16_t *ret, struct fm_error *err)
-{
-	const json_t *v = json_object_get(j, member);
-
-	if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 65535)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dnat: %s has to be a port, 1 to 65535", member);
-	*ret = (uint16_t)json_integer_value(v);
-	return 0;
-}
-
-static int check_members(const json_t *j, struct fm_error *err)
-{
-	static const char *const members[] = { "driver", "side", "protocol", "host_address", "host_port", "address", "port", NULL };
-	const char *key;
-	json_t *value;
-
-	json_object_foreach((json_t *)j, key, value)
-	{
-		size_t i = 0;
-
-		while (members[i] && strcmp(members[i], key) != 0)
-			i++;
-		if (!members[i])
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dnat: \"%.64s\" is not a member of it", key);
-	}
-	return 0;
+	return fm_conntrack_address_parse(text, ret, err);
 }
 
 static void format_end(const struct fm_conntrack_address *a, uint16_t port, char ret[INET6_ADDRSTRLEN + 10])
@@ -100,50 +58,70 @@ static void format_end(const struct fm_conntrack_address *a, uint16_t port, char
 
 static int parse(const json_t *j, struct action *ret, struct fm_error *err)
 {
+	struct raw {
+		bool at_source, tcp;
+		struct fm_nft_dnat rule;
+	} raw = { 0 };
+	static const char *const sides[] = { "destination", "source", NULL }, *const protocols[] = { "udp", "tcp", NULL };
+#define ADDRESS(member) .parse = read_address, .offset = offsetof(struct raw, member), .required = true
+#define PORT(member)    .type = FM_FIELD_U16, .min = 1, .offset = offsetof(struct raw, member), .required = true
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ .name = "side", .type = FM_FIELD_BOOL, .words = sides, .offset = offsetof(struct raw, at_source), .required = true },
+		{ .name = "protocol", .type = FM_FIELD_BOOL, .words = protocols, .offset = offsetof(struct raw, tcp), .required = true },
+		{ .name = "host_address", ADDRESS(rule.from) },
+		{ .name = "host_port", PORT(rule.from_port) },
+		{ .name = "address", ADDRESS(rule.to) },
+		{ .name = "port", PORT(rule.to_port) },
+		{ 0 },
+	};
+#undef ADDRESS
+#undef PORT
+	const struct fm_place at = { .who = "dnat" };
 	char from[INET6_ADDRSTRLEN + 10], to[INET6_ADDRSTRLEN + 10];
 	struct action a = { 0 };
-	bool tcp;
 
-	if (check_members(j, err) < 0 || read_word(j, "side", "source", "destination", &a.at_source, err) < 0 ||
-	    read_word(j, "protocol", "tcp", "udp", &tcp, err) < 0 || read_address(j, "host_address", &a.rule.from, err) < 0 ||
-	    read_port(j, "host_port", &a.rule.from_port, err) < 0 || read_address(j, "address", &a.rule.to, err) < 0 ||
-	    read_port(j, "port", &a.rule.to_port, err) < 0)
+	if (fm_fields_read(j, &at, fields, &raw, err) < 0)
 		return -1;
+	a.rule = raw.rule;
+	a.rule.protocol = raw.tcp ? IPPROTO_TCP : IPPROTO_UDP;
+	a.at_source = raw.at_source;
 	if (a.rule.from.family != a.rule.to.family)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "dnat: host_address and address are not of the same kind (IPv4, IPv6)");
-	a.rule.protocol = tcp ? IPPROTO_TCP : IPPROTO_UDP;
+		return fm_field_wrong(&at, "address", "is not of host_address's kind (IPv4, IPv6)", err);
 	format_end(&a.rule.from, a.rule.from_port, from);
 	format_end(&a.rule.to, a.rule.to_port, to);
-	if (fm_snprintf(a.from, sizeof(a.from), err, "%s %s to ", tcp ? "tcp" : "udp", from) < 0 ||
+	if (fm_snprintf(a.from, sizeof(a.from), err, "%s %s to ", raw.tcp ? "tcp" : "udp", from) < 0 ||
 	    fm_snprintf(a.what, sizeof(a.what), err, "%s%s", a.from, to) < 0)
 		return -1;
 	*ret = a;
 	return 0;
 }
 
+static bool is_id(const char *text)
+{
+	return strlen(text) == ID_DIGITS && strspn(text, "0123456789abcdef") == ID_DIGITS;
+}
+
 /* The comment of this action's rules. */
 static int parse_undo(const json_t *undo, const struct action *a, char ret[FM_NFT_COMMENT_MAX + 1], struct fm_error *err)
 {
-	const char *id = json_string_value(json_object_get(undo, "id"));
+	struct raw {
+		uint8_t dnat;
+		const char *id;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, dnat), .type = FM_FIELD_U8, .min = UNDO_VERSION, .max = UNDO_VERSION, .required = true },
+		{ FM_FIELD(struct raw, id), .check = is_id, .what = "is not eight hex digits", .required = true },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = "dnat: undo", .code = FM_E_DATA_LOSS };
 
-	if (json_object_size(undo) != 2 || json_integer_value(json_object_get(undo, "dnat")) != UNDO_VERSION || !id ||
-	    strlen(id) != ID_DIGITS || strspn(id, "0123456789abcdef") != ID_DIGITS)
-		return fm_error_set(err, FM_E_DATA_LOSS, "dnat: what would undo it is damaged, or of another version");
-	return fm_snprintf(ret, FM_NFT_COMMENT_MAX + 1, err, MARK "%s %s", id, a->what);
+	if (fm_fields_read(undo, &at, fields, &raw, err) < 0)
+		return -1;
+	return fm_snprintf(ret, FM_NFT_COMMENT_MAX + 1, err, MARK "%s %s", raw.id, a->what);
 }
 
 /* ---- common to the calls ---- */
-
-static int may_go_on(const struct fm_redirect_call *c, struct fm_error *err)
-{
-	struct pollfd p = { .fd = c->cancel_fd, .events = POLLIN };
-
-	if (c->cancel_fd >= 0 && poll(&p, 1, 0) == 1)
-		return fm_error_set(err, FM_E_CANCELLED, "dnat: cancelled");
-	if (fm_deadline_left_ms(c->deadline_ms) == 0)
-		return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "dnat: its time is over");
-	return 0;
-}
 
 static int open_session(const struct fm_redirect_call *c, struct fm_nl **ret, struct fm_error *err)
 {
@@ -151,7 +129,7 @@ static int open_session(const struct fm_redirect_call *c, struct fm_nl **ret, st
 	int left = fm_deadline_left_ms(c->deadline_ms);
 	struct timeval wait;
 
-	if (may_go_on(c, err) < 0 || fm_nft_open(&nl, err) < 0)
+	if (fm_redirect_may_go_on(c, "dnat", err) < 0 || fm_nft_open(&nl, err) < 0)
 		return -1;
 	if (left > WAIT_MAX_MS)
 		left = WAIT_MAX_MS;

@@ -21,7 +21,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "network/dns-internal.h"
-#include "network/redirect-members.h"
+#include "network/redirect-secret.h"
 
 #define ME            "dns"
 #define DEFAULT_TTL_S 1
@@ -47,56 +47,66 @@ static void job_done(struct job *j)
 
 /* ---- reading ---- */
 
-static int read_zone(const struct fm_redirect_call *c, const json_t *a, struct job *j, struct fm_error *err)
-{
-	struct fm_dns_words w = { 0 };
-	_fm_free_ char *secret = NULL;
+struct words {
+	struct fm_dns_words zone;
+	const char *name, *from, *to, *key_file;
+	uint32_t ttl_s;
+	bool reverse;
+};
 
-	if (fm_member_text(a, ME, "server", true, 80, &w.server, err) < 0 ||
-	    fm_member_text(a, ME, "zone", true, FM_DNS_NAME_MAX + 1, &w.zone, err) < 0 ||
-	    fm_member_text(a, ME, "reverse_zone", false, FM_DNS_NAME_MAX + 1, &w.reverse_zone, err) < 0 ||
-	    fm_member_text(a, ME, "key", true, FM_DNS_NAME_MAX + 1, &w.key_name, err) < 0 ||
-	    fm_member_text(a, ME, "algorithm", false, 32, &w.algorithm, err) < 0 ||
-	    fm_member_secret_path(c, a, ME, "key_file", true, &secret, err) < 0)
-		return -1;
-	w.secret_file = secret;
-	return fm_dns_zone_parse(&w, &j->zone, err);
+static int read_words(const json_t *a, const struct fm_place *at, struct words *ret, struct fm_error *err)
+{
+#define IN_ZONE(member) .offset = offsetof(struct words, zone.member)
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ .name = "server", IN_ZONE(server), .max = 80, .required = true },
+		{ .name = "zone", IN_ZONE(zone), .max = FM_DNS_NAME_MAX + 1, .required = true },
+		{ .name = "reverse_zone", IN_ZONE(reverse_zone), .max = FM_DNS_NAME_MAX + 1 },
+		{ .name = "key", IN_ZONE(key_name), .max = FM_DNS_NAME_MAX + 1, .required = true },
+		{ .name = "algorithm", IN_ZONE(algorithm), .max = 32 },
+		{ FM_FIELD(struct words, key_file), .max = FM_MAX_NAME, .required = true },
+		{ FM_FIELD(struct words, name), .max = FM_DNS_NAME_MAX + 1, .required = true },
+		{ FM_FIELD(struct words, from), .max = FM_DNS_NAME_MAX, .required = true },
+		{ FM_FIELD(struct words, to), .max = FM_DNS_NAME_MAX, .required = true },
+		{ FM_FIELD(struct words, ttl_s), .type = FM_FIELD_U32, .max = FM_DNS_TTL_MAX },
+		{ FM_FIELD(struct words, reverse), .type = FM_FIELD_BOOL },
+		{ 0 },
+	};
+#undef IN_ZONE
+
+	return fm_fields_read(a, at, fields, ret, err);
 }
 
 /* "from" says of which family the record is, "to" has to be of the same. */
-static int read_addresses(const json_t *a, struct job *j, struct fm_error *err)
+static int read_record(const struct words *w, const struct fm_place *at, struct job *j, struct fm_error *err)
 {
-	const char *from = NULL, *to = NULL;
-
-	if (fm_member_text(a, ME, "from", true, FM_DNS_NAME_MAX, &from, err) < 0 ||
-	    fm_member_text(a, ME, "to", true, FM_DNS_NAME_MAX, &to, err) < 0)
-		return -1;
-	j->type = strchr(from, ':') ? FM_DNS_AAAA : FM_DNS_A;
-	if (fm_dns_value_parse(j->type, from, j->from, err) < 0)
-		return fm_error_prefix(err, "%s: from", ME);
-	if (fm_dns_value_parse(j->type, to, j->to, err) < 0)
-		return fm_error_prefix(err, "%s: to (of the same family as from)", ME);
+	if (fm_dns_name_parse(w->name, j->name, err) < 0)
+		return fm_field_error(at, "name", err);
+	j->type = strchr(w->from, ':') ? FM_DNS_AAAA : FM_DNS_A;
+	if (fm_dns_value_parse(j->type, w->from, j->from, err) < 0)
+		return fm_field_error(at, "from", err);
+	if (fm_dns_value_parse(j->type, w->to, j->to, err) < 0)
+		return fm_field_error(at, "to (of the same family as from)", err);
 	return 0;
 }
 
 static int read_action(const struct fm_redirect_call *c, const json_t *a, struct job *j, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "server", "zone", "reverse_zone", "key",     "algorithm", "key_file",
-		                             "name",   "from",   "to",   "ttl_s",        "reverse", NULL };
-	const char *name = NULL;
-	uint64_t ttl_s = DEFAULT_TTL_S;
+	const struct fm_place at = { .who = ME };
+	struct words w = { .ttl_s = DEFAULT_TTL_S };
+	_fm_free_ char *secret = NULL;
 
-	if (fm_members_check(a, ME, known, err) < 0 || fm_member_text(a, ME, "name", true, FM_DNS_NAME_MAX + 1, &name, err) < 0 ||
-	    read_addresses(a, j, err) < 0 || fm_member_number(a, ME, "ttl_s", 0, FM_DNS_TTL_MAX, &ttl_s, err) < 0 ||
-	    fm_member_bool(a, ME, "reverse", &j->reverse, err) < 0)
+	if (read_words(a, &at, &w, err) < 0 || read_record(&w, &at, j, err) < 0)
 		return -1;
-	if (fm_dns_name_parse(name, j->name, err) < 0)
-		return fm_error_prefix(err, "%s: name", ME);
-	if (j->reverse && !json_object_get(a, "reverse_zone"))
-		return fm_member_wrong(ME, "reverse_zone", "is missing, and \"reverse\" needs it", err);
-	j->ttl_s = (uint32_t)ttl_s;
+	if (w.reverse && !w.zone.reverse_zone)
+		return fm_field_wrong(&at, "reverse_zone", "is missing, and \"reverse\" needs it", err);
+	if (fm_redirect_secret_path(c, w.key_file, &at, "key_file", &secret, err) < 0)
+		return -1;
+	w.zone.secret_file = secret;
+	j->reverse = w.reverse;
+	j->ttl_s = w.ttl_s;
 	j->call = (struct fm_dns_call){ .zone = &j->zone, .deadline_ms = c->deadline_ms, .cancel_fd = c->cancel_fd };
-	return read_zone(c, a, j, err);
+	return fm_dns_zone_parse(&w.zone, &j->zone, err);
 }
 
 /* A line is a change of a record of the action's, or of somebody's who should not be there. */
@@ -112,27 +122,33 @@ static int check_line(const struct job *j, const struct fm_dns_change *change, s
 	return fm_error_set(err, FM_E_DATA_LOSS, "%s %s is not a record of this action", change->name, fm_dns_type_to_string(change->type));
 }
 
+static int read_line(void *userdata, size_t i, const json_t *v, const struct fm_place *at, struct fm_error *err)
+{
+	static const struct fm_field how = { .max = FM_MAX_DNS_UNDO_BYTES };
+	struct fm_dns_change inverse;
+	struct job *j = userdata;
+	const char *line = NULL;
+
+	if (fm_field_read(v, at, &how, &line, err) < 0)
+		return -1;
+	if (fm_dns_undo_parse(line, &inverse, err) < 0 || check_line(j, &inverse, err) < 0)
+		return fm_field_error(at, NULL, err);
+	fm_dns_change_inverse(&inverse, &j->step[i]);
+	j->n_steps = i + 1;
+	return 0;
+}
+
 static int read_undo(const json_t *undo, struct job *j, struct fm_error *err)
 {
-	static const char *const known[] = { "lines", "caches_hold_s", NULL };
-	const json_t *lines = json_object_get(undo, "lines");
-	struct fm_dns_change inverse;
+	static const struct fm_field fields[] = {
+		{ .name = "lines", .type = FM_FIELD_LIST, .max = STEPS_MAX, .required = true },
+		{ .name = "caches_hold_s", .type = FM_FIELD_ANY }, /* is for others */
+		{ 0 },
+	};
+	const struct fm_place at = { .who = ME ": undo", .code = FM_E_DATA_LOSS };
+	const json_t *lines = NULL;
 
-	if (fm_members_check(undo, ME, known, err) < 0)
-		return fm_members_undo_error(ME, err);
-	if (!json_is_array(lines) || json_array_size(lines) > STEPS_MAX) {
-		(void)fm_member_wrong(ME, "lines", "is not a list of the records' changes", err);
-		return fm_members_undo_error(ME, err);
-	}
-	j->n_steps = json_array_size(lines);
-	for (size_t i = 0; i < j->n_steps; i++) {
-		const char *line = json_string_value(json_array_get(lines, i));
-
-		if (fm_dns_undo_parse(line ? line : "", &inverse, err) < 0 || check_line(j, &inverse, err) < 0)
-			return fm_members_undo_error(ME, err);
-		fm_dns_change_inverse(&inverse, &j->step[i]);
-	}
-	return 0;
+	return fm_fields_read(undo, &at, fields, &lines, err) < 0 ? -1 : fm_fields_each(lines, &at, "lines", read_line, j, err);
 }
 
 static int read_job(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct job *j, struct fm_error *err)

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "basic/str.h"
+#include "network/address.h"
+#include "network/fields.h"
 #include "network/http.h"
 #include "network/openflow.h"
 #include "network/redirect.h"
@@ -16,141 +18,78 @@
 #define ETH_TYPE_IPV6 0x86dd
 #define ADDRESS_MAX   160
 
-/* ---- strict reading ---- */
+/* ---- the match ---- */
 
-static const char *driver_name(enum fm_flow_kind kind)
+const char *fm_flow_driver(enum fm_flow_kind kind)
 {
 	return kind == FM_FLOW_REST ? "rest" : "openflow";
 }
 
-/* Every member is one of the names, which end with NULL. */
-static int check_members(const json_t *o, const char *where, const char *const *names, struct fm_error *err)
+static int match_mac(const char *text, struct fm_of_match *m, struct fm_error *err)
 {
-	const char *key;
-	json_t *value;
-
-	if (!json_is_object(o))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is not an object", where);
-	json_object_foreach((json_t *)o, key, value)
-	{
-		size_t i = 0;
-
-		while (names[i] && !fm_streq(names[i], key))
-			i++;
-		if (!names[i])
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: there is no member \"%.32s\"", where, key);
-	}
-	return 0;
-}
-
-static int take_integer(const json_t *o, const char *where, const char *key, uint64_t min, uint64_t max, uint64_t *ret,
-                        struct fm_error *err)
-{
-	const json_t *v = json_object_get(o, key);
-
-	if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) < min ||
-	    (uint64_t)json_integer_value(v) > max)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: %s is not an integer from %" PRIu64 " to %" PRIu64, where, key, min,
-		                    max);
-	*ret = (uint64_t)json_integer_value(v);
-	return 0;
-}
-
-/* Text without NUL of 1 to max bytes */
-static const char *take_text(const json_t *o, const char *key, size_t max)
-{
-	const json_t *v = json_object_get(o, key);
-	size_t n = json_string_length(v);
-
-	return json_is_string(v) && n > 0 && n <= max && !memchr(json_string_value(v), '\0', n) ? json_string_value(v) : NULL;
-}
-
-static int take_cookie(const char *text, uint64_t *ret)
-{
-	size_t n = text ? strlen(text) : 0;
-
-	if (n < 3 || n > 18 || text[0] != '0' || text[1] != 'x' || strspn(text + 2, "0123456789abcdefABCDEF") != n - 2)
-		return -1;
-	*ret = strtoull(text, NULL, 16);
-	return 0;
-}
-
-/* ---- the match ---- */
-
-static bool parse_mac(const char *text, uint8_t ret[6])
-{
-	char canonical[18];
-	unsigned b[6];
-
-	if (strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
-		return false;
-	for (int i = 0; i < 6; i++)
-		ret[i] = (uint8_t)b[i];
-	(void)snprintf(canonical, sizeof(canonical), "%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
-	return strcasecmp(canonical, text) == 0 && memcmp(ret, "\0\0\0\0\0\0", 6) != 0;
-}
-
-static int match_mac(const char *text, const char *driver, struct fm_of_match *m, struct fm_error *err)
-{
-	if (!parse_mac(text, m->eth_dst))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: match.mac '%.32s' is no MAC address", driver, text);
+	if (!fm_mac_parse(text, m->eth_dst) || memcmp(m->eth_dst, "\0\0\0\0\0\0", 6) == 0)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%.32s' is no MAC address", text);
 	if (m->eth_dst[0] & 1)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
-		                    "%s: match.mac %s is the address of a group: frames to many are not redirected", driver, text);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is the address of a group: frames to many are not redirected", text);
 	m->has = FM_OF_ETH_DST;
 	return 0;
 }
 
-static int match_ipv4(const char *text, const char *driver, struct fm_of_match *m, struct fm_error *err)
+static int match_ipv4(const char *text, struct fm_of_match *m, struct fm_error *err)
 {
 	if (inet_pton(AF_INET, text, &m->ipv4_dst) != 1)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: match.ipv4 '%.64s' is no IPv4 address", driver, text);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%.64s' is no IPv4 address", text);
 	if (m->ipv4_dst.s_addr == 0 || ntohl(m->ipv4_dst.s_addr) >= 0xe0000000u)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: match.ipv4 %s is the address of no host", driver, text);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is the address of no host", text);
 	m->eth_type = ETH_TYPE_IPV4;
 	m->has = FM_OF_ETH_TYPE | FM_OF_IPV4_DST;
 	return 0;
 }
 
-static int match_ipv6(const char *text, const char *driver, struct fm_of_match *m, struct fm_error *err)
+static int match_ipv6(const char *text, struct fm_of_match *m, struct fm_error *err)
 {
 	if (inet_pton(AF_INET6, text, &m->ipv6_dst) != 1)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: match.ipv6 '%.64s' is no IPv6 address", driver, text);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "'%.64s' is no IPv6 address", text);
 	if (IN6_IS_ADDR_UNSPECIFIED(&m->ipv6_dst) || IN6_IS_ADDR_MULTICAST(&m->ipv6_dst))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: match.ipv6 %s is the address of no host", driver, text);
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is the address of no host", text);
 	m->eth_type = ETH_TYPE_IPV6;
 	m->has = FM_OF_ETH_TYPE | FM_OF_IPV6_DST;
 	return 0;
 }
 
-static int match_parse(const json_t *o, struct fm_flow_plan *p, struct fm_error *err)
+static int match_parse(const json_t *o, const struct fm_place *outer, struct fm_flow_plan *p, struct fm_error *err)
 {
-	static const char *const names[] = { "mac", "ipv4", "ipv6", "vlan", NULL };
-	const char *driver = driver_name(p->kind), *mac = take_text(o, "mac", 32), *ipv4 = take_text(o, "ipv4", 64),
-	           *ipv6 = take_text(o, "ipv6", 64);
-	char where[32], vlan_text[24] = "";
-	uint64_t vlan = 0;
+	struct raw {
+		const char *mac, *ipv4, *ipv6;
+		uint16_t vlan;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, mac), .max = 32 },
+		{ FM_FIELD(struct raw, ipv4), .max = 64 },
+		{ FM_FIELD(struct raw, ipv6), .max = 64 },
+		{ FM_FIELD(struct raw, vlan), .type = FM_FIELD_U16, .min = 1, .max = 4094 },
+		{ 0 },
+	};
+	const struct fm_place at = fm_place_member(outer, "match");
+	char vlan_text[24] = "";
 
-	(void)snprintf(where, sizeof(where), "%s: match", driver);
-	if (check_members(o, where, names, err) < 0)
+	if (fm_fields_read(o, &at, fields, &raw, err) < 0)
 		return -1;
-	if (!!mac + !!ipv4 + !!ipv6 != 1 || json_object_size(o) != 1u + (json_object_get(o, "vlan") != NULL))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s needs exactly one of mac, ipv4, ipv6, as text", where);
-	if ((mac    ? match_mac(mac, driver, &p->match, err)
-	     : ipv4 ? match_ipv4(ipv4, driver, &p->match, err)
-	            : match_ipv6(ipv6, driver, &p->match, err)) < 0)
-		return -1;
-	if (json_object_get(o, "vlan")) {
-		if (take_integer(o, where, "vlan", 1, 4094, &vlan, err) < 0)
-			return -1;
+	if (!!raw.mac + !!raw.ipv4 + !!raw.ipv6 != 1)
+		return fm_field_wrong(&at, NULL, "needs exactly one of mac, ipv4, ipv6", err);
+	if ((raw.mac    ? match_mac(raw.mac, &p->match, err)
+	     : raw.ipv4 ? match_ipv4(raw.ipv4, &p->match, err)
+	                : match_ipv6(raw.ipv6, &p->match, err)) < 0)
+		return fm_field_error(&at, raw.mac ? "mac" : raw.ipv4 ? "ipv4" : "ipv6", err);
+	if (raw.vlan) {
 		p->match.has |= FM_OF_VLAN_VID;
-		p->match.vlan_vid = (uint16_t)vlan;
-		(void)snprintf(vlan_text, sizeof(vlan_text), " in VLAN %u", (unsigned)vlan);
+		p->match.vlan_vid = raw.vlan;
+		(void)snprintf(vlan_text, sizeof(vlan_text), " in VLAN %u", raw.vlan);
 	}
 	(void)snprintf(p->what, sizeof(p->what), "%.46s%s (table %u, priority %u)",
-	               mac    ? mac
-	               : ipv4 ? ipv4
-	                      : ipv6,
+	               raw.mac    ? raw.mac
+	               : raw.ipv4 ? raw.ipv4
+	                          : raw.ipv6,
 	               vlan_text, p->table, p->priority);
 	return 0;
 }
@@ -166,106 +105,118 @@ static bool same_match(const struct fm_of_match *ours, const struct fm_of_match 
 
 /* ---- the action ---- */
 
-static int switch_where(const struct fm_flow_plan *p, const json_t *o, size_t i, struct fm_flow_switch *s, char where[64],
-                        struct fm_error *err)
+static int read_cookie(const char *text, void *ret, struct fm_error *err)
 {
-	static const char *const openflow[] = { "name", "address", "from_port", "to_port", NULL };
-	static const char *const rest[] = { "name", "dpid", "from_port", "to_port", NULL };
+	uint64_t cookie = 0;
 
-	(void)snprintf(where, 64, "%s: switches[%zu]", driver_name(p->kind), i);
-	if (check_members(o, where, p->kind == FM_FLOW_REST ? rest : openflow, err) < 0)
+	if (fm_read_hex(text, &cookie, err) < 0)
 		return -1;
-	s->name = take_text(o, "name", FM_MAX_NAME - 1);
-	if (!s->name || !fm_name_is_valid(s->name))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: name is not the name of a switch", where);
-	if (p->kind == FM_FLOW_REST)
-		return take_integer(o, where, "dpid", 1, INT64_MAX, &s->dpid, err);
-	s->address = take_text(o, "address", ADDRESS_MAX);
-	if (s->address && fm_of_address_is_numeric(s->address))
+	if ((cookie & FM_FLOW_COOKIE_MASK) != FM_FLOW_COOKIE)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s does not begin with 0x%04x, of 16 digits", text,
+		                    (unsigned)(FM_FLOW_COOKIE >> 48));
+	*(uint64_t *)ret = cookie;
+	return 0;
+}
+
+static int read_switch_address(const char *text, void *ret, struct fm_error *err)
+{
+	if (fm_of_address_is_numeric(text)) {
+		*(const char **)ret = text;
 		return 0;
-	(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: address is not tcp:ADDRESS:PORT or unix:/PATH", where);
+	}
+	(void)fm_error_set(err, FM_E_INVALID_ARGUMENT, "\"%.64s\" is not tcp:ADDRESS:PORT or unix:/PATH", text);
 	return fm_error_hint(err,
 	                     "hosts are written as addresses, IPv6 in brackets: looking up a name could take longer than there is time");
 }
 
-static int switch_parse(struct fm_flow_plan *p, const json_t *o, size_t i, struct fm_flow_switch *ret, struct fm_error *err)
+static const struct fm_field *switch_fields(enum fm_flow_kind kind)
 {
-	struct fm_flow_switch s = { 0 };
-	uint64_t from, to;
-	char where[64];
+#define AT(member)   FM_FIELD(struct fm_flow_switch, member), .required = true
+#define NAME         AT(name), .max = FM_MAX_NAME - 1, .check = fm_name_is_valid, .what = "is not the name of a switch"
+#define PORT(member) AT(member), .type = FM_FIELD_U32, .min = 1, .max = FM_OF_PORT_MAX
+	static const struct fm_field openflow[] = {
+		{ NAME }, { AT(address), .max = ADDRESS_MAX, .parse = read_switch_address }, { PORT(from_port) }, { PORT(to_port) }, { 0 },
+	};
+	static const struct fm_field rest[] = {
+		{ NAME }, { AT(dpid), .type = FM_FIELD_U64, .min = 1, .max = INT64_MAX }, { PORT(from_port) }, { PORT(to_port) }, { 0 },
+	};
+#undef AT
+#undef NAME
+#undef PORT
 
-	if (switch_where(p, o, i, &s, where, err) < 0 || take_integer(o, where, "from_port", 1, FM_OF_PORT_MAX, &from, err) < 0 ||
-	    take_integer(o, where, "to_port", 1, FM_OF_PORT_MAX, &to, err) < 0)
+	return kind == FM_FLOW_REST ? rest : openflow;
+}
+
+struct reading {
+	struct fm_flow_plan *p;
+	struct fm_flow_switch all[FM_MAX_OF_SWITCHES];
+};
+
+static int switch_parse(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
+{
+	struct reading *r = userdata;
+	struct fm_flow_switch *all = r->all, *s = &all[i];
+	char said[48];
+
+	if (fm_fields_read(o, at, switch_fields(r->p->kind), s, err) < 0)
 		return -1;
-	s.from_port = (uint32_t)from;
-	s.to_port = (uint32_t)to;
-	*ret = s;
+	for (size_t j = 0; j < i; j++)
+		if (fm_streq(s->name, all[j].name) || fm_streq(s->address, all[j].address) || (s->dpid && s->dpid == all[j].dpid)) {
+			(void)snprintf(said, sizeof(said), "is switches[%zu] once more", j);
+			return fm_field_wrong(at, NULL, said, err);
+		}
+	if (s->from_port != s->to_port)
+		r->p->at[r->p->n++] = *s;
 	return 0;
 }
 
-static int switches_parse(struct fm_flow_plan *p, const json_t *list, struct fm_error *err)
+static int controller_check(const struct fm_flow_plan *p, const struct fm_place *at, struct fm_error *err)
 {
-	size_t n = json_array_size(list);
-	struct fm_flow_switch all[FM_MAX_OF_SWITCHES] = { 0 };
-
-	if (!json_is_array(list) || n == 0 || n > FM_MAX_OF_SWITCHES)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: switches is not a list of 1 to %u", driver_name(p->kind),
-		                    FM_MAX_OF_SWITCHES);
-	for (size_t i = 0; i < n; i++) {
-		if (switch_parse(p, json_array_get(list, i), i, &all[i], err) < 0)
-			return -1;
-		for (size_t j = 0; j < i; j++)
-			if (fm_streq(all[i].name, all[j].name) || fm_streq(all[i].address, all[j].address) ||
-			    (p->kind == FM_FLOW_REST && all[i].dpid == all[j].dpid))
-				return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: switches[%zu] is switches[%zu] once more",
-				                    driver_name(p->kind), i, j);
-		if (all[i].from_port != all[i].to_port)
-			p->at[p->n++] = all[i];
-	}
-	return 0;
-}
-
-static int controller_parse(const json_t *action, struct fm_flow_plan *p, struct fm_error *err)
-{
-	p->url = take_text(action, "url", FM_MAX_HTTP_URL_BYTES / 2);
 	if (fm_http_url_check(p->url, err) < 0)
-		return fm_error_prefix(err, "rest: url");
+		return fm_field_error(at, "url", err);
 	if (strpbrk(p->url, "?#"))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "rest: url has a query; it is what /stats/… is put behind");
-	p->unix_socket = take_text(action, "unix_socket", FM_MAX_HTTP_SOCKET_PATH);
-	if (json_object_get(action, "unix_socket") && (!p->unix_socket || p->unix_socket[0] != '/'))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "rest: unix_socket is not the whole path of a socket");
-	p->ca = take_text(action, "ca", FM_MAX_NAME - 1);
-	if (json_object_get(action, "ca") && (!p->ca || !fm_name_is_valid(p->ca)))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "rest: ca is not the name of a file");
+		return fm_field_wrong(at, "url", "has a query; it is what /stats/… is put behind", err);
+	if (p->unix_socket && p->unix_socket[0] != '/')
+		return fm_field_wrong(at, "unix_socket", "is not the whole path of a socket", err);
 	return 0;
+}
+
+struct words {
+	struct fm_flow_plan p;
+	const json_t *match, *switches;
+};
+
+static const struct fm_field *action_fields(enum fm_flow_kind kind)
+{
+#define IN(member) .name = #member, .offset = offsetof(struct words, p.member)
+	static const struct fm_field fields[] = {
+		{ IN(url), .max = FM_MAX_HTTP_URL_BYTES / 2, .required = true },
+		{ IN(unix_socket), .max = FM_MAX_HTTP_SOCKET_PATH },
+		{ IN(ca), .max = FM_MAX_NAME - 1, .check = fm_is_file_name, .what = "is not the name of a file" },
+		FM_FIELD_DRIVER, /* from here on both have them */
+		{ IN(table), .type = FM_FIELD_U8, .max = FM_MAX_FLOW_TABLE },
+		{ IN(priority), .type = FM_FIELD_U16, .min = 1, .required = true },
+		{ IN(cookie), .max = 18, .parse = read_cookie, .required = true },
+		{ FM_FIELD(struct words, match), .type = FM_FIELD_OBJECT, .required = true },
+		{ FM_FIELD(struct words, switches), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_OF_SWITCHES, .required = true },
+		{ 0 },
+	};
+#undef IN
+
+	return kind == FM_FLOW_REST ? fields : fields + 3;
 }
 
 int fm_flow_plan_parse(const json_t *action, enum fm_flow_kind kind, struct fm_flow_plan *ret, struct fm_error *err)
 {
-	static const char *const openflow[] = { "driver", "table", "priority", "cookie", "match", "switches", NULL };
-	static const char *const rest[] = {
-		"driver", "table", "priority", "cookie", "match", "switches", "url", "unix_socket", "ca", NULL
-	};
-	const char *driver = driver_name(kind);
-	struct fm_flow_plan p = { .kind = kind };
-	uint64_t table = 0, priority;
+	const struct fm_place at = { .who = fm_flow_driver(kind) };
+	struct words w = { .p = { .kind = kind } };
+	struct reading r = { .p = &w.p };
 
-	if (check_members(action, driver, kind == FM_FLOW_REST ? rest : openflow, err) < 0)
+	if (fm_fields_read(action, &at, action_fields(kind), &w, err) < 0 ||
+	    (kind == FM_FLOW_REST && controller_check(&w.p, &at, err) < 0) || match_parse(w.match, &at, &w.p, err) < 0 ||
+	    fm_fields_each(w.switches, &at, "switches", switch_parse, &r, err) < 0)
 		return -1;
-	if (json_object_get(action, "table") && take_integer(action, driver, "table", 0, 254, &table, err) < 0)
-		return -1;
-	if (take_integer(action, driver, "priority", 1, UINT16_MAX, &priority, err) < 0)
-		return -1;
-	if (take_cookie(take_text(action, "cookie", 18), &p.cookie) < 0 || (p.cookie & FM_FLOW_COOKIE_MASK) != FM_FLOW_COOKIE)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s: cookie is not \"0x%04x…\", 16 hexadecimal digits as text", driver,
-		                    (unsigned)(FM_FLOW_COOKIE >> 48));
-	p.table = (uint8_t)table;
-	p.priority = (uint16_t)priority;
-	if ((kind == FM_FLOW_REST && controller_parse(action, &p, err) < 0) || match_parse(json_object_get(action, "match"), &p, err) < 0 ||
-	    switches_parse(&p, json_object_get(action, "switches"), err) < 0)
-		return -1;
-	*ret = p;
+	*ret = w.p;
 	return 0;
 }
 
@@ -286,31 +237,56 @@ json_t *fm_flow_undo_make(const struct fm_flow_plan *p)
 	return json_pack("{s:o}", "switches", list);
 }
 
-static bool was_parse(const json_t *o, struct fm_flow_switch *s)
+static int was_parse(const json_t *o, const struct fm_place *outer, struct fm_flow_switch *s, struct fm_error *err)
 {
-	const json_t *was = json_object_get(o, "was"), *output = json_object_get(was, "output");
+	static const struct fm_field fields[] = {
+		{ .name = "cookie", .parse = fm_read_hex, .offset = offsetof(struct fm_flow_switch, was_cookie), .required = true },
+		{ .name = "output", .type = FM_FIELD_ANY, .required = true },
+		{ 0 },
+	};
+	const struct fm_place at = fm_place_member(outer, "was");
+	const json_t *output = json_object_get(o, "output");
 
-	s->was_there = json_is_object(was);
-	if (json_is_null(was))
-		return true;
-	return s->was_there && json_object_size(was) == 2 && take_cookie(take_text(was, "cookie", 18), &s->was_cookie) == 0 &&
-	       json_array_size(output) == 1 && json_integer_value(json_array_get(output, 0)) == s->from_port;
+	if (fm_fields_read(o, &at, fields, s, err) < 0)
+		return -1;
+	if (json_array_size(output) != 1 || json_integer_value(json_array_get(output, 0)) != s->from_port)
+		return fm_field_wrong(&at, "output", "is not the action's from_port", err);
+	s->was_there = true;
+	return 0;
+}
+
+static int undo_switch_parse(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
+{
+	struct raw {
+		const char *name;
+		const json_t *was;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, name), .max = FM_MAX_NAME, .required = true },
+		{ FM_FIELD(struct raw, was), .type = FM_FIELD_OBJECT, .empty = true, .required = true },
+		{ 0 },
+	};
+	struct fm_flow_switch *s = &((struct fm_flow_plan *)userdata)->at[i];
+
+	if (fm_fields_read(o, at, fields, &raw, err) < 0)
+		return -1;
+	if (!fm_streq(raw.name, s->name))
+		return fm_field_wrong(at, "name", "is not that of the action's switch", err);
+	s->was_there = false;
+	return raw.was ? was_parse(raw.was, at, s, err) : 0;
 }
 
 int fm_flow_undo_parse(struct fm_flow_plan *p, const json_t *undo, struct fm_error *err)
 {
-	const json_t *list = json_object_get(undo, "switches");
+	static const struct fm_field fields[] = { { .name = "switches", .type = FM_FIELD_LIST, .required = true }, { 0 } };
+	const struct fm_place at = { .who = p->kind == FM_FLOW_REST ? "rest: undo" : "openflow: undo", .code = FM_E_DATA_LOSS };
+	const json_t *list = NULL;
 
-	if (json_object_size(undo) != 1 || !json_is_array(list) || json_array_size(list) != p->n)
-		return fm_error_set(err, FM_E_DATA_LOSS, "%s: the undo is not one of this action", driver_name(p->kind));
-	for (size_t i = 0; i < p->n; i++) {
-		const json_t *o = json_array_get(list, i);
-
-		if (json_object_size(o) != 2 || !fm_streq(take_text(o, "name", FM_MAX_NAME), p->at[i].name) || !was_parse(o, &p->at[i]))
-			return fm_error_set(err, FM_E_DATA_LOSS, "%s: the undo's switches[%zu] is not %s of this action",
-			                    driver_name(p->kind), i, p->at[i].name);
-	}
-	return 0;
+	if (fm_fields_read(undo, &at, fields, &list, err) < 0)
+		return -1;
+	if (json_array_size(list) != p->n)
+		return fm_field_wrong(&at, "switches", "are not those of the action that change", err);
+	return fm_fields_each(list, &at, "switches", undo_switch_parse, p, err);
 }
 
 /* ---- what is found ---- */
@@ -390,14 +366,15 @@ static const struct fm_of_flow *above(const struct fm_flow_plan *p, const struct
 int fm_flow_look(struct fm_flow_plan *p, size_t i, const struct fm_of_flow *flows, size_t n, struct fm_error *err)
 {
 	const struct fm_of_flow *f = fm_flow_find(p, flows, n), *higher = above(p, flows, n);
+	const char *driver = fm_flow_driver(p->kind);
 	struct fm_flow_switch *s = &p->at[i];
 	char found[160];
 
 	describe(f, found, sizeof(found));
 	if (higher) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "switch %s: a flow of priority %u takes the packets to %s before ours can", s->name, higher->priority,
-		                   p->what);
+		                   "%s: switch %s: a flow of priority %u takes the packets to %s before ours can", driver, s->name,
+		                   higher->priority, p->what);
 		return fm_error_hint(err, "use a priority above %u, or exactly %u to redirect that flow", higher->priority,
 		                     higher->priority);
 	}
@@ -411,8 +388,8 @@ int fm_flow_look(struct fm_flow_plan *p, size_t i, const struct fm_of_flow *flow
 		return fm_error_hint(err, "use a higher priority, correct from_port, or remove that flow");
 	}
 	if (f->idle_timeout_s || f->hard_timeout_s) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "switch %s: the flow to %s expires (idle %u s, hard %u s): %s", s->name,
-		                   p->what, f->idle_timeout_s, f->hard_timeout_s, found);
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s: switch %s: the flow to %s expires (idle %u s, hard %u s): %s",
+		                   driver, s->name, p->what, f->idle_timeout_s, f->hard_timeout_s, found);
 		return fm_error_hint(err, "a controller makes it when packets come; use a higher priority than its flows");
 	}
 	return 0;
@@ -445,7 +422,8 @@ const char *fm_flow_state_to_string(enum fm_flow_state s)
 
 int fm_flow_foreign(const struct fm_flow_plan *p, size_t i, const char *found, struct fm_error *err)
 {
-	(void)fm_error_set(err, FM_E_ABORTED, "switch %s: somebody else has changed the flow to %s: %s", p->at[i].name, p->what, found);
+	(void)fm_error_set(err, FM_E_ABORTED, "%s: switch %s: somebody else has changed the flow to %s: %s", fm_flow_driver(p->kind),
+	                   p->at[i].name, p->what, found);
 	return fm_error_hint(err, "it is left as it is; a switch that was restarted has lost its flows");
 }
 
@@ -480,9 +458,10 @@ bool fm_flow_is_leftover(const json_t *known, const char *where, const struct fm
 	if ((f->cookie & FM_FLOW_COOKIE_MASK) != FM_FLOW_COOKIE)
 		return false;
 	for (size_t i = 0; i < json_array_size(known); i++) {
+		const char *text = json_string_value(json_object_get(json_array_get(known, i), "cookie"));
 		uint64_t cookie;
 
-		if (take_cookie(take_text(json_array_get(known, i), "cookie", 18), &cookie) == 0 && cookie == f->cookie)
+		if (text && fm_read_hex(text, &cookie, NULL) == 0 && cookie == f->cookie)
 			return false;
 	}
 	(void)snprintf(words, cap, "switch %s: a flow of ours, cookie 0x%" PRIx64 ", table %u, priority %u, %s", where, f->cookie, f->table,

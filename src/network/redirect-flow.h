@@ -61,6 +61,8 @@ enum fm_flow_state {
 	FM_FLOW_FOREIGN, /* anything else: somebody has changed it */
 };
 
+const char *fm_flow_driver(enum fm_flow_kind kind); /* "openflow" */
+
 /* INVALID_ARGUMENT names the member. What *ret points to is the action's. */
 int fm_flow_plan_parse(const json_t *action, enum fm_flow_kind kind, struct fm_flow_plan *ret, struct fm_error *err);
 /* Completes the plan with what the undo says was there. DATA_LOSS: it is none of this action's. */

@@ -18,8 +18,9 @@
 
 #include "basic/clock.h"
 #include "basic/str.h"
+#include "network/fields.h"
 #include "network/haproxy.h"
-#include "network/redirect-members.h"
+#include "network/redirect.h"
 
 #define ME             "haproxy"
 #define DRAIN_MS_MAX   600000
@@ -37,51 +38,60 @@ struct job {
 
 /* ---- reading ---- */
 
-static int read_names(const json_t *a, struct job *j, struct fm_error *err)
+static int read_address(const char *text, void *ret, struct fm_error *err)
 {
-	if (fm_member_text(a, ME, "socket", true, 255, &j->call.socket, err) < 0 ||
-	    fm_member_text(a, ME, "backend", true, FM_HAPROXY_NAME_MAX, &j->call.backend, err) < 0 ||
-	    fm_member_text(a, ME, "server", true, FM_HAPROXY_NAME_MAX, &j->call.server, err) < 0)
-		return -1;
-	if (fm_haproxy_socket_check(j->call.socket, err) < 0)
-		return fm_error_prefix(err, "%s: socket", ME);
-	if (fm_haproxy_name_check(j->call.backend, err) < 0)
-		return fm_error_prefix(err, "%s: backend", ME);
-	return fm_haproxy_name_check(j->call.server, err) < 0 ? fm_error_prefix(err, "%s: server", ME) : 0;
+	return fm_haproxy_address_parse(text, ret, err);
 }
 
-static int read_address(const json_t *o, const char *key, struct fm_haproxy_address *ret, struct fm_error *err)
+static int read_state(const char *text, void *ret, struct fm_error *err)
 {
-	const char *text = NULL;
+	return fm_haproxy_state_from_string(text, ret, err);
+}
 
-	if (fm_member_text(o, ME, key, true, FM_HAPROXY_ADDRESS_TEXT, &text, err) < 0)
-		return -1;
-	return fm_haproxy_address_parse(text, ret, err) < 0 ? fm_error_prefix(err, "%s: %s", ME, key) : 0;
+static int check_names(const struct fm_haproxy_call *c, const struct fm_place *at, struct fm_error *err)
+{
+	if (fm_haproxy_socket_check(c->socket, err) < 0)
+		return fm_field_error(at, "socket", err);
+	if (fm_haproxy_name_check(c->backend, err) < 0)
+		return fm_field_error(at, "backend", err);
+	return fm_haproxy_name_check(c->server, err) < 0 ? fm_field_error(at, "server", err) : 0;
 }
 
 static int read_action(const struct fm_redirect_call *c, const json_t *a, struct job *j, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "socket", "backend", "server", "from", "to", "drain", "max_drain_ms", NULL };
+#define IN_CALL(member, most) .name = #member, .offset = offsetof(struct job, call.member), .max = most, .required = true
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ IN_CALL(socket, 255) },
+		{ IN_CALL(backend, FM_HAPROXY_NAME_MAX) },
+		{ IN_CALL(server, FM_HAPROXY_NAME_MAX) },
+		{ FM_FIELD(struct job, from), .parse = read_address, .required = true },
+		{ FM_FIELD(struct job, to), .parse = read_address, .required = true },
+		{ FM_FIELD(struct job, drain), .type = FM_FIELD_BOOL },
+		{ FM_FIELD(struct job, max_drain_ms), .type = FM_FIELD_U64, .max = DRAIN_MS_MAX },
+		{ 0 },
+	};
+#undef IN_CALL
+	const struct fm_place at = { .who = ME };
 
 	*j = (struct job){ .call = { .deadline_ms = c->deadline_ms, .cancel_fd = c->cancel_fd } };
-	if (fm_members_check(a, ME, known, err) < 0 || read_names(a, j, err) < 0 || read_address(a, "from", &j->from, err) < 0 ||
-	    read_address(a, "to", &j->to, err) < 0 || fm_member_bool(a, ME, "drain", &j->drain, err) < 0 ||
-	    fm_member_number(a, ME, "max_drain_ms", 0, DRAIN_MS_MAX, &j->max_drain_ms, err) < 0)
+	if (fm_fields_read(a, &at, fields, j, err) < 0 || check_names(&j->call, &at, err) < 0)
 		return -1;
 	if (j->max_drain_ms > 0 && !j->drain)
-		return fm_member_wrong(ME, "max_drain_ms", "is given without \"drain\"", err);
+		return fm_field_wrong(&at, "max_drain_ms", "is given without \"drain\"", err);
 	return 0;
 }
 
 static int read_undo(const json_t *undo, struct job *j, struct fm_error *err)
 {
-	static const char *const known[] = { "address", "state", NULL };
-	const char *state = NULL;
+	static const struct fm_field fields[] = {
+		{ .name = "address", .parse = read_address, .offset = offsetof(struct job, old), .required = true },
+		{ .name = "state", .parse = read_state, .offset = offsetof(struct job, old_state), .required = true },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = ME ": undo", .code = FM_E_DATA_LOSS };
 
-	if (fm_members_check(undo, ME, known, err) < 0 || read_address(undo, "address", &j->old, err) < 0 ||
-	    fm_member_text(undo, ME, "state", true, 16, &state, err) < 0 || fm_haproxy_state_from_string(state, &j->old_state, err) < 0)
-		return fm_members_undo_error(ME, err);
-	return 0;
+	return fm_fields_read(undo, &at, fields, j, err);
 }
 
 static int read_job(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct job *j, struct fm_error *err)

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * redirect-rest.c - the redirection driver "rest": flows of switches, changed by somebody else's controller over the REST interface that users of ryu and os-ken know (ofctl_rest): GET /stats/switches,
- * /stats/flow/<dpid>, /stats/desc/<dpid>, POST /stats/flowentry/{add,modify_strict,delete_strict}. The action and what flows mean: redirect-flow.h.
+ * /stats/flow/<dpid>, /stats/desc/<dpid>, POST /stats/flowentry/{add,modify_strict,delete_strict}. The action and what flows mean: redirect-flow.h; the steps: redirect-flow-steps.h.
  *
  * Such a controller says 200 when it has passed a change on, not when the switch has made it, and it answers a question about flows with "none" when the switch does not answer in time. So
  * - after each change the flow is read, and a change that is not there after SETTLE_MS was refused: by whom, and why, the controller's log knows;
  * - where our flow is not in the list, the switch is asked for its description, too: no description, no belief that there is no flow.
  *
- * Several switches change one after the other, there is nothing like a bundle. When one fails, it and those before it are taken back. The way forward has half of the time, so that the way back has some.
+ * Several switches change one after the other, there is nothing like a bundle. When one fails, it and those before it are taken back.
  */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -17,34 +16,26 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "network/http.h"
-#include "network/redirect-flow.h"
-#include "network/redirect.h"
+#include "network/redirect-flow-steps.h"
 #include "network/rest-flow.h"
 
 #define SETTLE_MS       500 /* from the controller's 200 to the change on the switch */
 #define SETTLE_PAUSE_MS 20
 
-struct session {
-	struct fm_flow_plan plan;
-	const struct fm_redirect_call *call;
+struct own {
 	char *base, *ca_path; /* the URL without a slash at its end */
-	uint64_t until_ms;    /* of what is being done now; at most the call's deadline */
-	int cancel_fd;
 };
 
-static void json_done(json_t **j)
+static const struct own *own_of(const struct fm_flow_session *s)
 {
-	json_decref(*j);
+	return s->own;
 }
 
-static void session_free(struct session *s)
+static void rest_end(struct fm_flow_session *s)
 {
-	free(s->base);
-	free(s->ca_path);
-	free(s);
+	free(own_of(s)->base);
+	free(own_of(s)->ca_path);
 }
-FM_DEFINE_CLEANUP(struct session *, session_free);
-#define _session_ _fm_cleanup_(session_freep)
 
 static char *base_of(const char *url)
 {
@@ -55,33 +46,24 @@ static char *base_of(const char *url)
 	return fm_xasprintf("%.*s", (int)n, url);
 }
 
-static int session_new(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct session **ret,
-                       struct fm_error *err)
+static int rest_begin(struct fm_flow_session *s, struct fm_error *err)
 {
-	_session_ struct session *s = calloc(1, sizeof(*s));
+	struct own *own = s->own;
 
-	if (!s)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "rest: no memory for a session");
-	s->call = c;
-	s->until_ms = c->deadline_ms;
-	s->cancel_fd = c->cancel_fd;
-	if (fm_flow_plan_parse(action, FM_FLOW_REST, &s->plan, err) < 0 || (undo && fm_flow_undo_parse(&s->plan, undo, err) < 0))
-		return -1;
-	s->base = base_of(s->plan.url);
-	if (s->plan.ca && !c->secrets_dir)
+	own->base = base_of(s->plan.url);
+	if (s->plan.ca && !s->call->secrets_dir)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "rest: ca: there is no folder for such files here");
 	if (s->plan.ca)
-		s->ca_path = fm_xasprintf("%s/%s", c->secrets_dir, s->plan.ca);
-	*ret = FM_TAKE_PTR(s);
+		own->ca_path = fm_xasprintf("%s/%s", s->call->secrets_dir, s->plan.ca);
 	return 0;
 }
 
 /* ---- asking ---- */
 
-static int hint_of(const struct session *s, enum fm_code code, struct fm_error *err)
+static int hint_of(const struct fm_flow_session *s, enum fm_code code, struct fm_error *err)
 {
 	if (code == FM_E_UNAVAILABLE || code == FM_E_DEADLINE_EXCEEDED)
-		return fm_error_hint(err, "is the controller running, and does it answer: curl %.150s/stats/switches", s->base);
+		return fm_error_hint(err, "is the controller running, and does it answer: curl %.150s/stats/switches", own_of(s)->base);
 	if (code == FM_E_NOT_FOUND)
 		return fm_error_hint(
 		        err, "the controller does not know it: is the switch connected to it, does it serve ofctl_rest's /stats/…?");
@@ -89,16 +71,16 @@ static int hint_of(const struct session *s, enum fm_code code, struct fm_error *
 }
 
 /* GET, or POST of a body, of base + path; *ret_answer may be NULL when nothing is to be read. */
-static int ask(const struct session *s, const char *path, const char *body, json_t **ret_answer, struct fm_error *err)
+static int ask(const struct fm_flow_session *s, const char *path, const char *body, json_t **ret_answer, struct fm_error *err)
 {
 	_fm_http_response_ struct fm_http_response answer = { 0 };
-	_fm_free_ char *url = fm_xasprintf("%s%s", s->base, path);
+	_fm_free_ char *url = fm_xasprintf("%s%s", own_of(s)->base, path);
 	struct fm_http_request r = { .method = body ? "POST" : "GET",
 		                     .url = url,
 		                     .unix_socket = s->plan.unix_socket,
 		                     .body = body,
 		                     .body_len = body ? strlen(body) : 0,
-		                     .ca_file = s->ca_path,
+		                     .ca_file = own_of(s)->ca_path,
 		                     .deadline_ms = s->until_ms,
 		                     .cancel_fd = s->cancel_fd };
 	struct fm_error e = FM_ERROR_INIT;
@@ -113,7 +95,7 @@ static int ask(const struct session *s, const char *path, const char *body, json
 	return 0;
 }
 
-static int ask_of_switch(const struct session *s, size_t i, const char *what, json_t **ret, struct fm_error *err)
+static int ask_of_switch(const struct fm_flow_session *s, size_t i, const char *what, json_t **ret, struct fm_error *err)
 {
 	char path[64];
 
@@ -122,9 +104,9 @@ static int ask_of_switch(const struct session *s, size_t i, const char *what, js
 }
 
 /* Does the switch answer the controller? */
-static int check_alive(const struct session *s, size_t i, struct fm_error *err)
+static int check_alive(const struct fm_flow_session *s, size_t i, struct fm_error *err)
 {
-	_fm_cleanup_(json_done) json_t *answer = NULL;
+	_fm_cleanup_(json_decrefp) json_t *answer = NULL;
 	char key[24];
 
 	(void)snprintf(key, sizeof(key), "%" PRIu64, s->plan.at[i].dpid);
@@ -136,9 +118,10 @@ static int check_alive(const struct session *s, size_t i, struct fm_error *err)
 	return fm_error_hint(err, "is the switch up, and its connection to the controller?");
 }
 
-static int ask_flows(const struct session *s, size_t i, struct fm_of_flow **ret, size_t *ret_n, struct fm_error *err)
+/* For leftovers, too: the controller tells all flows there are. */
+static int rest_list(struct fm_flow_session *s, size_t i, bool leftovers, struct fm_of_flow **ret, size_t *ret_n, struct fm_error *err)
 {
-	_fm_cleanup_(json_done) json_t *answer = NULL;
+	_fm_cleanup_(json_decrefp) json_t *answer = NULL;
 	_fm_free_ struct fm_of_flow *flows = NULL;
 	size_t n = 0;
 
@@ -153,21 +136,10 @@ static int ask_flows(const struct session *s, size_t i, struct fm_of_flow **ret,
 	return 0;
 }
 
-static int find_state(const struct session *s, size_t i, enum fm_flow_state *ret, char found[160], struct fm_error *err)
-{
-	_fm_free_ struct fm_of_flow *flows = NULL;
-	size_t n = 0;
-
-	if (ask_flows(s, i, &flows, &n, err) < 0)
-		return -1;
-	*ret = fm_flow_state_of(&s->plan, i, flows, n, found, 160);
-	return 0;
-}
-
 /* All switches are connected to the controller. */
-static int check_switches(const struct session *s, struct fm_error *err)
+static int check_switches(struct fm_flow_session *s, struct fm_error *err)
 {
-	_fm_cleanup_(json_done) json_t *answer = NULL;
+	_fm_cleanup_(json_decrefp) json_t *answer = NULL;
 
 	if (ask(s, "/stats/switches", NULL, &answer, err) < 0)
 		return -1;
@@ -189,36 +161,28 @@ static int check_switches(const struct session *s, struct fm_error *err)
 
 /* ---- changing ---- */
 
-static int foreign(const struct session *s, size_t i, const char *found, struct fm_error *err)
-{
-	(void)fm_flow_foreign(&s->plan, i, found, err);
-	return fm_error_prefix(err, "rest");
-}
-
-/* Reads the flow until it is as it should be, for a moment. `was`: how it was before; anything else that is not wanted is somebody's. */
-static int await(const struct session *s, size_t i, enum fm_flow_state want, struct fm_error *err)
+/* Reads the flow until it is as it should be, for a moment. */
+static int await(struct fm_flow_session *s, size_t i, enum fm_flow_state want, struct fm_error *err)
 {
 	uint64_t settle_ms = fm_now_ms() + SETTLE_MS;
-	enum fm_flow_state state;
-	char found[160];
 
 	for (;;) {
-		if (find_state(s, i, &state, found, err) < 0)
+		if (fm_flow_ask(s, i, err) < 0)
 			return -1;
-		if (state == want)
+		if (s->state[i] == want)
 			return 0;
-		if (state == FM_FLOW_FOREIGN)
-			return foreign(s, i, found, err);
+		if (s->state[i] == FM_FLOW_FOREIGN)
+			return fm_flow_foreign(&s->plan, i, s->found, err);
 		if (fm_deadline_left_ms(settle_ms) == 0)
 			break;
 		fm_pause_ms(SETTLE_PAUSE_MS);
 	}
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "rest: switch %s has not made the flow to %s what it should be (%s): %s",
-	                   s->plan.at[i].name, s->plan.what, fm_flow_state_to_string(want), found);
+	                   s->plan.at[i].name, s->plan.what, fm_flow_state_to_string(want), s->found);
 	return fm_error_hint(err, "the controller has taken the change, the switch has not: its reason is in the controller's log");
 }
 
-static int set(const struct session *s, size_t i, enum fm_flow_state want, struct fm_error *err)
+static int set(struct fm_flow_session *s, size_t i, enum fm_flow_state want, struct fm_error *err)
 {
 	const char *command = NULL;
 	struct fm_of_flow_mod m;
@@ -234,201 +198,69 @@ static int set(const struct session *s, size_t i, enum fm_flow_state want, struc
 	return await(s, i, want, err);
 }
 
-/* Back to what it was before this call; not heard: cancelling, which may be why. */
-static int take_back(struct session *s, size_t i, enum fm_flow_state before, struct fm_error *err)
+/* Back to what it was before this call. */
+static int take_back(struct fm_flow_session *s, size_t i, enum fm_flow_state before, struct fm_error *err)
 {
-	enum fm_flow_state now;
-	char found[160];
-
-	if (find_state(s, i, &now, found, err) < 0)
+	if (fm_flow_ask(s, i, err) < 0)
 		return -1;
-	if (now == before || now == FM_FLOW_FOREIGN)
-		return 0;
-	return set(s, i, before, err);
+	return s->state[i] == before || s->state[i] == FM_FLOW_FOREIGN ? 0 : set(s, i, before, err);
 }
 
-static void take_all_back(struct session *s, const enum fm_flow_state *before, const bool *touched, struct fm_error *err)
+/* Those that a change has touched, which are the first n that were not as wanted. Not heard: cancelling, which may be why. */
+static void take_all_back(struct fm_flow_session *s, const enum fm_flow_state *before, size_t n, enum fm_flow_state want,
+                          struct fm_error *err)
 {
 	s->until_ms = s->call->deadline_ms;
 	s->cancel_fd = -1;
-	for (size_t i = s->plan.n; i-- > 0;)
-		if (touched[i] && take_back(s, i, before[i], NULL) < 0)
+	for (size_t i = n; i-- > 0;)
+		if (before[i] != want && take_back(s, i, before[i], NULL) < 0)
 			(void)fm_error_hint(err, "switch %s could not be taken back, and may be changed still", s->plan.at[i].name);
 }
 
-static int change_all(struct session *s, const enum fm_flow_state *before, bool *touched, enum fm_flow_state want, struct fm_error *err)
+static int rest_change(struct fm_flow_session *s, enum fm_flow_state want, struct fm_error *err)
 {
-	for (size_t i = 0; i < s->plan.n; i++) {
-		if (before[i] == want)
-			continue;
-		touched[i] = true;
-		if (set(s, i, want, err) < 0)
+	enum fm_flow_state before[FM_MAX_OF_SWITCHES];
+
+	memcpy(before, s->state, sizeof(before));
+	for (size_t i = 0; i < s->plan.n; i++)
+		if (before[i] != want && set(s, i, want, err) < 0) {
+			take_all_back(s, before, i + 1, want, err);
 			return -1;
-	}
+		}
 	return 0;
 }
 
-static int change_to(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, enum fm_flow_state want,
-                     struct fm_error *err)
+static int rest_restore(struct fm_flow_session *s, size_t i, struct fm_error *err)
 {
-	enum fm_flow_state before[FM_MAX_OF_SWITCHES];
-	bool touched[FM_MAX_OF_SWITCHES] = { false };
-	struct fm_error e = FM_ERROR_INIT;
-	_session_ struct session *s = NULL;
-	char found[160];
-
-	if (session_new(c, action, undo, &s, err) < 0)
-		return -1;
-	s->until_ms = fm_now_ms() + (uint64_t)fm_deadline_left_ms(c->deadline_ms) / 2;
-	for (size_t i = 0; i < s->plan.n; i++) {
-		if (find_state(s, i, &before[i], found, err) < 0)
-			return -1;
-		if (before[i] == FM_FLOW_FOREIGN)
-			return foreign(s, i, found, err);
-	}
-	if (change_all(s, before, touched, want, &e) == 0)
-		return 0;
-	take_all_back(s, before, touched, &e);
-	if (err)
-		*err = e;
-	return -1;
+	return set(s, i, FM_FLOW_AS_IT_WAS, err);
 }
 
 /* ---- the driver ---- */
 
-static int rest_prepare(const struct fm_redirect_call *c, const json_t *action, json_t **ret_undo, struct fm_error *err)
-{
-	_session_ struct session *s = NULL;
+const struct fm_flow_medium fm_flow_by_rest = {
+	.kind = FM_FLOW_REST,
+	.own_bytes = sizeof(struct own),
+	.begin = rest_begin,
+	.end = rest_end,
+	.check = check_switches,
+	.list = rest_list,
+	.change = rest_change,
+	.restore = rest_restore,
+};
 
-	if (session_new(c, action, NULL, &s, err) < 0 || check_switches(s, err) < 0)
-		return -1;
-	for (size_t i = 0; i < s->plan.n; i++) {
-		_fm_free_ struct fm_of_flow *flows = NULL;
-		size_t n = 0;
-
-		if (ask_flows(s, i, &flows, &n, err) < 0)
-			return -1;
-		if (fm_flow_look(&s->plan, i, flows, n, err) < 0)
-			return fm_error_prefix(err, "rest");
-	}
-	*ret_undo = fm_flow_undo_make(&s->plan);
-	return *ret_undo ? 0 : fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "rest: no memory for an undo");
-}
-
-static int rest_open(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
-{
-	return change_to(c, action, undo, FM_FLOW_BOTH, err);
-}
-
-static int rest_flip(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
-{
-	return change_to(c, action, undo, FM_FLOW_MOVED, err);
-}
-
-static int rest_verify(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
-{
-	_session_ struct session *s = NULL;
-	enum fm_flow_state state;
-	char found[160];
-
-	if (session_new(c, action, undo, &s, err) < 0)
-		return -1;
-	for (size_t i = 0; i < s->plan.n; i++) {
-		if (find_state(s, i, &state, found, err) < 0)
-			return -1;
-		if (state != FM_FLOW_MOVED)
-			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "rest: switch %s: the flow to %s is %s: %s instead of output:%u",
-			                    s->plan.at[i].name, s->plan.what, fm_flow_state_to_string(state), found, s->plan.at[i].to_port);
-	}
-	return 0;
-}
-
-static int restore(struct session *s, size_t i, struct fm_error *err)
-{
-	enum fm_flow_state state;
-	char found[160];
-
-	if (find_state(s, i, &state, found, err) < 0)
-		return -1;
-	if (state == FM_FLOW_FOREIGN)
-		return foreign(s, i, found, err);
-	return state == FM_FLOW_AS_IT_WAS ? 0 : set(s, i, FM_FLOW_AS_IT_WAS, err);
-}
-
-static int rest_revert(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)
-{
-	struct fm_error first = FM_ERROR_INIT;
-	_session_ struct session *s = NULL;
-	size_t failed = 0;
-
-	if (session_new(c, action, undo, &s, err) < 0)
-		return -1;
-	for (size_t i = 0; i < s->plan.n; i++) {
-		struct fm_error e = FM_ERROR_INIT;
-
-		s->until_ms = fm_now_ms() + (uint64_t)fm_deadline_left_ms(c->deadline_ms) / (s->plan.n - i);
-		if (restore(s, i, &e) < 0 && failed++ == 0)
-			first = e;
-	}
-	if (failed == 0)
-		return 0;
-	if (failed > 1)
-		(void)fm_error_prefix(&first, "%zu of %zu switches could not be restored, the first", failed, s->plan.n);
-	if (err)
-		*err = first;
-	return -1;
-}
-
-/* ---- leftovers ---- */
-
-static int leftovers_of(const struct session *s, const json_t *known, void (*cb)(const char *what, void *userdata), void *userdata,
-                        struct fm_error *err)
-{
-	char words[256];
-
-	for (size_t i = 0; i < s->plan.n; i++) {
-		_fm_free_ struct fm_of_flow *flows = NULL;
-		size_t n = 0;
-
-		if (ask_flows(s, i, &flows, &n, err) < 0)
-			return -1;
-		for (size_t j = 0; j < n; j++)
-			if (fm_flow_is_leftover(known, s->plan.at[i].name, &flows[j], words, sizeof(words)))
-				cb(words, userdata);
-	}
-	return 0;
-}
-
-/* The controllers and switches are those of the known actions. A flow may be told once for each action that has its switch. */
 static int rest_leftovers(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
                           void *userdata, struct fm_error *err)
 {
-	struct fm_error first = FM_ERROR_INIT;
-
-	for (size_t i = 0; i < json_array_size(known); i++) {
-		const json_t *action = json_array_get(known, i);
-		struct fm_error e = FM_ERROR_INIT;
-		_session_ struct session *s = NULL;
-
-		if (!fm_streq(json_string_value(json_object_get(action, "driver")), "rest") || session_new(c, action, NULL, &s, NULL) < 0)
-			continue;
-		if (leftovers_of(s, known, cb, userdata, &e) < 0 && !fm_error_is_set(&first))
-			first = e;
-	}
-	if (!fm_error_is_set(&first))
-		return 0;
-	if (err)
-		*err = first;
-	return -1;
+	return fm_flow_leftovers(FM_FLOW_REST, c, known, cb, userdata, err);
 }
 
 const struct fm_redirect_ops fm_redirect_rest = {
 	.name = "rest",
 	.title = "flows of switches behind a controller",
-	.prepare = rest_prepare,
-	.open = rest_open,
-	.flip = rest_flip,
-	.verify = rest_verify,
-	.revert = rest_revert,
+	.prepare = fm_flow_prepare,
+	.open = fm_flow_open,
+	.flip = fm_flow_flip,
+	.verify = fm_flow_verify,
+	.revert = fm_flow_revert,
 	.leftovers = rest_leftovers,
 };

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "basic/str.h"
+#include "network/fields.h"
 #include "network/redirect-kernel.h"
 
 #define NAME          "route"
@@ -43,27 +44,32 @@ struct route {
 
 static int action_parse(const json_t *o, struct action *ret, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "address", "via", "device", "table", "from_via", NULL };
-	const struct fm_words w = { o, NAME, FM_E_INVALID_ARGUMENT };
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ FM_FIELD(struct action, address), .parse = fm_read_host, .required = true },
+		{ FM_FIELD(struct action, via), .parse = fm_read_host, .required = true },
+		{ FM_FIELD(struct action, from_via), .parse = fm_read_host },
+		{ FM_FIELD(struct action, device), .parse = fm_read_interface },
+		{ FM_FIELD(struct action, table), .type = FM_FIELD_U32, .min = 1 },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = NAME };
 	struct action a = { .table = RT_TABLE_MAIN };
 
-	if (fm_words_check(&w, known, err) < 0 || fm_words_ip(&w, "address", true, &a.address, err) < 0 ||
-	    fm_words_ip(&w, "via", true, &a.via, err) < 0 || fm_words_ifname(&w, "device", false, a.device, err) < 0 ||
-	    fm_words_number(&w, "table", 1, UINT32_MAX, false, &a.table, err) < 0 ||
-	    fm_words_ip(&w, "from_via", false, &a.from_via, err) < 0)
+	if (fm_fields_read(o, &at, fields, &a, err) < 0)
 		return -1;
 	if (a.table == RT_TABLE_LOCAL)
-		return fm_words_wrong(&w, "table", "is the kernel's own", err);
+		return fm_field_wrong(&at, "table", "is the kernel's own", err);
 	if (fm_ip_is_link_local6(&a.address))
-		return fm_words_wrong(&w, "address", "is of one link only", err);
+		return fm_field_wrong(&at, "address", "is of one link only", err);
 	if (fm_ip_is_link_local6(&a.via) && !a.device[0])
-		return fm_words_wrong(&w, "device", "is missing, via is of one link only", err);
+		return fm_field_wrong(&at, "device", "is missing, via is of one link only", err);
 	if (a.via.family == AF_INET && a.address.family == AF_INET6)
-		return fm_words_wrong(&w, "via", "is not of the address's family", err);
+		return fm_field_wrong(&at, "via", "is not of the address's family", err);
 	if (fm_ip_equal(&a.via, &a.address))
-		return fm_words_wrong(&w, "via", "is the address itself", err);
+		return fm_field_wrong(&at, "via", "is the address itself", err);
 	if (fm_ip_equal(&a.via, &a.from_via))
-		return fm_words_wrong(&w, "via", "is the same as from_via", err);
+		return fm_field_wrong(&at, "via", "is the same as from_via", err);
 	*ret = a;
 	return 0;
 }
@@ -304,57 +310,50 @@ static json_t *undo_to_json(const struct route *r)
 	                 "metrics", metrics);
 }
 
-static bool metrics_of_text(const char *text, struct route *r)
+/* Two members of the route, so it is given the whole of it. */
+static int read_metrics(const char *text, void *route, struct fm_error *err)
 {
-	size_t n = text ? strlen(text) : 1;
+	struct route *r = route;
+	size_t n = strlen(text);
 
 	if (n % 2 || n > 2 * sizeof(r->metrics) || strspn(text, "0123456789abcdef") != n)
-		return false;
+		return fm_error_set(err, FM_E_DATA_LOSS, "they are not bytes in hexadecimal digits");
 	r->n_metrics = n / 2;
 	for (size_t i = 0; i < r->n_metrics; i++) {
 		char hex[3] = { text[2 * i], text[2 * i + 1], '\0' };
 
 		r->metrics[i] = (uint8_t)strtoul(hex, NULL, 16);
 	}
-	return true;
-}
-
-static bool ip_of_text(const json_t *o, const char *key, struct fm_ip *ret)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text && (!*text || fm_ip_parse(text, ret));
+	return 0;
 }
 
 static int undo_of_json(const json_t *undo, struct route *ret, struct fm_error *err)
 {
-	static const char *const whole[] = { "old", NULL };
-	static const char *const known[] = { "via",  "device", "source", "metric", "tos",     "protocol", "scope",
-		                             "type", "onlink", "pref",   "realm",  "metrics", NULL };
-	const json_t *o = json_object_get(undo, "old");
-	const struct fm_words top = { undo, NAME ": undo", FM_E_DATA_LOSS }, w = { o, NAME ": undo", FM_E_DATA_LOSS };
+	static const struct fm_field whole[] = { { .name = "old", .type = FM_FIELD_OBJECT, .empty = true, .required = true }, { 0 } };
+#define BYTE(member) FM_FIELD(struct route, member), .type = FM_FIELD_U32, .max = UINT8_MAX, .required = true
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct route, via), .parse = fm_read_ip, .empty = true, .required = true },
+		{ FM_FIELD(struct route, device), .parse = fm_read_interface, .empty = true, .required = true },
+		{ FM_FIELD(struct route, source), .parse = fm_read_ip, .empty = true, .required = true },
+		{ FM_FIELD(struct route, metric), .type = FM_FIELD_U32, .required = true },
+		{ BYTE(tos) },
+		{ BYTE(protocol) },
+		{ BYTE(scope) },
+		{ BYTE(type) },
+		{ FM_FIELD(struct route, onlink), .type = FM_FIELD_U32, .max = RTNH_F_ONLINK, .required = true },
+		{ BYTE(pref) },
+		{ FM_FIELD(struct route, realm), .type = FM_FIELD_U32, .required = true },
+		{ .name = "metrics", .max = 2 * METRICS_BYTES, .parse = read_metrics, .empty = true, .required = true },
+		{ 0 },
+	};
+#undef BYTE
+	const struct fm_place at = { .who = NAME ": undo", .code = FM_E_DATA_LOSS }, old = fm_place_member(&at, "old");
 	struct route r = { .count = 1 };
+	const json_t *o = NULL;
 
-	if (fm_words_check(&top, whole, err) < 0)
+	if (fm_fields_read(undo, &at, whole, &o, err) < 0 || (o && fm_fields_read(o, &old, fields, &r, err) < 0))
 		return -1;
-	if (json_is_null(o)) {
-		*ret = (struct route){ 0 };
-		return 0;
-	}
-	if (fm_words_check(&w, known, err) < 0 || fm_words_number(&w, "metric", 0, UINT32_MAX, true, &r.metric, err) < 0 ||
-	    fm_words_number(&w, "tos", 0, 255, true, &r.tos, err) < 0 ||
-	    fm_words_number(&w, "protocol", 0, 255, true, &r.protocol, err) < 0 ||
-	    fm_words_number(&w, "scope", 0, 255, true, &r.scope, err) < 0 || fm_words_number(&w, "type", 0, 255, true, &r.type, err) < 0 ||
-	    fm_words_number(&w, "onlink", 0, RTNH_F_ONLINK, true, &r.onlink, err) < 0 ||
-	    fm_words_number(&w, "pref", 0, 255, true, &r.pref, err) < 0 ||
-	    fm_words_number(&w, "realm", 0, UINT32_MAX, true, &r.realm, err) < 0)
-		return -1;
-	if (!ip_of_text(o, "via", &r.via) || !ip_of_text(o, "source", &r.source) ||
-	    !metrics_of_text(json_string_value(json_object_get(o, "metrics")), &r))
-		return fm_words_wrong(&w, "old", "is damaged", err);
-	if (!fm_streq(json_string_value(json_object_get(o, "device")), "") && fm_words_ifname(&w, "device", true, r.device, err) < 0)
-		return -1;
-	*ret = r;
+	*ret = o ? r : (struct route){ 0 };
 	return 0;
 }
 

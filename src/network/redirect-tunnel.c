@@ -35,6 +35,7 @@
 #include "basic/id.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "network/fields.h"
 #include "network/redirect-kernel.h"
 #include "network/redirect-tunnel-internal.h"
 
@@ -97,80 +98,89 @@ static void side_mac(uint32_t vni, bool source, uint8_t ret[6])
 	ret[5] = (uint8_t)vni;
 }
 
-static int parse_id(const struct fm_words *w, struct action *a, struct fm_error *err)
+static bool is_id(const char *text)
 {
-	const char *id = "";
+	return strlen(text) == FM_TUNNEL_ID_LEN && strspn(text, "0123456789abcdef") == FM_TUNNEL_ID_LEN;
+}
 
-	if (fm_words_text(w, "id", true, &id, err) < 0)
-		return -1;
-	if (strlen(id) != FM_TUNNEL_ID_LEN || strspn(id, "0123456789abcdef") != FM_TUNNEL_ID_LEN)
-		return fm_words_wrong(w, "id", "is not eight hex digits", err);
+static void set_id(struct action *a, const char *id)
+{
 	memcpy(a->id, id, sizeof(a->id));
 	(void)snprintf(a->device, sizeof(a->device), FM_TUNNEL_PREFIX "%s", id);
 	a->vni = fm_tunnel_vni(id);
 	a->table = FM_TUNNEL_TABLE_BASE | a->vni;
 	side_mac(a->vni, a->at_source, a->own_mac);
 	side_mac(a->vni, !a->at_source, a->other_mac);
+}
+
+static int parse_address(void *userdata, size_t n, const json_t *v, const struct fm_place *at, struct fm_error *err)
+{
+	static const struct fm_field how = { .parse = fm_read_host };
+	struct action *a = userdata;
+	struct fm_ip *ip = &a->address[n];
+
+	if (fm_field_read(v, at, &how, ip, err) < 0)
+		return -1;
+	if (fm_ip_is_link_local6(ip))
+		return fm_field_wrong(at, NULL, "is of one link only", err);
+	if (fm_ip_equal(ip, &a->local) || fm_ip_equal(ip, &a->remote))
+		return fm_field_wrong(at, NULL, "is an address of the hosts", err);
+	for (size_t i = 0; i < n; i++)
+		if (fm_ip_equal(ip, &a->address[i]))
+			return fm_field_wrong(at, NULL, "is there twice", err);
+	a->n = n + 1;
 	return 0;
 }
 
-static int parse_addresses(const struct fm_words *w, struct action *a, struct fm_error *err)
+static int check_hosts(const struct action *a, const struct fm_place *at, struct fm_error *err)
 {
-	const json_t *list = json_object_get(w->o, "addresses");
-
-	if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > MAX_ADDRESSES)
-		return fm_words_wrong(w, "addresses", "is not a list of one to four", err);
-	for (a->n = 0; a->n < json_array_size(list); a->n++) {
-		const char *text = json_string_value(json_array_get(list, a->n));
-		struct fm_ip *ip = &a->address[a->n];
-
-		if (!text || !fm_ip_parse(text, ip) || !fm_ip_is_unicast(ip) || fm_ip_is_link_local6(ip))
-			return fm_words_wrong(w, "addresses", "has what is not the address of one machine", err);
-		if (fm_ip_equal(ip, &a->local) || fm_ip_equal(ip, &a->remote))
-			return fm_words_wrong(w, "addresses", "has an address of the hosts", err);
-		for (size_t i = 0; i < a->n; i++)
-			if (fm_ip_equal(ip, &a->address[i]))
-				return fm_words_wrong(w, "addresses", "has an address twice", err);
-	}
+	if (a->local.family != a->remote.family || fm_ip_equal(&a->local, &a->remote))
+		return fm_field_wrong(at, "remote", "is not another host of local's family", err);
+	if (fm_ip_is_link_local6(&a->local) || fm_ip_is_link_local6(&a->remote))
+		return fm_field_wrong(at, "remote", "or local is of one link only", err);
 	return 0;
 }
 
 static int action_parse(const json_t *o, struct action *ret, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "side", "id", "local", "remote", "addresses", "reply", "port", "mtu", NULL };
-	const struct fm_words w = { o, NAME, FM_E_INVALID_ARGUMENT };
-	struct action a = { .port = FM_TUNNEL_PORT };
-	const char *side = "", *reply = "direct";
+	struct raw {
+		struct action a;
+		const char *id;
+		const json_t *addresses;
+	} raw = { .a = { .port = FM_TUNNEL_PORT } };
+	static const char *const sides[] = { "destination", "source", NULL }, *const replies[] = { "direct", "back", NULL };
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ .name = "side", .type = FM_FIELD_BOOL, .words = sides, .offset = offsetof(struct raw, a.at_source), .required = true },
+		{ FM_FIELD(struct raw, id), .check = is_id, .what = "is not eight hex digits", .required = true },
+		{ .name = "local", .parse = fm_read_host, .offset = offsetof(struct raw, a.local), .required = true },
+		{ .name = "remote", .parse = fm_read_host, .offset = offsetof(struct raw, a.remote), .required = true },
+		{ FM_FIELD(struct raw, addresses), .type = FM_FIELD_LIST, .min = 1, .max = MAX_ADDRESSES, .required = true },
+		{ .name = "reply", .type = FM_FIELD_BOOL, .words = replies, .offset = offsetof(struct raw, a.back) },
+		{ .name = "port", .type = FM_FIELD_U32, .min = 1, .max = 65535, .offset = offsetof(struct raw, a.port) },
+		{ .name = "mtu", .type = FM_FIELD_U32, .min = MTU_MIN4, .max = MTU_MAX, .offset = offsetof(struct raw, a.mtu) },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = NAME };
 
-	if (fm_words_check(&w, known, err) < 0 || fm_words_text(&w, "side", true, &side, err) < 0 ||
-	    fm_words_text(&w, "reply", false, &reply, err) < 0 || fm_words_ip(&w, "local", true, &a.local, err) < 0 ||
-	    fm_words_ip(&w, "remote", true, &a.remote, err) < 0 || fm_words_number(&w, "port", 1, 65535, false, &a.port, err) < 0 ||
-	    fm_words_number(&w, "mtu", MTU_MIN4, MTU_MAX, false, &a.mtu, err) < 0)
+	if (fm_fields_read(o, &at, fields, &raw, err) < 0 || check_hosts(&raw.a, &at, err) < 0 ||
+	    fm_fields_each(raw.addresses, &at, "addresses", parse_address, &raw.a, err) < 0)
 		return -1;
-	if (!fm_streq(side, "source") && !fm_streq(side, "destination"))
-		return fm_words_wrong(&w, "side", "is neither source nor destination", err);
-	if (!fm_streq(reply, "direct") && !fm_streq(reply, "back"))
-		return fm_words_wrong(&w, "reply", "is neither direct nor back", err);
-	if (a.local.family != a.remote.family || fm_ip_equal(&a.local, &a.remote))
-		return fm_words_wrong(&w, "remote", "is not another host of local's family", err);
-	if (fm_ip_is_link_local6(&a.local) || fm_ip_is_link_local6(&a.remote))
-		return fm_words_wrong(&w, "remote", "or local is of one link only", err);
-	a.at_source = fm_streq(side, "source");
-	a.back = fm_streq(reply, "back");
-	if (parse_id(&w, &a, err) < 0 || parse_addresses(&w, &a, err) < 0)
-		return -1;
-	if (a.mtu && a.mtu < MTU_MIN6 && has_family(&a, AF_INET6))
-		return fm_words_wrong(&w, "mtu", "is less than IPv6's 1280", err);
-	*ret = a;
+	if (raw.a.mtu && raw.a.mtu < MTU_MIN6 && has_family(&raw.a, AF_INET6))
+		return fm_field_wrong(&at, "mtu", "is less than IPv6's 1280", err);
+	set_id(&raw.a, raw.id);
+	*ret = raw.a;
 	return 0;
 }
 
 static int undo_of_json(const json_t *undo, uint32_t *ret_mtu, struct fm_error *err)
 {
-	static const char *const known[] = { "mtu", NULL };
-	const struct fm_words w = { undo, NAME ": undo", FM_E_DATA_LOSS };
+	static const struct fm_field fields[] = {
+		{ .name = "mtu", .type = FM_FIELD_U32, .min = MTU_MIN4, .max = MTU_MAX, .required = true }, { 0 }
+	};
+	const struct fm_place at = { .who = NAME ": undo", .code = FM_E_DATA_LOSS };
 
-	return fm_words_check(&w, known, err) < 0 ? -1 : fm_words_number(&w, "mtu", MTU_MIN4, MTU_MAX, true, ret_mtu, err);
+	return fm_fields_read(undo, &at, fields, ret_mtu, err);
 }
 
 /* ---- the device ---- */

@@ -29,6 +29,7 @@
 
 #include "basic/str.h"
 #include "network/endpoint.h"
+#include "network/fields.h"
 #include "network/redirect-kernel.h"
 
 #define NAME     "vxlan"
@@ -37,7 +38,7 @@
 #define FLAGS    (NTF_SELF | NTF_EXT_LEARNED | NTF_ROUTER)
 
 enum mode { LISTED, LEARNED, FLOODED };
-static const char *const mode_names[] = { "listed", "learned", "flooded" };
+static const char *const mode_names[] = { "listed", "learned", "flooded", NULL };
 
 struct entry {
 	bool present;
@@ -85,19 +86,24 @@ static bool is_zero(const uint8_t mac[6])
 
 static int action_parse(const json_t *o, struct action *ret, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "device", "mac", "from", "to", "learning", NULL };
-	const struct fm_words w = { o, NAME, FM_E_INVALID_ARGUMENT };
-	struct action a = { 0 };
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ FM_FIELD(struct action, device), .parse = fm_read_interface, .required = true },
+		{ FM_FIELD(struct action, mac), .parse = fm_read_mac, .required = true },
+		{ FM_FIELD(struct action, from), .parse = fm_read_host, .required = true },
+		{ FM_FIELD(struct action, to), .parse = fm_read_host, .required = true },
+		{ FM_FIELD(struct action, learning), .type = FM_FIELD_BOOL },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = NAME };
+	struct action a = { .learning_given = json_object_get(o, "learning") };
 
-	if (fm_words_check(&w, known, err) < 0 || fm_words_ifname(&w, "device", true, a.device, err) < 0 ||
-	    fm_words_mac(&w, "mac", a.mac, err) < 0 || fm_words_ip(&w, "from", true, &a.from, err) < 0 ||
-	    fm_words_ip(&w, "to", true, &a.to, err) < 0 || fm_words_bool(&w, "learning", &a.learning, err) < 0)
+	if (fm_fields_read(o, &at, fields, &a, err) < 0)
 		return -1;
 	if (a.from.family != a.to.family)
-		return fm_words_wrong(&w, "to", "is not of from's family", err);
+		return fm_field_wrong(&at, "to", "is not of from's family", err);
 	if (fm_ip_equal(&a.from, &a.to))
-		return fm_words_wrong(&w, "to", "is the same as from", err);
-	a.learning_given = json_object_get(o, "learning");
+		return fm_field_wrong(&at, "to", "is the same as from", err);
 	*ret = a;
 	return 0;
 }
@@ -345,24 +351,20 @@ static json_t *entry_to_json(const struct entry *e)
 	                 "port", (int)e->port, "vni", (int)e->vni, "via", e->via);
 }
 
-static int entry_of_json(const json_t *o, struct entry *ret, struct fm_error *err)
+static int entry_of_json(const json_t *o, const struct fm_place *at, struct entry *ret, struct fm_error *err)
 {
-	static const char *const known[] = { "dst", "state", "flags", "port", "vni", "via", NULL };
-	const struct fm_words w = { o, NAME ": undo", FM_E_DATA_LOSS };
-	const char *via = json_string_value(json_object_get(o, "via"));
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct entry, dst), .parse = fm_read_host, .required = true },
+		{ FM_FIELD(struct entry, state), .type = FM_FIELD_U32, .max = UINT16_MAX, .required = true },
+		{ FM_FIELD(struct entry, flags), .type = FM_FIELD_U32, .max = UINT8_MAX, .required = true },
+		{ FM_FIELD(struct entry, port), .type = FM_FIELD_U32, .max = UINT16_MAX, .required = true },
+		{ FM_FIELD(struct entry, vni), .type = FM_FIELD_U32, .max = (1u << 24) - 1, .required = true },
+		{ FM_FIELD(struct entry, via), .parse = fm_read_interface, .empty = true, .required = true },
+		{ 0 },
+	};
 	struct entry e = { .present = true };
 
-	if (json_is_null(o)) {
-		*ret = (struct entry){ 0 };
-		return 0;
-	}
-	if (fm_words_check(&w, known, err) < 0 || fm_words_ip(&w, "dst", true, &e.dst, err) < 0 ||
-	    fm_words_number(&w, "state", 0, UINT16_MAX, true, &e.state, err) < 0 ||
-	    fm_words_number(&w, "flags", 0, UINT8_MAX, true, &e.flags, err) < 0 ||
-	    fm_words_number(&w, "port", 0, UINT16_MAX, true, &e.port, err) < 0 ||
-	    fm_words_number(&w, "vni", 0, (1u << 24) - 1, true, &e.vni, err) < 0)
-		return -1;
-	if (!fm_streq(via, "") && fm_words_ifname(&w, "via", true, e.via, err) < 0)
+	if (fm_fields_read(o, at, fields, &e, err) < 0)
 		return -1;
 	*ret = e;
 	return 0;
@@ -378,34 +380,33 @@ static json_t *undo_to_json(const struct undo *u)
 	return o;
 }
 
+static int added_of_json(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
+{
+	struct undo *u = userdata;
+
+	u->n_add = i + 1;
+	return entry_of_json(o, at, &u->add[i], err);
+}
+
 static int undo_of_json(const json_t *o, struct undo *ret, struct fm_error *err)
 {
-	static const char *const known[] = { "mode", "before", "added", NULL };
-	const struct fm_words w = { o, NAME ": undo", FM_E_DATA_LOSS };
-	const json_t *add = json_object_get(o, "added");
-	const char *mode = "";
+	struct raw {
+		unsigned mode;
+		const json_t *before, *added;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, mode), .type = FM_FIELD_WORD, .words = mode_names, .required = true },
+		{ FM_FIELD(struct raw, before), .type = FM_FIELD_OBJECT, .empty = true, .required = true },
+		{ FM_FIELD(struct raw, added), .type = FM_FIELD_LIST, .max = MAX_ADDS, .required = true },
+		{ 0 },
+	};
+	const struct fm_place at = { .who = NAME ": undo", .code = FM_E_DATA_LOSS }, before = fm_place_member(&at, "before");
 	struct undo u = { 0 };
-	size_t m = 0, n;
 
-	if (fm_words_check(&w, known, err) < 0 || fm_words_text(&w, "mode", true, &mode, err) < 0)
+	if (fm_fields_read(o, &at, fields, &raw, err) < 0 || (raw.before && entry_of_json(raw.before, &before, &u.before, err) < 0) ||
+	    fm_fields_each(raw.added, &at, "added", added_of_json, &u, err) < 0)
 		return -1;
-	while (m < FM_ARRAY_SIZE(mode_names) && !fm_streq(mode, mode_names[m]))
-		m++;
-	if (m == FM_ARRAY_SIZE(mode_names))
-		return fm_words_wrong(&w, "mode", "is not one that is known here", err);
-	n = json_array_size(add);
-	if (!json_is_array(add) || n > MAX_ADDS)
-		return fm_words_wrong(&w, "added", "is not a list of at most two", err);
-	u.mode = (enum mode)m;
-	if (entry_of_json(json_object_get(o, "before"), &u.before, err) < 0)
-		return -1;
-	for (size_t i = 0; i < n; i++) {
-		if (entry_of_json(json_array_get(add, i), &u.add[i], err) < 0)
-			return -1;
-		if (!u.add[i].present)
-			return fm_words_wrong(&w, "added", "has nothing in it", err);
-	}
-	u.n_add = n;
+	u.mode = (enum mode)raw.mode;
 	*ret = u;
 	return 0;
 }

@@ -25,7 +25,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "network/http.h"
-#include "network/redirect-members.h"
+#include "network/redirect-secret.h"
 
 #define ME                 "webhook"
 #define HEADERS_MAX        8
@@ -41,7 +41,7 @@
 
 enum event { PREPARE, OPEN, FLIP, VERIFY, REVERT, N_EVENTS };
 
-static const char *const event_names[N_EVENTS] = { "prepare", "open", "flip", "verify", "revert" };
+static const char *const event_names[N_EVENTS + 1] = { "prepare", "open", "flip", "verify", "revert", NULL };
 
 struct job {
 	const struct fm_redirect_call *call;
@@ -70,28 +70,25 @@ static int no_memory(struct fm_error *err)
 
 /* ---- reading ---- */
 
-static int read_events(const json_t *a, struct job *j, struct fm_error *err)
+static int read_event(void *userdata, size_t i, const json_t *v, const struct fm_place *at, struct fm_error *err)
 {
-	const json_t *list = json_object_get(a, "events");
+	static const struct fm_field how = { .type = FM_FIELD_WORD, .words = event_names };
+	struct job *j = userdata;
+	unsigned e = 0;
 
-	if (!list) {
-		j->wants[FLIP] = j->wants[REVERT] = true;
-		return 0;
-	}
-	if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > N_EVENTS)
-		return fm_member_wrong(ME, "events", "is not a list of 1 to 5 of them", err);
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		const char *name = json_string_value(json_array_get(list, i));
-		size_t e = 0;
-
-		while (e < N_EVENTS && !fm_streq(name, event_names[e]))
-			e++;
-		if (e == N_EVENTS || j->wants[e])
-			return fm_member_wrong(ME, "events", "has something else than prepare, open, flip, verify and revert, or one twice",
-			                       err);
-		j->wants[e] = true;
-	}
+	if (fm_field_read(v, at, &how, &e, err) < 0)
+		return -1;
+	if (j->wants[e])
+		return fm_field_wrong(at, NULL, "is there twice", err);
+	j->wants[e] = true;
 	return 0;
+}
+
+static int read_events(const json_t *list, const struct fm_place *at, struct job *j, struct fm_error *err)
+{
+	if (!list)
+		j->wants[FLIP] = j->wants[REVERT] = true;
+	return fm_fields_each(list, at, "events", read_event, j, err);
 }
 
 /* What is ours or the protocol's to say. */
@@ -116,51 +113,84 @@ static bool is_header_name(const char *name)
 	return n > 0 && n <= HEADER_NAME_MAX && !is_reserved(name);
 }
 
-static int read_headers(const json_t *a, struct job *j, struct fm_error *err)
+static int read_headers(const json_t *headers, const struct fm_place *at, struct job *j, struct fm_error *err)
 {
-	json_t *o = json_object_get(a, "headers"), *value;
+	static const struct fm_field how = { .max = HEADER_VALUE_MAX };
 	const char *name, *text = NULL;
+	json_t *value;
 
-	if (o && (!json_is_object(o) || json_object_size(o) > HEADERS_MAX))
-		return fm_member_wrong(ME, "headers", "is not an object with at most 8 of them", err);
-	json_object_foreach(o, name, value)
+	json_object_foreach((json_t *)headers, name, value)
 	{
+		struct fm_place one = fm_place_member(at, "headers");
+
 		if (!is_header_name(name))
-			return fm_member_wrong(ME, "headers", "has a name that is none, or is not yours to set", err);
-		if (fm_member_text(o, ME, name, true, HEADER_VALUE_MAX, &text, err) < 0)
-			return fm_error_prefix(err, "headers");
+			return fm_field_wrong(&one, NULL, "has a name that is none, or is not yours to set", err);
+		one = fm_place_member(&one, name);
+		if (fm_field_read(value, &one, &how, &text, err) < 0)
+			return -1;
 		j->headers[j->n_headers++] = fm_xasprintf("%s: %s", name, text);
 	}
 	return 0;
 }
 
-static int read_about(const json_t *a, struct job *j, struct fm_error *err)
+struct words {
+	const char *url, *secret_file, *ca_file;
+	const json_t *events, *headers, *about;
+	bool required;
+};
+
+static int read_words(const json_t *a, const struct fm_place *at, struct words *ret, struct fm_error *err)
 {
-	j->about = json_object_get(a, "about");
-	if (!j->about)
-		return 0;
-	if (!json_is_object(j->about))
-		return fm_member_wrong(ME, "about", "is not an object", err);
-	if (json_dumpb(j->about, NULL, 0, JSON_COMPACT) > ABOUT_BYTES_MAX)
-		return fm_member_wrong(ME, "about", "has more than 4096 bytes", err);
+	static const struct fm_field fields[] = {
+		FM_FIELD_DRIVER,
+		{ FM_FIELD(struct words, url), .max = FM_MAX_HTTP_URL_BYTES, .required = true },
+		{ FM_FIELD(struct words, events), .type = FM_FIELD_LIST, .min = 1, .max = N_EVENTS },
+		{ FM_FIELD(struct words, headers), .type = FM_FIELD_OBJECT, .max = HEADERS_MAX },
+		{ FM_FIELD(struct words, secret_file), .max = FM_MAX_NAME },
+		{ FM_FIELD(struct words, ca_file), .max = FM_MAX_NAME },
+		{ FM_FIELD(struct words, required), .type = FM_FIELD_BOOL },
+		{ FM_FIELD(struct words, about), .type = FM_FIELD_OBJECT },
+		{ 0 },
+	};
+
+	if (fm_fields_read(a, at, fields, ret, err) < 0)
+		return -1;
+	if (fm_http_url_check(ret->url, err) < 0)
+		return fm_field_error(at, "url", err);
+	if (ret->about && json_dumpb(ret->about, NULL, 0, JSON_COMPACT) > ABOUT_BYTES_MAX)
+		return fm_field_wrong(at, "about", "has more than 4096 bytes", err);
 	return 0;
 }
 
 static int read_action(const struct fm_redirect_call *c, const json_t *a, struct job *j, struct fm_error *err)
 {
-	static const char *const known[] = { "driver", "url", "events", "headers", "secret_file", "ca_file", "required", "about", NULL };
+	const struct fm_place at = { .who = ME };
+	struct words w = { .required = true };
 
+	if (read_words(a, &at, &w, err) < 0 || read_events(w.events, &at, j, err) < 0 || read_headers(w.headers, &at, j, err) < 0 ||
+	    fm_redirect_secret_path(c, w.ca_file, &at, "ca_file", &j->ca_file, err) < 0)
+		return -1;
 	j->call = c;
-	j->required = true;
-	if (fm_members_check(a, ME, known, err) < 0 || fm_member_text(a, ME, "url", true, FM_MAX_HTTP_URL_BYTES, &j->url, err) < 0 ||
-	    read_events(a, j, err) < 0 || read_headers(a, j, err) < 0 || fm_member_bool(a, ME, "required", &j->required, err) < 0 ||
-	    read_about(a, j, err) < 0)
-		return -1;
-	if (fm_http_url_check(j->url, err) < 0)
-		return fm_error_prefix(err, "%s: url", ME);
-	if (fm_member_secret_path(c, a, ME, "ca_file", false, &j->ca_file, err) < 0)
-		return -1;
-	return fm_member_secret(c, a, ME, "secret_file", SECRET_BYTES_MIN, j->secret, sizeof(j->secret), &j->secret_len, err);
+	j->url = w.url;
+	j->about = w.about;
+	j->required = w.required;
+	return fm_redirect_secret(c, w.secret_file, &at, "secret_file", SECRET_BYTES_MIN, j->secret, sizeof(j->secret), &j->secret_len,
+	                          err);
+}
+
+static bool is_id(const char *text)
+{
+	return strlen(text) == FM_TOKEN_LEN && strspn(text, "0123456789abcdef") == FM_TOKEN_LEN;
+}
+
+static int read_undo(const json_t *undo, const char **ret_id, struct fm_error *err)
+{
+	static const struct fm_field fields[] = {
+		{ .name = "id", .check = is_id, .what = "is not 32 hexadecimal digits", .required = true }, { 0 }
+	};
+	const struct fm_place at = { .who = ME ": undo", .code = FM_E_DATA_LOSS };
+
+	return fm_fields_read(undo, &at, fields, ret_id, err);
 }
 
 /* ---- one event ---- */
@@ -250,19 +280,10 @@ static int prepare(const struct fm_redirect_call *c, const json_t *action, json_
 
 static int step(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, enum event e, struct fm_error *err)
 {
-	static const char *const known[] = { "id", NULL };
 	_fm_cleanup_(job_done) struct job j = { 0 };
 	const char *id = NULL;
 
-	if (read_action(c, action, &j, err) < 0)
-		return -1;
-	if (fm_members_check(undo, ME, known, err) < 0 || fm_member_text(undo, ME, "id", true, FM_TOKEN_LEN, &id, err) < 0)
-		return fm_members_undo_error(ME, err);
-	if (strspn(id, "0123456789abcdef") != FM_TOKEN_LEN) {
-		(void)fm_member_wrong(ME, "id", "is not 32 hexadecimal digits", err);
-		return fm_members_undo_error(ME, err);
-	}
-	return tell(&j, e, id, err);
+	return read_action(c, action, &j, err) < 0 || read_undo(undo, &id, err) < 0 ? -1 : tell(&j, e, id, err);
 }
 
 static int do_open(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err)

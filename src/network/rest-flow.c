@@ -9,13 +9,9 @@
 #include <strings.h>
 
 #include "basic/str.h"
+#include "network/address.h"
 
 #define SAFE_DIGITS 18u /* a number of so many always fits */
-
-static void json_done(json_t **j)
-{
-	json_decref(*j);
-}
 
 /* ---- reading numbers ---- */
 
@@ -81,19 +77,6 @@ static uint64_t number(const json_t *o, const char *key, uint64_t max, uint64_t 
 
 /* ---- matches ---- */
 
-static bool to_mac(const json_t *v, uint8_t ret[6])
-{
-	const char *text = json_string_value(v);
-	unsigned b[6];
-	char end;
-
-	if (!text || strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6)
-		return false;
-	for (int i = 0; i < 6; i++)
-		ret[i] = (uint8_t)b[i];
-	return true;
-}
-
 static bool to_vlan(const json_t *v, uint16_t *ret)
 {
 	uint64_t id;
@@ -126,7 +109,7 @@ static uint32_t take_field(const char *key, const json_t *v, struct fm_of_match 
 	const char *text = json_string_value(v);
 
 	if (is_key(key, "eth_dst", "dl_dst"))
-		return to_mac(v, m->eth_dst) ? FM_OF_ETH_DST : 0;
+		return text && fm_mac_parse(text, m->eth_dst) ? FM_OF_ETH_DST : 0;
 	if (is_key(key, "eth_type", "dl_type"))
 		return to_u16(v, &m->eth_type) ? FM_OF_ETH_TYPE : 0;
 	if (is_key(key, "vlan_vid", "dl_vlan"))
@@ -325,7 +308,7 @@ char *fm_rest_flow_mod(uint64_t dpid, const struct fm_of_flow_mod *m, const char
 	if (!command || !is_ours_to_write(m))
 		return NULL;
 	json_t *actions = actions_json(&m->actions);
-	_fm_cleanup_(json_done) json_t *o =
+	_fm_cleanup_(json_decrefp) json_t *o =
 	        json_pack("{s:o, s:i, s:i, s:o, s:o, s:i, s:i, s:o, s:O, s:[{s:s, s:o}]}", "dpid", large(dpid), "table_id", m->table,
 	                  "priority", m->priority, "cookie", large(m->cookie), "cookie_mask", large(m->cookie_mask), "idle_timeout",
 	                  m->idle_timeout_s, "hard_timeout", m->hard_timeout_s, "match", match_json(&m->match), "actions", actions,

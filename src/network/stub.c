@@ -13,6 +13,7 @@
 #include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"
+#include "network/fields.h"
 
 #define FORMAT_VERSION 1
 #define SUFFIX         ".json"
@@ -58,103 +59,83 @@ static void json_done(json_t **j)
 
 /* ---- records ---- */
 
-static int read_ms(const json_t *record, const char *member, uint64_t otherwise, uint64_t max, uint64_t *ret, struct fm_error *err)
+static int read_address(void *userdata, size_t i, const json_t *v, const struct fm_place *at, struct fm_error *err)
 {
-	const json_t *v = json_object_get(record, member);
+	static const struct fm_field how = { 0 };
+	struct stub *s = userdata;
+	const char *text = NULL;
 
-	if (!v) {
-		*ret = otherwise;
-		return 0;
-	}
-	if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) > max)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: %s has to be a number of milliseconds, at most %llu", member,
-		                    (unsigned long long)max);
-	*ret = (uint64_t)json_integer_value(v);
+	if (fm_field_read(v, at, &how, &text, err) < 0)
+		return -1;
+	if (fm_conntrack_address_parse(text, &s->addresses[i], err) < 0)
+		return fm_field_error(at, NULL, err);
+	s->n_addresses = i + 1;
 	return 0;
 }
 
-static int read_addresses(const json_t *record, struct stub *s, struct fm_error *err)
+static int check_action(void *userdata, size_t i, const json_t *v, const struct fm_place *at, struct fm_error *err)
 {
-	const json_t *list = json_object_get(record, "addresses"), *v;
-	size_t i;
-
-	if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > FM_MAX_CONNTRACK_ADDRESSES)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: addresses has to be a list of 1 to %d", FM_MAX_CONNTRACK_ADDRESSES);
-	json_array_foreach(list, i, v)
-	{
-		if (!json_is_string(v))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: addresses[%zu] is not text", i);
-		if (fm_conntrack_address_parse(json_string_value(v), &s->addresses[i], err) < 0)
-			return fm_error_prefix(err, "stub: addresses[%zu]", i);
-	}
-	s->n_addresses = json_array_size(list);
-	return 0;
-}
-
-static int check_actions(const json_t *record, struct fm_error *err)
-{
-	const json_t *list = json_object_get(record, "actions"), *v;
+	struct raw {
+		const json_t *action, *undo;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, action), .type = FM_FIELD_OBJECT, .required = true },
+		{ FM_FIELD(struct raw, undo), .type = FM_FIELD_OBJECT, .required = true },
+		{ 0 },
+	};
 	const struct fm_redirect_ops *ops;
-	size_t i;
 
-	if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > FM_MAX_REDIRECTS)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: actions has to be a list of 1 to %d", FM_MAX_REDIRECTS);
-	json_array_foreach(list, i, v)
-	{
-		if (json_object_size(v) != 2 || !json_is_object(json_object_get(v, "action")) ||
-		    !json_is_object(json_object_get(v, "undo")))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: actions[%zu] has to be {\"action\":{…},\"undo\":{…}}", i);
-		if (fm_redirect_driver_of(json_object_get(v, "action"), &ops, err) < 0)
-			return fm_error_prefix(err, "stub: actions[%zu]", i);
-	}
-	return 0;
+	if (fm_fields_read(v, at, fields, &raw, err) < 0)
+		return -1;
+	return fm_redirect_driver_of(raw.action, &ops, err) < 0 ? fm_field_error(at, "action", err) : 0;
 }
 
-static int check_members(const json_t *record, struct fm_error *err)
+struct words {
+	uint32_t stub;
+	const char *id;
+	bool translated, leaves;
+	uint64_t created_ms, grace_ms, max_age_ms;
+	const json_t *addresses, *actions;
+};
+
+static int read_words(const json_t *record, const struct fm_place *at, struct words *ret, struct fm_error *err)
 {
-	static const char *const members[] = { "stub",     "id",         "created_ms", "addresses", "flows",
-		                               "grace_ms", "max_age_ms", "actions",    "until" };
-	const char *key;
-	json_t *value;
+	static const char *const flows[] = { "all", "translated", NULL }, *const until[] = { "flows", "leaves", NULL };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct words, stub), .type = FM_FIELD_U32, .min = FORMAT_VERSION, .max = FORMAT_VERSION, .required = true },
+		{ FM_FIELD(struct words, id), .max = FM_MAX_NAME - 1, .check = fm_name_is_valid, .what = "is not a name",
+		  .required = true },
+		{ FM_FIELD(struct words, created_ms), .type = FM_FIELD_U64 },
+		{ FM_FIELD(struct words, addresses), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_CONNTRACK_ADDRESSES, .required = true },
+		{ .name = "flows", .type = FM_FIELD_BOOL, .words = flows, .offset = offsetof(struct words, translated) },
+		{ .name = "until", .type = FM_FIELD_BOOL, .words = until, .offset = offsetof(struct words, leaves) },
+		{ FM_FIELD(struct words, grace_ms), .type = FM_FIELD_U64, .max = MAX_AGE_LIMIT },
+		{ FM_FIELD(struct words, max_age_ms), .type = FM_FIELD_U64, .max = MAX_AGE_LIMIT },
+		{ FM_FIELD(struct words, actions), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_REDIRECTS, .required = true },
+		{ 0 },
+	};
 
-	json_object_foreach((json_t *)record, key, value)
-	{
-		bool known = false;
-
-		for (size_t i = 0; i < FM_ARRAY_SIZE(members); i++)
-			known |= strcmp(members[i], key) == 0;
-		if (!known)
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: \"%.64s\" is not a member of it", key);
-	}
-	return 0;
+	return fm_fields_read(record, at, fields, ret, err);
 }
 
 /* Takes a reference to the record. */
 static int stub_parse(json_t *record, struct stub **ret, struct fm_error *err)
 {
 	_fm_cleanup_(stub_freep) struct stub *s = calloc(1, sizeof(*s));
-	const char *id = json_string_value(json_object_get(record, "id"));
-	const char *flows = json_string_value(json_object_get(record, "flows"));
-	const char *until = json_string_value(json_object_get(record, "until"));
+	struct words w = { .grace_ms = FM_STUB_GRACE_MS, .max_age_ms = FM_STUB_MAX_AGE_MS };
+	const struct fm_place at = { .who = "stub" };
 
 	if (!s)
 		return fm_error_errno(err, ENOMEM, "stub");
-	if (!json_is_object(record) || json_integer_value(json_object_get(record, "stub")) != FORMAT_VERSION)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: stub is not %d, the version of this program", FORMAT_VERSION);
-	if (!id || !fm_name_is_valid(id) || strlen(id) >= sizeof(s->id))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: id has to be a name");
-	if (json_object_get(record, "flows") && !fm_streq(flows, "all") && !fm_streq(flows, "translated"))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: flows has to be \"all\" or \"translated\"");
-	if (json_object_get(record, "until") && !fm_streq(until, "flows") && !fm_streq(until, "leaves"))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "stub: until has to be \"flows\" or \"leaves\"");
-	if (check_members(record, err) < 0 || read_addresses(record, s, err) < 0 || check_actions(record, err) < 0 ||
-	    read_ms(record, "created_ms", 0, INT64_MAX, &s->created_ms, err) < 0 ||
-	    read_ms(record, "grace_ms", FM_STUB_GRACE_MS, MAX_AGE_LIMIT, &s->grace_ms, err) < 0 ||
-	    read_ms(record, "max_age_ms", FM_STUB_MAX_AGE_MS, MAX_AGE_LIMIT, &s->max_age_ms, err) < 0)
+	if (read_words(record, &at, &w, err) < 0 || fm_fields_each(w.addresses, &at, "addresses", read_address, s, err) < 0 ||
+	    fm_fields_each(w.actions, &at, "actions", check_action, NULL, err) < 0)
 		return -1;
-	s->only_translated = fm_streq(flows, "translated");
-	s->stays = fm_streq(until, "leaves");
-	memcpy(s->id, id, strlen(id) + 1);
+	s->only_translated = w.translated;
+	s->stays = w.leaves;
+	s->created_ms = w.created_ms;
+	s->grace_ms = w.grace_ms;
+	s->max_age_ms = w.max_age_ms;
+	memcpy(s->id, w.id, strlen(w.id) + 1);
 	s->record = json_incref(record);
 	s->refs = 1;
 	*ret = FM_TAKE_PTR(s);

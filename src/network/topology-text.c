@@ -11,170 +11,90 @@
 #include <string.h>
 
 #include "basic/str.h"
+#include "network/fields.h"
 #include "network/topology-internal.h"
 
 #define VERSION     1
 #define MAX_OBJECTS (FM_MAX_TOPOLOGY_NODES + FM_MAX_TOPOLOGY_LINKS + 1)
 #define MAX_LISTS   3 /* hosts, switches, links */
 
-/* ---- reading. `place` is "links[3]", or "" for the whole. */
+/* ---- reading ---- */
 
-struct place {
-	char text[32];
-};
-
-static int wrong(const struct place *p, const char *key, const char *what, struct fm_error *err)
+static int read_node(struct fm_topology *t, const json_t *o, const struct fm_place *at, enum fm_node_kind kind, struct fm_error *err)
 {
-	return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: %s%s%.64s %s", p->text, *p->text ? "." : "", key, what);
-}
+	struct raw {
+		const char *name;
+		bool forwards;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, name), .required = true },
+		{ FM_FIELD(struct raw, forwards), .type = FM_FIELD_BOOL },
+		{ 0 },
+	};
 
-/* Typing errors, and units that are not ours. */
-static int check_members(const json_t *o, const struct place *p, const char *const *known, struct fm_error *err)
-{
-	const char *key;
-	json_t *value;
-
-	json_object_foreach((json_t *)o, key, value) /* the macro's iterator wants it changeable, and changes nothing */
-	{
-		size_t i = 0;
-
-		while (known[i] && !fm_streq(known[i], key))
-			i++;
-		if (!known[i])
-			return wrong(p, key, "is not a member that is known here", err);
-	}
-	return 0;
-}
-
-/* ret keeps its value when the member is missing and not required. */
-static int get_number(const json_t *o, const struct place *p, const char *key, uint64_t max, bool required, uint64_t *ret,
-                      struct fm_error *err)
-{
-	json_t *m = json_object_get(o, key);
-	char text[64];
-
-	if (!m)
-		return required ? wrong(p, key, "is missing", err) : 0;
-	if (!json_is_integer(m) || json_integer_value(m) < 0 || (uint64_t)json_integer_value(m) > max) {
-		(void)snprintf(text, sizeof(text), "is not a whole number from 0 to %" PRIu64, max);
-		return wrong(p, key, text, err);
-	}
-	*ret = (uint64_t)json_integer_value(m);
-	return 0;
-}
-
-static int get_bool(const json_t *o, const struct place *p, const char *key, bool *ret, struct fm_error *err)
-{
-	json_t *m = json_object_get(o, key);
-
-	if (m && !json_is_boolean(m))
-		return wrong(p, key, "is neither true nor false", err);
-	if (m)
-		*ret = json_is_true(m);
-	return 0;
-}
-
-static int get_text(const json_t *o, const struct place *p, const char *key, bool required, const char **ret, struct fm_error *err)
-{
-	json_t *m = json_object_get(o, key);
-
-	if (!m)
-		return required ? wrong(p, key, "is missing", err) : 0;
-	if (!json_is_string(m))
-		return wrong(p, key, "is not a string", err);
-	*ret = json_string_value(m);
-	return 0;
-}
-
-static int read_node(struct fm_topology *t, json_t *o, const struct place *p, enum fm_node_kind kind, struct fm_error *err)
-{
-	static const char *const host[] = { "name", "forwards", NULL }, *const switch_[] = { "name", NULL };
-	const char *name = NULL;
-	bool forwards = false;
-
-	if (check_members(o, p, kind == FM_NODE_HOST ? host : switch_, err) < 0 || get_text(o, p, "name", true, &name, err) < 0 ||
-	    get_bool(o, p, "forwards", &forwards, err) < 0)
+	if (kind == FM_NODE_SWITCH && json_object_get(o, "forwards"))
+		return fm_field_wrong(at, "forwards", "is not a member that is known here", err);
+	if (fm_fields_read(o, at, fields, &raw, err) < 0)
 		return -1;
-	if (fm_topology_add_node(t, name, kind, forwards, NULL, err) < 0)
-		return fm_error_prefix(err, "topology: %s", p->text);
+	if (fm_topology_add_node(t, raw.name, kind, raw.forwards, NULL, err) < 0)
+		return fm_error_prefix(err, "%s: %s", at->who, at->path);
 	return 0;
 }
 
-static int read_host(struct fm_topology *t, json_t *o, const struct place *p, struct fm_error *err)
+static int read_host(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
-	return read_node(t, o, p, FM_NODE_HOST, err);
+	return read_node(userdata, o, at, FM_NODE_HOST, err);
 }
 
-static int read_switch(struct fm_topology *t, json_t *o, const struct place *p, struct fm_error *err)
+static int read_switch(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
 {
-	return read_node(t, o, p, FM_NODE_SWITCH, err);
+	return read_node(userdata, o, at, FM_NODE_SWITCH, err);
 }
 
-/* One end: "from", "from_port", "from_port_number", or the same with "to". */
-static int read_end(const struct fm_topology *t, json_t *o, const struct place *p, const char *key, uint32_t *ret_node,
-                    struct fm_topology_port *ret_port, struct fm_error *err)
+static int read_port_name(const char *text, void *ret, struct fm_error *err)
 {
-	char port_key[16], number_key[24];
-	const char *name = NULL, *port = "";
-	uint64_t number = 0;
+	return fm_snprintf(ret, sizeof(((struct fm_topology_port *)NULL)->name), err, "%s", text);
+}
 
-	(void)snprintf(port_key, sizeof(port_key), "%s_port", key);
-	(void)snprintf(number_key, sizeof(number_key), "%s_port_number", key);
-	if (get_text(o, p, key, true, &name, err) < 0 || get_text(o, p, port_key, false, &port, err) < 0 ||
-	    get_number(o, p, number_key, UINT32_MAX, false, &number, err) < 0)
+static int read_link(void *userdata, size_t i, const json_t *o, const struct fm_place *at, struct fm_error *err)
+{
+	struct raw {
+		struct fm_topology_link l;
+		const char *from, *to;
+	} raw = { .l.up = true };
+#define L(member)    .offset = offsetof(struct raw, l.member)
+#define PORT(member) .max = sizeof(raw.l.member.name) - 1, .parse = read_port_name, .empty = true, L(member.name)
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, from), .required = true },
+		{ .name = "from_port", PORT(from_port) },
+		{ .name = "from_port_number", .type = FM_FIELD_U32, L(from_port.number) },
+		{ FM_FIELD(struct raw, to), .required = true },
+		{ .name = "to_port", PORT(to_port) },
+		{ .name = "to_port_number", .type = FM_FIELD_U32, L(to_port.number) },
+		{ .name = "latency_us", .type = FM_FIELD_U64, .max = FM_MAX_LINK_LATENCY_US, L(m.latency_us), .required = true },
+		{ .name = "bandwidth_bytes_per_s",
+		  .type = FM_FIELD_U64,
+		  .max = FM_MAX_LINK_BYTES_PER_S,
+		  L(m.bandwidth_bytes_per_s),
+		  .required = true },
+		{ .name = "loss_ppm", .type = FM_FIELD_U32, .max = FM_PPM, L(m.loss_ppm) },
+		{ .name = "utilisation_ppm", .type = FM_FIELD_U32, .max = FM_PPM, L(m.utilisation_ppm) },
+		{ .name = "directed", .type = FM_FIELD_BOOL, L(directed) },
+		{ .name = "up", .type = FM_FIELD_BOOL, L(up) },
+		{ 0 },
+	};
+#undef L
+#undef PORT
+	struct fm_topology *t = userdata;
+
+	if (fm_fields_read(o, at, fields, &raw, err) < 0)
 		return -1;
-	if (fm_topology_find_node(t, name, ret_node, err) < 0) {
-		if (err)
-			err->code = FM_E_INVALID_ARGUMENT; /* the description is wrong, nothing was looked for */
-		return fm_error_prefix(err, "topology: %s.%s", p->text, key);
-	}
-	if (strlen(port) >= sizeof(ret_port->name))
-		return wrong(p, port_key, "is too long", err);
-	(void)snprintf(ret_port->name, sizeof(ret_port->name), "%s", port);
-	ret_port->number = (uint32_t)number;
-	return 0;
-}
-
-static int read_link(struct fm_topology *t, json_t *o, const struct place *p, struct fm_error *err)
-{
-	static const char *const known[] = { "from",     "from_port",       "from_port_number",
-		                             "to",       "to_port",         "to_port_number",
-		                             "directed", "latency_us",      "bandwidth_bytes_per_s",
-		                             "loss_ppm", "utilisation_ppm", "up",
-		                             NULL };
-	struct fm_topology_link l = { .up = true };
-	uint64_t loss = 0, utilisation = 0;
-
-	if (check_members(o, p, known, err) < 0 || read_end(t, o, p, "from", &l.from, &l.from_port, err) < 0 ||
-	    read_end(t, o, p, "to", &l.to, &l.to_port, err) < 0 ||
-	    get_number(o, p, "latency_us", FM_MAX_LINK_LATENCY_US, true, &l.m.latency_us, err) < 0 ||
-	    get_number(o, p, "bandwidth_bytes_per_s", FM_MAX_LINK_BYTES_PER_S, true, &l.m.bandwidth_bytes_per_s, err) < 0 ||
-	    get_number(o, p, "loss_ppm", FM_PPM, false, &loss, err) < 0 ||
-	    get_number(o, p, "utilisation_ppm", FM_PPM, false, &utilisation, err) < 0 || get_bool(o, p, "directed", &l.directed, err) < 0 ||
-	    get_bool(o, p, "up", &l.up, err) < 0)
-		return -1;
-	l.m.loss_ppm = (uint32_t)loss;
-	l.m.utilisation_ppm = (uint32_t)utilisation;
-	if (fm_topology_add_link(t, &l, NULL, err) < 0)
-		return fm_error_prefix(err, "topology: %s", p->text);
-	return 0;
-}
-
-static int read_list(struct fm_topology *t, const json_t *o, const char *key,
-                     int (*read)(struct fm_topology *t, json_t *o, const struct place *p, struct fm_error *err), struct fm_error *err)
-{
-	json_t *list = json_object_get(o, key);
-	struct place p = { "" };
-
-	if (list && !json_is_array(list))
-		return wrong(&p, key, "is not a list", err);
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		(void)snprintf(p.text, sizeof(p.text), "%s[%zu]", key, i);
-		if (!json_is_object(json_array_get(list, i)))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: %s is not an object", p.text);
-		if (read(t, json_array_get(list, i), &p, err) < 0)
-			return -1;
-	}
+	if (fm_topology_find_node(t, raw.from, &raw.l.from, err) < 0)
+		return fm_field_error(at, "from", err);
+	if (fm_topology_find_node(t, raw.to, &raw.l.to, err) < 0)
+		return fm_field_error(at, "to", err);
+	if (fm_topology_add_link(t, &raw.l, NULL, err) < 0)
+		return fm_error_prefix(err, "%s: %s", at->who, at->path);
 	return 0;
 }
 
@@ -199,22 +119,30 @@ static int check_size(const char *text, size_t n, struct fm_error *err)
 
 int fm_topology_from_json(const json_t *o, struct fm_topology **ret, struct fm_error *err)
 {
-	static const char *const known[] = { "version", "hosts", "switches", "links", NULL };
+	struct raw {
+		uint32_t version;
+		const json_t *hosts, *switches, *links;
+	} raw = { 0 };
+	static const struct fm_field fields[] = {
+		{ FM_FIELD(struct raw, version), .type = FM_FIELD_U32, .required = true },
+		{ FM_FIELD(struct raw, hosts), .type = FM_FIELD_LIST },
+		{ FM_FIELD(struct raw, switches), .type = FM_FIELD_LIST },
+		{ FM_FIELD(struct raw, links), .type = FM_FIELD_LIST },
+		{ 0 },
+	};
 	_fm_cleanup_(fm_topology_freep) struct fm_topology *t = NULL;
-	const struct place whole = { "" };
-	uint64_t version = 0;
+	const struct fm_place at = { .who = "topology" };
 
-	if (!json_is_object(o))
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: it is not an object");
-	if (check_members(o, &whole, known, err) < 0 || get_number(o, &whole, "version", UINT32_MAX, true, &version, err) < 0)
+	if (fm_fields_read(o, &at, fields, &raw, err) < 0)
 		return -1;
-	if (version != VERSION)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: version %" PRIu64 "; only %d is known", version, VERSION);
+	if (raw.version != VERSION)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "topology: version %u; only %d is known", raw.version, VERSION);
 	t = fm_topology_new();
 	if (!t)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "topology: no memory");
-	if (read_list(t, o, "hosts", read_host, err) < 0 || read_list(t, o, "switches", read_switch, err) < 0 ||
-	    read_list(t, o, "links", read_link, err) < 0)
+	if (fm_fields_each(raw.hosts, &at, "hosts", read_host, t, err) < 0 ||
+	    fm_fields_each(raw.switches, &at, "switches", read_switch, t, err) < 0 ||
+	    fm_fields_each(raw.links, &at, "links", read_link, t, err) < 0)
 		return -1;
 	*ret = FM_TAKE_PTR(t);
 	return 0;

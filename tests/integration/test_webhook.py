@@ -211,9 +211,9 @@ def case_tls(folder):
 def case_members(folder):
     move(folder, "http://127.0.0.1:1/").wrong_members([
         ("url", None, "missing"), ("url", "ftp://x/", "http://"), ("url", "http://user:word@x/", "name or password"), ("url", "http://x/" + "y" * 2048, "bytes"), ("events", [], "1 to 5"), ("events", "flip", "list"),
-        ("events", ["flip", "flip"], "twice"), ("events", ["commit"], "something else"), ("events", [1], "something else"), ("headers", [], "object"), ("headers", {"Content-Length": "1"}, "not yours"),
+        ("events", ["flip", "flip"], "twice"), ("events", ["commit"], "is not prepare, open, flip, verify or revert"), ("events", [1], "is not prepare, open, flip, verify or revert"), ("headers", [], "object"), ("headers", {"Content-Length": "1"}, "not yours"),
         ("headers", {"x-fleximigrate-signature": "1"}, "not yours"), ("headers", {"X Y": "1"}, "not yours"), ("headers", {"X": "a\r\nY: b"}, "control"), ("headers", {"X": 1}, "string"),
-        ("headers", {f"X{n}": "1" for n in range(9)}, "at most 8"), ("secret_file", "../secret", "'/'"), ("ca_file", "/etc/ssl/cert.pem", "'/'"), ("required", "no", "neither"), ("about", [], "object"),
+        ("headers", {f"X{n}": "1" for n in range(9)}, "0 to 8"), ("secret_file", "../secret", "'/'"), ("ca_file", "/etc/ssl/cert.pem", "'/'"), ("required", "no", "neither"), ("about", [], "object"),
         ("about", {"x": "y" * 4096}, "4096"), ("method", "GET", "not a member"),
     ])
     hook = move(folder, "http://127.0.0.1:1/").good("prepare")
