@@ -158,6 +158,14 @@ static void put_web(void)
 	web_is_here = true;
 }
 
+static void web_leaves(void)
+{
+	_fm_free_ char *record = fm_xasprintf("%s/web.1", w.h.instances_dir);
+
+	web_is_here = false;
+	assert_ok(fm_remove_tree(record, &err));
+}
+
 struct taking {
 	const FM_PB(Redirection) * r;
 	FM_PB(RedirectionStep) step;
@@ -395,7 +403,7 @@ static void test_publication_goes_with_the_container(void **state)
 	assert_int_equal(fm_keeper_count(w.h.keeper), 2);
 	assert_true(is_there("192.0.2.10 tcp dport 6379"));
 
-	web_is_here = false;
+	web_leaves();
 	doctor(false);
 	assert_int_equal(found("leftover", "publication " ID ".published"), 1);
 	assert_true(is_there("192.0.2.10 tcp dport 6379"));
@@ -419,7 +427,7 @@ static void test_the_next_move_has_its_own(void **state)
 	carry_out(DNAT("source", "6379"));
 	assert_true(is_there("6379"));
 	assert_ok(fm_keeper_keep(w.h.keeper, "m-000000000002", &w.v[1], 1, &err));
-	web_is_here = false;
+	web_leaves();
 	tidy();
 	assert_int_equal(fm_keeper_count(w.h.keeper), 1);
 	assert_true(is_there("192.0.2.10 tcp dport 6379"));
