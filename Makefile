@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases format install clean help
+.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-forecast format install clean help
 
 all: build
 
@@ -66,6 +66,9 @@ bench: bench-deps criu build ## our strategies next to stock tools: all workload
 
 bench-quick: test-deps criu build ## the same for a Redis of 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)
 	@BUILD=$(BUILD) bench/compare.py --quick
+
+bench-forecast: test-deps criu build ## predicted and real cost of moves over a grid, and the choice of auto (half an hour)
+	@BUILD=$(BUILD) bench/forecast.py
 
 bench-phases: test-deps criu build ## our downtime by size of memory, phase by phase
 	@BUILD=$(BUILD) bench/switchover.py

@@ -22,6 +22,9 @@
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */
+#define FM_MAX_SNAPSHOT_CONTAINERS 1048576       /* of a snapshot, decision/snapshot.h: a simulated cluster is larger than a real one */
+#define FM_MAX_SNAPSHOT_LINKS      1048576
+#define FM_MAX_SNAPSHOT_BYTES      (512u << 20)
 
 /* OpenFlow: what is asked of a switch at once, and what one may answer */
 #define FM_MAX_OF_ACTIONS         16u        /* of a flow that is written from here */

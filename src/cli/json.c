@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <jansson.h>
+#include <math.h>
 
 #include "basic/cleanup.h"
 #include "basic/str.h"
@@ -69,6 +70,8 @@ static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *p)
 		return json_integer((json_int_t) * (const uint32_t *)p);
 	case PROTOBUF_C_TYPE_INT32:
 		return json_integer((json_int_t) * (const int32_t *)p);
+	case PROTOBUF_C_TYPE_DOUBLE:
+		return isfinite(*(const double *)p) ? json_real(*(const double *)p) : json_null(); /* not known */
 	default:
 		return json_null(); /* the contract has no other types */
 	}
@@ -84,6 +87,7 @@ static size_t element_size(const ProtobufCFieldDescriptor *f)
 		return sizeof(ProtobufCBinaryData);
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_DOUBLE:
 		return 8;
 	case PROTOBUF_C_TYPE_BOOL:
 		return sizeof(protobuf_c_boolean);

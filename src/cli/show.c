@@ -78,6 +78,26 @@ static int on_event(void *userdata, const ProtobufCMessage *message)
 	return e->last;
 }
 
+/* Side by side with what came of it */
+static void print_prediction(const FM_PB(Migration) * m)
+{
+	const FM_PB(Plan) *p = m->plan;
+	char predicted[32], sent[32];
+	if (!p || !p->cost_case)
+		return;
+	printf("  predicted downtime %llu ms (%.0f to %.0f)", (unsigned long long)p->predicted_downtime_ms, p->downtime_low_ms,
+	       p->downtime_high_ms);
+	if (m->frozen_us)
+		printf(", was %.1f ms", (double)m->frozen_us / 1000);
+	printf("; total %llu ms (%.0f to %.0f)", (unsigned long long)p->predicted_total_ms, p->total_low_ms, p->total_high_ms);
+	if (m->finished_unix_ms)
+		printf(", was %llu ms", (unsigned long long)(m->finished_unix_ms - m->created_unix_ms));
+	printf("; %s", fm_format_bytes(p->predicted_wire_bytes, predicted, sizeof(predicted)));
+	if (m->wire_bytes)
+		printf(", was %s", fm_format_bytes(m->wire_bytes, sent, sizeof(sent)));
+	printf("\n");
+}
+
 void fm_print_migration_summary(const FM_PB(Migration) * m)
 {
 	char bytes[32], pause[320];
@@ -95,6 +115,7 @@ void fm_print_migration_summary(const FM_PB(Migration) * m)
 	if (m->pages_total)
 		printf("  pages     %llu of %llu fetched after the switch-over\n", (unsigned long long)m->pages_done,
 		       (unsigned long long)m->pages_total);
+	print_prediction(m);
 	if (m->throttle_percent)
 		printf("  throttled to %u %% of its processor time before the switch-over\n", 100 - m->throttle_percent);
 	for (size_t i = 0; i < m->n_phases; i++)

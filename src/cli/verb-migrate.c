@@ -18,6 +18,19 @@ struct migrate_options {
 
 #define NOT_GIVEN UINT64_MAX /* 0 is a wish, too: it wins over the container's label */
 
+static void print_options(const FM_PB(Plan) * p)
+{
+	for (size_t i = 0; i < p->n_options; i++) {
+		const FM_PB(StrategyOption) *o = p->options[i];
+		char wire[32];
+		printf("    %-9s  ", fm_strategy_to_string((enum fm_strategy)o->strategy));
+		if (o->possible)
+			printf("downtime %.0f ms, total %.0f ms, %s, price %.1f%s", o->downtime_ms, o->total_ms,
+			       fm_format_bytes((uint64_t)o->wire_bytes, wire, sizeof(wire)), o->price, o->why_not[0] ? "; " : "");
+		printf("%s\n", o->why_not);
+	}
+}
+
 static void print_plan(const FM_PB(Migration) * m)
 {
 	char memory[32], wire[32];
@@ -31,6 +44,7 @@ static void print_plan(const FM_PB(Migration) * m)
 	printf("  memory     %s\n", fm_format_bytes(p->memory_bytes, memory, sizeof(memory)));
 	printf("  predicted  downtime %llu ms, total %llu ms, %s over the wire\n", (unsigned long long)p->predicted_downtime_ms,
 	       (unsigned long long)p->predicted_total_ms, fm_format_bytes(p->predicted_wire_bytes, wire, sizeof(wire)));
+	print_options(p);
 	for (size_t i = 0; i < p->n_steps; i++)
 		printf("  %zu. %s\n", i + 1, p->steps[i]);
 }

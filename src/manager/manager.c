@@ -21,7 +21,7 @@
 #include "rpc/service.h"
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *strategy_selector, *log_format, *log_level;
 	uint64_t max_concurrent;
 };
 
@@ -83,6 +83,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .fault = m->fault,
 		                          .network = m->network,
 		                          .secrets_dir = m->secrets_dir,
+		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
 		return -1;
@@ -164,6 +165,9 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
+		{ "strategy-selector", FM_OPT_CHOICE, &o->strategy_selector, "WAY",
+		  "how strategy auto is chosen: cost (default: the cheapest that meets the limits) or weights (the published ones)",
+		  "cost|weights" },
 		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
@@ -185,6 +189,7 @@ int fm_manager_main(int argc, char **argv)
 		                    .socket = "/run/fleximigrate/manager.sock",
 		                    .tls_dir = "/etc/fleximigrate/pki",
 		                    .state_dir = "/var/lib/fleximigrate",
+		                    .strategy_selector = "cost",
 		                    .log_format = "human",
 		                    .log_level = "info",
 		                    .max_concurrent = 8 } };

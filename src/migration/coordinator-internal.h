@@ -9,7 +9,7 @@
 #include "basic/clock.h"
 #include "basic/id.h"
 #include "basic/str.h"
-#include "decision/strategy.h"
+#include "decision/selector.h"
 #include "loop/pool.h"
 #include "migration/coordinator.h"
 #include "migration/pb.h"
@@ -51,6 +51,7 @@ struct fm_migration {
 struct fm_coordinator {
 	struct fm_coordinator_opts o;
 	struct fm_pool *pool;
+	struct fm_costs *costs; /* what moves have cost so far */
 	struct fm_stop shutdown;
 	pthread_mutex_t lock;   /* guards active */
 	pthread_cond_t changed; /* new event or state of any migration */

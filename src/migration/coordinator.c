@@ -14,6 +14,7 @@
 #include "basic/io.h"
 #include "basic/limits.h"
 #include "migration/coordinator-internal.h"
+#include "migration/costs.h"
 
 #define DEFAULT_TOTAL_MS 600000
 #define MAX_TOTAL_MS     (7ull * 24 * 3600 * 1000)
@@ -249,7 +250,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	pthread_cond_init(&c->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	fm_log_set_observer(o->log, keep_line, c);
-	if (fm_stop_init(&c->shutdown, err) < 0 ||
+	if (fm_stop_init(&c->shutdown, err) < 0 || fm_costs_new(o->store, &c->costs, err) < 0 ||
 	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 ||
 	    fm_redirections_remember(c, err) < 0 || resume_unfinished(c, err) < 0) {
 		fm_coordinator_free(c);
@@ -272,6 +273,7 @@ void fm_coordinator_free(struct fm_coordinator *c)
 	pthread_mutex_unlock(&c->lock);
 	if (c->pool)
 		fm_pool_free(c->pool);
+	fm_costs_free(c->costs);
 	fm_log_set_observer(c->o.log, NULL, NULL);
 	fm_stop_done(&c->shutdown);
 	pthread_cond_destroy(&c->changed);

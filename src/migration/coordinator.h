@@ -32,6 +32,7 @@ struct fm_coordinator_opts {
 	unsigned max_concurrent;    /* 0 = 8 */
 	struct fm_network *network; /* what there is around the hosts, and services' intents; NULL: nothing */
 	const char *secrets_dir;    /* key files that redirections name (network/redirect.h); NULL: none */
+	bool strategy_by_weights;   /* decision/selector.h */
 	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
 };
 /* Reads unfinished migrations from the store and resumes or rolls back each on a worker thread before new ones are accepted for the same container. */

@@ -5,6 +5,7 @@
 #include "basic/cleanup.h"
 #include "decision/converge.h"
 #include "migration/coordinator-internal.h"
+#include "migration/costs.h"
 #include "migration/redirections.h"
 
 int fm_check_hosts(struct fm_migration *m, struct fm_error *err)
@@ -112,7 +113,7 @@ static void add_network_steps(const struct fm_migration *m, FM_PB(Plan) * p)
 	}
 }
 
-static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c)
+static void keep_plan(struct fm_migration *m, const struct fm_cost_case *known, const struct fm_strategy_choice *c)
 {
 	FM_PB(Plan) *p = FM_PB_NEW(Plan, plan);
 	p->strategy = (FM_PB(Strategy))c->strategy;
@@ -121,6 +122,7 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 	p->predicted_downtime_ms = c->predicted_downtime_ms;
 	p->predicted_total_ms = c->predicted_total_ms;
 	p->predicted_wire_bytes = c->predicted_wire_bytes;
+	fm_costs_keep(p, known, c);
 	_fm_free_ char *parent = fm_xasprintf("prepare a %s of '%s' on '%s', its endpoint closed",
 	                                      fm_streq(m->facts->container->kind, "nested") ? "parent container" : "place",
 	                                      m->pb->container, m->pb->destination);
@@ -145,23 +147,21 @@ static void keep_plan(struct fm_migration *m, const struct fm_strategy_choice *c
 
 int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_error *err)
 {
+	_fm_pb_ FM_PB(Host) *src = NULL;
 	_fm_pb_ FM_PB(Host) *dst = NULL;
-	if (inspect(m, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0 || fm_policy_check(m, dst, err) < 0)
+	if (inspect(m, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->source, &src, err) < 0 ||
+	    fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0 || fm_policy_check(m, dst, err) < 0)
 		return -1;
-	uint64_t volumes_bytes = 0;
-	for (size_t i = 0; i < m->facts->n_volumes; i++)
-		volumes_bytes += m->facts->volumes[i]->bytes;
-	struct fm_workload_snapshot w = {
-		.memory_bytes = m->facts->container->memory_bytes,
-		.processes = m->facts->container->processes,
-		.nested = fm_streq(m->facts->container->kind, "nested"),
-		.rootfs_bytes = m->facts->rootfs_bytes + volumes_bytes,
-		.destination_memory_available_bytes = dst->memory_available_bytes,
-	};
-	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
+	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
+	fm_costs_case(m->facts, src, &w.c);
+	w.c.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
+	w.destination_memory_available_bytes = dst->memory_available_bytes;
+	w.max_downtime_ms = m->max_downtime_ms;
+	w.by_weights = m->c->o.strategy_by_weights;
+	if (fm_costs_choose(m->c->costs, &w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
 	    streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)
 		return -1;
-	keep_plan(m, ret);
+	keep_plan(m, &w.c, ret);
 	return 0;
 }
 

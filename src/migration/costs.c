@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* costs.c - see costs.h. */
+#include "migration/costs.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "basic/cleanup.h"
+#include "migration/pb.h"
+
+#define HISTORY_MAX 256 /* more than the model keeps teach it nothing */
+
+struct fm_costs {
+	pthread_mutex_t lock;
+	struct fm_cost_model *model;
+};
+
+/* Numbers of fields in the contract */
+enum { HOST_CPU = 2, CONTAINER_DIRTY = 5 };
+
+static bool is_known(const uint32_t *unknown, size_t n, uint32_t field)
+{
+	for (size_t i = 0; i < n; i++)
+		if (unknown[i] == field)
+			return false;
+	return true;
+}
+
+void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(Host) * source, struct fm_cost_case *ret)
+{
+	const FM_PB(Container) *c = facts->container;
+	*ret = FM_WORKLOAD_UNKNOWN.c;
+	ret->nested = fm_streq(c->kind, "nested");
+	ret->processes = c->processes;
+	ret->memory_bytes = c->memory_bytes;
+	ret->files_bytes = facts->rootfs_bytes;
+	for (size_t i = 0; i < facts->n_volumes; i++)
+		ret->files_bytes += facts->volumes[i]->bytes;
+	if (c->usage && is_known(c->usage->unknown, c->usage->n_unknown, CONTAINER_DIRTY))
+		ret->dirty_bytes_per_s = c->usage->dirty_bytes_per_s;
+	if (source && source->usage && is_known(source->usage->unknown, source->usage->n_unknown, HOST_CPU))
+		ret->source_cpu_percent = source->usage->cpu_percent;
+}
+
+void fm_costs_keep(FM_PB(Plan) * p, const struct fm_cost_case *known, const struct fm_strategy_choice *choice)
+{
+	FM_PB(CostCase) *c = FM_PB_NEW(CostCase, cost_case);
+	c->nested = known->nested;
+	c->processes = known->processes;
+	c->memory_bytes = known->memory_bytes;
+	c->dirty_bytes_per_s = known->dirty_bytes_per_s;
+	c->files_bytes = known->files_bytes;
+	c->bandwidth_bytes_per_s = known->bandwidth_bytes_per_s;
+	c->latency_ms = known->latency_ms;
+	c->compressibility = known->compressibility;
+	c->source_cpu_percent = known->source_cpu_percent;
+	p->cost_case = c;
+	p->downtime_low_ms = choice->cost.downtime_low_ms;
+	p->downtime_high_ms = choice->cost.downtime_high_ms;
+	p->total_low_ms = choice->cost.total_low_ms;
+	p->total_high_ms = choice->cost.total_high_ms;
+	p->options = calloc(FM_STRATEGY_OPTIONS, sizeof(*p->options));
+	if (!p->options)
+		abort();
+	for (unsigned i = 0; i < FM_STRATEGY_OPTIONS; i++) {
+		const struct fm_strategy_option *from = &choice->options[i];
+		FM_PB(StrategyOption) *o = FM_PB_NEW(StrategyOption, strategy_option);
+		o->strategy = (FM_PB(Strategy))from->strategy;
+		o->possible = from->possible;
+		o->meets_limits = from->meets_limits;
+		o->downtime_ms = from->cost.downtime_ms;
+		o->total_ms = from->cost.total_ms;
+		o->wire_bytes = from->cost.wire_bytes;
+		o->price = from->price;
+		fm_pb_set(&o->why_not, from->why_not);
+		p->options[p->n_options++] = o;
+	}
+}
+
+static bool teaches(const FM_PB(Migration) * m)
+{
+	return m->state == FLEXIMIGRATE__V1__STATE__COMPLETED && m->plan && m->plan->cost_case && m->frozen_us &&
+	       m->finished_unix_ms > m->created_unix_ms && m->strategy > FLEXIMIGRATE__V1__STRATEGY__AUTO &&
+	       m->strategy <= FLEXIMIGRATE__V1__STRATEGY__LIVE;
+}
+
+static void learn_locked(struct fm_costs *c, const FM_PB(Migration) * m)
+{
+	if (!teaches(m))
+		return;
+	const FM_PB(CostCase) *k = m->plan->cost_case;
+	const struct fm_cost_case known = { .strategy = (enum fm_strategy)m->strategy,
+		                            .nested = k->nested,
+		                            .processes = k->processes,
+		                            .memory_bytes = k->memory_bytes,
+		                            .dirty_bytes_per_s = k->dirty_bytes_per_s,
+		                            .files_bytes = k->files_bytes,
+		                            .bandwidth_bytes_per_s = k->bandwidth_bytes_per_s,
+		                            .latency_ms = k->latency_ms,
+		                            .compressibility = k->compressibility,
+		                            .source_cpu_percent = k->source_cpu_percent };
+	const struct fm_cost_outcome o = { .downtime_ms = (double)m->frozen_us / 1000,
+		                           .total_ms = (double)(m->finished_unix_ms - m->created_unix_ms),
+		                           .wire_bytes = (double)m->wire_bytes };
+	fm_cost_learn(c->model, &known, &o);
+}
+
+void fm_costs_learn(struct fm_costs *c, const FM_PB(Migration) * m)
+{
+	pthread_mutex_lock(&c->lock);
+	learn_locked(c, m);
+	pthread_mutex_unlock(&c->lock);
+}
+
+int fm_costs_choose(struct fm_costs *c, const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
+                    struct fm_error *err)
+{
+	struct fm_workload_snapshot with = *w;
+	pthread_mutex_lock(&c->lock);
+	with.model = c->model;
+	int rc = fm_strategy_choose(&with, requested, ret, err);
+	pthread_mutex_unlock(&c->lock);
+	return rc;
+}
+
+int fm_costs_new(struct fm_store *store, struct fm_costs **ret, struct fm_error *err)
+{
+	struct fm_store_migration *records = NULL;
+	size_t n = 0;
+	if (fm_store_migration_list(store, false, HISTORY_MAX, &records, &n, err) < 0)
+		return -1;
+	struct fm_costs *c = calloc(1, sizeof(*c));
+	if (!c)
+		abort();
+	(void)pthread_mutex_init(&c->lock, NULL);
+	c->model = fm_cost_model_new();
+	while (n-- > 0) { /* the list's newest comes first */
+		_fm_pb_ FM_PB(Migration) *m = fleximigrate__v1__migration__unpack(NULL, records[n].detail_len, records[n].detail);
+		if (m)
+			learn_locked(c, m);
+		fm_store_migration_done(&records[n]);
+	}
+	free(records);
+	*ret = c;
+	return 0;
+}
+
+void fm_costs_free(struct fm_costs *c)
+{
+	if (!c)
+		return;
+	fm_cost_model_free(c->model);
+	(void)pthread_mutex_destroy(&c->lock);
+	free(c);
+}
