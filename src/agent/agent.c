@@ -24,6 +24,7 @@
 #include "migration/keeper.h"
 #include "migration/instances.h"
 #include "migration/pb.h"
+#include "migration/places.h"
 #include "rpc/service.h"
 #include "web/metrics.h"
 #include "web/server.h"
@@ -225,6 +226,7 @@ static int wire(struct agent *a, struct fm_error *err)
 	if (fm_keeper_new(kept, a->host.secrets_dir, a->host.log, &a->keeper, err) < 0)
 		return -1;
 	a->host.keeper = a->keeper;
+	fm_places_tidy(&a->host);
 	a->service = (struct fm_agent_service){ .version = FM_VERSION, .host = &a->host, .movers = a->movers, .keeper = a->keeper };
 	fm_agent_service_methods(a->methods);
 	struct fm_rpc_tls tls = { .ca_pem_path = a->files.ca, .cert_pem_path = a->files.cert, .key_pem_path = a->files.key };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
@@ -210,6 +211,38 @@ static int set_limits(struct options *o, struct fm_error *err)
 	return fm_load_limits_check(&o->limits, err);
 }
 
+/* What is wrong with the file is told with its place; then everything stays as it was. */
+static void reload(struct manager *m)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (!m->network)
+		fm_log_write(m->log, FM_LOG_WARN, "NetworkManager", NULL,
+		             "SIGHUP: there is nothing to read again, this manager was started without --network FILE.");
+	else if (fm_network_reload(m->network, &e) < 0)
+		fm_log_write(m->log, FM_LOG_ERROR, "NetworkManager", NULL,
+		             "The changed description of the network is refused, the one from before holds: %s", e.message);
+	else
+		fm_log_write(m->log, FM_LOG_INFO, "NetworkManager", NULL,
+		             "The description of the network, %s, was read again: it holds for migrations that begin from now on.",
+		             m->o.network);
+}
+
+static void wait_for_the_end(struct manager *m, int signals)
+{
+	struct signalfd_siginfo which;
+
+	for (;;) {
+		int rc = fm_wait_fd(signals, POLLIN, m->network ? FM_NETWORK_RECHECK_MS : -1, NULL);
+
+		if (rc < 0 || (rc > 0 && (read(signals, &which, sizeof(which)) != sizeof(which) || which.ssi_signo != SIGHUP)))
+			return;
+		if (rc > 0)
+			reload(m);
+		fm_network_recheck(m->network, m->log);
+	}
+}
+
 static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 {
 	const struct fm_option table[] = {
@@ -275,7 +308,7 @@ int fm_manager_main(int argc, char **argv)
 	if (rc > 0)
 		return 0;
 	if (rc == 0)
-		rc = fm_signals_block(&signals, &err);
+		rc = fm_signals_block_and(SIGHUP, &signals, &err);
 	(void)fm_log_level_from_string(m.o.log_level, &level);
 	m.log = fm_log_new(STDERR_FILENO, fm_streq(m.o.log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
 	bool usage = rc < 0;
@@ -284,8 +317,7 @@ int fm_manager_main(int argc, char **argv)
 	if (rc == 0) {
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket,
 		             m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
-		while (fm_wait_fd(signals, POLLIN, m.network ? FM_NETWORK_RECHECK_MS : -1, NULL) == 0)
-			fm_network_recheck(m.network, m.log);
+		wait_for_the_end(&m, signals);
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL,
 		             "Stopping; migrations under way go on when the manager is back.");
 	} else {

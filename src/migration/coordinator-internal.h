@@ -139,6 +139,8 @@ int fm_redirections_open(struct fm_migration *m, struct fm_error *err);    /* al
 int fm_redirections_flip(struct fm_migration *m, struct fm_error *err);
 int fm_redirections_verify(struct fm_migration *m, struct fm_error *err);
 void fm_redirections_over(struct fm_migration *m); /* redirect-plan.c: the flows of switches lead where it wanted them */
+int fm_redirections_remember(struct fm_coordinator *c,
+                             struct fm_error *err);                     /* the same of all that are on record and over, at the start */
 int fm_redirections_keep(struct fm_migration *m, struct fm_error *err); /* before the source is released; repeatable */
 bool fm_redirections_revert(struct fm_migration *m);                    /* false: something is left, the log says what */
 /* Those that the source flips in its switch-over, and takes back when its port opens again. Borrowed; *ret is free()d. */

@@ -252,7 +252,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	fm_log_set_observer(o->log, keep_line, c);
 	if (fm_stop_init(&c->shutdown, err) < 0 || fm_costs_new(o->store, &c->costs, err) < 0 ||
 	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 ||
-	    resume_unfinished(c, err) < 0) {
+	    fm_redirections_remember(c, err) < 0 || resume_unfinished(c, err) < 0) {
 		fm_coordinator_free(c);
 		return -1;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * doctor.c - see doctor.h. A leftover is something with our name on it (instance folder, pinned namespace, endpoint, images mount) to which no instance in the runtime and no
- * migration under way belongs.
+ * doctor.c - see doctor.h. A leftover is something with our name on it (instance folder, pinned namespace, endpoint, images mount, a tunnel, a publication) to which no instance in the runtime, no
+ * migration under way and no record of what is kept belongs.
  */
 #include "migration/doctor.h"
 
@@ -11,14 +11,21 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "basic/clock.h"
 #include "basic/io.h"
 #include "basic/str.h"
 #include "container/criu-view.h"
 #include "migration/instances.h"
+#include "migration/keeper.h"
 #include "migration/pb.h"
+#include "migration/places.h"
 #include "migration/revisit-files.h"
 #include "migration/volumes.h"
+#include "network/redirect-tunnel.h"
+#include "network/stub.h"
 #include "sync/tracker.h"
+
+#define REDIRECTION_TIMEOUT_MS 5000
 
 struct exam {
 	struct fm_host *h;
@@ -231,6 +238,175 @@ static void check_volumes(struct exam *x)
 	}
 }
 
+/* ---- what redirections have left on this host */
+
+struct redirections {
+	struct exam *x;
+	const struct fm_redirect_ops *ops;
+	struct fm_stubs *stubs; /* without an agent */
+	json_t *known;
+	const char *doubt; /* NULL: what nobody knows is left over */
+};
+
+static void redirections_done(struct redirections *r)
+{
+	json_decref(r->known);
+}
+
+static struct fm_redirect_call call_for(const struct exam *x)
+{
+	return (struct fm_redirect_call){ .deadline_ms = fm_now_ms() + REDIRECTION_TIMEOUT_MS,
+		                          .cancel_fd = -1,
+		                          .secrets_dir = x->h->secrets_dir };
+}
+
+/* Ids of migrations that are not over here. Without an agent the journals say which. */
+static char **under_way(const struct exam *x)
+{
+	char **ids = NULL;
+	_fm_closedir_ DIR *d = opendir(x->h->journals_dir);
+
+	for (char **m = x->movers; m && *m; m++)
+		fm_strv_add(&ids, *m);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		_fm_free_ char *id = fm_str_endswith(e->d_name, ".journal") ? strndup(e->d_name, strcspn(e->d_name, ".")) : NULL;
+
+		if (id)
+			fm_strv_add(&ids, id);
+	}
+	return ids;
+}
+
+/* What a record says that cannot be read is not known: the keeper has told the operator. */
+static bool are_all_read(const char *folder, const json_t *records)
+{
+	_fm_closedir_ DIR *d = opendir(folder);
+	size_t n = 0;
+
+	for (struct dirent *e; d && (e = readdir(d));)
+		n += e->d_name[0] != '.' && fm_str_endswith(e->d_name, ".json");
+	return n <= json_array_size(records);
+}
+
+static json_t *known_here(char *const *ids, const json_t *records)
+{
+	json_t *known = json_array();
+	const json_t *record, *one;
+	size_t i, k;
+
+	json_array_foreach(records, i, record)
+	{
+		const json_t *actions = json_object_get(record, "actions");
+
+		json_array_foreach(actions, k, one)
+		{
+			(void)json_array_append(known, json_object_get(one, "action"));
+		}
+	}
+	for (char *const *m = ids; m && *m; m++) {
+		char id[FM_TUNNEL_ID_LEN + 1];
+
+		fm_tunnel_id(*m, id);
+		(void)json_array_append_new(known, json_pack("{s:s, s:s}", "driver", fm_redirect_tunnel.name, "id", id));
+	}
+	return known;
+}
+
+/*
+ * Redirections of a migration under way are on the manager's record only; of a tunnel the name says whose it is, of a publication nothing does, so that while a migration is under way here they are told and left alone. Migrations
+ * first: what is kept has been handed over before the migration is forgotten.
+ */
+static void learn(struct redirections *r)
+{
+	_fm_free_ char *folder = fm_xasprintf("%s/kept", r->x->h->state_dir);
+	_fm_cleanup_(fm_strv_freep) char **ids = under_way(r->x);
+	_fm_cleanup_(json_decrefp) json_t *records = r->stubs ? fm_stubs_records(r->stubs) : fm_keeper_records(r->x->h->keeper);
+
+	json_decref(r->known);
+	r->known = known_here(ids, records);
+	r->doubt = !are_all_read(folder, records)       ? "a record of what is kept here cannot be read: perhaps it is that one's"
+	           : ids && r->ops == &fm_redirect_dnat ? "may belong to the migration that is under way"
+	                                                : NULL;
+}
+
+static void redirection_left(const char *what, void *userdata)
+{
+	struct redirections *r = userdata;
+	struct fm_redirect_call c = call_for(r->x);
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (r->x->clean) /* it was there before this look: whose it is was on record before it was made */
+		learn(r);
+	if (r->doubt)
+		find(r->x, "note", what, r->doubt, "ask again when that is settled");
+	else if (!r->x->clean || !r->ops->clean)
+		find(r->x, "leftover", what, "belongs to no migration, and to nothing that is kept",
+		     r->ops->clean ? "'fleximigrate doctor --clean' removes it" : "remove it by hand");
+	else if (r->ops->clean(&c, r->known, what, &e) == 0)
+		find(r->x, "ok", what, "was left over; removed", "");
+	else
+		find(r->x, "leftover", what, e.message, "remove it by hand");
+}
+
+/* Publications of containers that have gone without a word. */
+static void check_published(struct exam *x, struct fm_stubs *stubs, const json_t *records)
+{
+	_fm_cleanup_(json_decrefp) json_t *left = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	const json_t *record;
+	size_t i;
+
+	if (fm_places_left(x->h, records, &left, &e) < 0) {
+		find(x, "problem", "publications", e.message, "nothing can be said about publications before the runtime answers");
+		return;
+	}
+	json_array_foreach(left, i, record)
+	{
+		const char *id = json_string_value(json_object_get(record, "id"));
+		_fm_free_ char *subject = fm_xasprintf("publication %s", id);
+		struct fm_redirect_call c = call_for(x);
+
+		if (!x->clean)
+			find(x, "leftover", subject, "its container is not here", "'fleximigrate doctor --clean' removes it");
+		else if (x->h->keeper ? fm_keeper_left(x->h->keeper, record, &e) == 0 : fm_stubs_retire(stubs, id, &c, &e) == 0)
+			find(x, "ok", subject, "was left over; removed", "");
+		else
+			find(x, "leftover", subject, e.message, "remove it by hand");
+	}
+}
+
+static void check_driver(struct exam *x, const struct fm_redirect_ops *ops, struct fm_stubs *stubs)
+{
+	_fm_cleanup_(redirections_done) struct redirections r = { .x = x, .ops = ops, .stubs = stubs };
+	_fm_cleanup_(json_decrefp) json_t *known = NULL;
+	struct fm_redirect_call c = call_for(x);
+	struct fm_error e = FM_ERROR_INIT;
+
+	learn(&r);
+	known = json_incref(r.known);
+	if (ops->leftovers(&c, known, redirection_left, &r, &e) < 0 && e.code != FM_E_UNIMPLEMENTED)
+		find(x, "problem", ops->title, e.message, "what is left over of it cannot be said");
+}
+
+/* What is on this host alone: drivers that change other machines are the manager's. */
+static void check_redirections(struct exam *x)
+{
+	static const struct fm_redirect_ops *const here[] = { &fm_redirect_dnat, &fm_redirect_tunnel };
+	_fm_free_ char *folder = fm_xasprintf("%s/kept", x->h->state_dir);
+	_fm_stubs_ struct fm_stubs *stubs = NULL;
+	_fm_cleanup_(json_decrefp) json_t *records = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (!x->h->keeper && fm_stubs_load(folder, NULL, NULL, &stubs, &e) < 0) {
+		find(x, "problem", "what is kept", e.message, "nothing can be said about redirections before that can be read");
+		return;
+	}
+	records = x->h->keeper ? fm_keeper_records(x->h->keeper) : fm_stubs_records(stubs);
+	check_published(x, stubs, records);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(here); i++)
+		check_driver(x, here[i], stubs);
+}
+
 int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(DoctorResponse) * ret, struct fm_error *err)
 {
 	struct exam x = { .h = h, .out = ret, .clean = clean };
@@ -254,6 +430,7 @@ int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(Doc
 	check_folder(&x, h->images_dir, "images", "tmpfs", true);
 	check_endpoints(&x);
 	check_volumes(&x);
+	check_redirections(&x);
 	check_journals(&x, movers != NULL);
 	return 0;
 }

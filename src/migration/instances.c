@@ -7,6 +7,7 @@
  */
 #include "migration/instances.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -251,6 +252,35 @@ int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n
 	}
 	*ret = list;
 	*ret_n = out;
+	return 0;
+}
+
+void fm_local_addresses(const struct fm_local *l, char ***addresses)
+{
+	for (size_t i = 0; i < l->n_endpoints; i++) {
+		const struct fm_endpoint_config *c = &l->endpoints[i];
+		char text[INET6_ADDRSTRLEN];
+		if (c->prefix_len && inet_ntop(AF_INET, &c->address, text, sizeof(text)))
+			fm_strv_add(addresses, text);
+		if (c->prefix6_len && inet_ntop(AF_INET6, &c->address6, text, sizeof(text)))
+			fm_strv_add(addresses, text);
+	}
+}
+
+int fm_instances_addresses(struct fm_host *h, char ***ret, struct fm_error *err)
+{
+	_fm_free_ struct fm_instance *v = NULL;
+	_fm_cleanup_(fm_strv_freep) char **addresses = NULL;
+	size_t n = 0;
+	if (h->runtime->ops->list(h->runtime, &v, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+		if (local_from_runtime(h, &v[i], &l, err) < 0)
+			return -1;
+		fm_local_addresses(&l, &addresses);
+	}
+	*ret = FM_TAKE_PTR(addresses);
 	return 0;
 }
 

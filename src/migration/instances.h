@@ -25,6 +25,8 @@ struct fm_local {
 	struct fm_endpoint_config endpoints[FM_MAX_ENDPOINTS];
 };
 void fm_local_done(struct fm_local *l);
+/* Adds its addresses, without prefix lengths. */
+void fm_local_addresses(const struct fm_local *l, char ***addresses);
 #define FM_LOCAL_INIT ((struct fm_local){ 0 })
 
 /* Steps of bringing an instance up, used by run (start the application) and by a destination (wait for a tree). All effects have intents in j first. */
@@ -48,6 +50,8 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct fm_error *err);
 /* Everything in the runtime. Instances that belong to a migration (in, out) get status "incoming"/"outgoing" by the agent, which knows the movers. */
 int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err);
+/* The addresses of all containers here, coming and leaving ones included; fm_strv_free. Fails when one of them cannot be known. */
+int fm_instances_addresses(struct fm_host *h, char ***ret, struct fm_error *err);
 /* By container name: the instance that is (or was last) the container here; NOT_FOUND. skip: instance to ignore, may be NULL. */
 int fm_instances_find(struct fm_host *h, const char *name, const char *skip, struct fm_local *ret, struct fm_error *err);
 int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *ret, struct fm_error *err);

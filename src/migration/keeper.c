@@ -5,13 +5,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
 #include "basic/io.h"
+#include "basic/str.h"
 #include "loop/pool.h"
 #include "migration/pb.h"
 #include "network/endpoints.h"
@@ -21,7 +21,8 @@
 #define MAX_ANNOUNCING      32 /* with more at a time, the oldest is left out */
 #define STEP_EVERY_MS       1000
 #define STEP_TIMEOUT_MS     20000
-#define ARRIVING_TIMEOUT_MS 1000 /* in a switch-over */
+#define ARRIVING_TIMEOUT_MS 1000         /* in a switch-over */
+#define PUBLISHED           ".published" /* ends the names of records of containers that are here */
 
 /* Of one container that has come */
 struct announcing {
@@ -40,11 +41,10 @@ struct fm_keeper {
 	int wake_fd; /* eventfd: something new to announce */
 	pthread_t thread;
 	bool started;
-	atomic_size_t n_kept; /* as of the last change: a switch-over does not wait for the lock where there is nothing */
-	pthread_mutex_t lock; /* guards what follows */
 	struct fm_stubs *stubs;
-	struct fm_conntrack *conntrack;
+	struct fm_conntrack *conntrack; /* the thread's, as the next */
 	bool complained;
+	pthread_mutex_t lock;                     /* guards what follows; nothing that takes time is done with it */
 	char unwanted[FM_MAX_STUBS][FM_MAX_NAME]; /* of containers that are back, and could not be taken away at once */
 	size_t n_unwanted;
 	struct announcing announcing[MAX_ANNOUNCING];
@@ -59,12 +59,19 @@ static void damaged(const char *file, const struct fm_error *why, void *userdata
 	             "The record '%s' of what is kept for old connections cannot be read (%s); it needs an operator.", file, why->message);
 }
 
+static const char *id_of(const json_t *record)
+{
+	return json_string_value(json_object_get(record, "id"));
+}
+
 static void retired(const char *id, const char *why, void *userdata)
 {
 	struct fm_keeper *k = userdata;
 
-	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL, "What migration '%s' left here for old connections is gone: %s.", id,
-	             why);
+	fm_log_write(k->log, FM_LOG_INFO, "NetworkManager", NULL,
+	             fm_str_endswith(id, PUBLISHED) ? "The publication '%s' is gone: %s."
+	                                            : "What migration '%s' left here for old connections is gone: %s.",
+	             id, why);
 }
 
 /* Only of a tunnel it can be told. One that has gone (the host was started anew) leads nothing anywhere. */
@@ -84,52 +91,68 @@ static int counter(const json_t *action, const json_t *undo, uint64_t *ret, void
 	return 0;
 }
 
-static const char *id_of(const json_t *record)
-{
-	return json_string_value(json_object_get(record, "id"));
-}
-
-static bool is_kept(const struct fm_keeper *k, const char *id)
-{
-	for (size_t i = 0; i < fm_stubs_count(k->stubs); i++)
-		if (fm_streq(id_of(fm_stubs_get(k->stubs, i)), id))
-			return true;
-	return false;
-}
-
-/* With the lock, as what follows. */
+/* One that has gone meanwhile is as good. */
 static int retire(struct fm_keeper *k, const char *id, const struct fm_redirect_call *c, struct fm_error *err)
 {
-	if (fm_stubs_retire(k->stubs, id, c, err) < 0)
-		return -1;
-	retired(id, "the container is back", k);
-	return 0;
+	const char *why = fm_str_endswith(id, PUBLISHED) ? "the container has left" : "the container is back";
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_stubs_retire(k->stubs, id, c, &e) == 0) {
+		retired(id, why, k);
+		return 0;
+	}
+	if (e.code == FM_E_NOT_FOUND)
+		return 0;
+	*err = e;
+	return -1;
+}
+
+static void remember_unwanted(struct fm_keeper *k, const char *id)
+{
+	bool known = false;
+
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < k->n_unwanted; i++)
+		known |= fm_streq(k->unwanted[i], id);
+	if (!known && k->n_unwanted < FM_MAX_STUBS)
+		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
+	pthread_mutex_unlock(&k->lock);
+}
+
+static bool next_unwanted(struct fm_keeper *k, size_t i, char ret[FM_MAX_NAME])
+{
+	bool there;
+
+	pthread_mutex_lock(&k->lock);
+	there = i < k->n_unwanted;
+	if (there)
+		memcpy(ret, k->unwanted[i], FM_MAX_NAME);
+	pthread_mutex_unlock(&k->lock);
+	return there;
+}
+
+static void forget_unwanted(struct fm_keeper *k, const char *id)
+{
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = k->n_unwanted; i-- > 0;)
+		if (fm_streq(k->unwanted[i], id))
+			memmove(k->unwanted[i], k->unwanted[--k->n_unwanted], FM_MAX_NAME);
+	pthread_mutex_unlock(&k->lock);
 }
 
 /* That it fails has been said when it did for the first time. */
 static void retire_unwanted(struct fm_keeper *k, const struct fm_redirect_call *c)
 {
-	for (size_t i = k->n_unwanted; i-- > 0;) {
+	char id[FM_MAX_NAME];
+
+	for (size_t i = 0; next_unwanted(k, i, id);) {
 		struct fm_error e = FM_ERROR_INIT;
 
-		if (!is_kept(k, k->unwanted[i]) || retire(k, k->unwanted[i], c, &e) == 0)
-			memmove(k->unwanted[i], k->unwanted[--k->n_unwanted], FM_MAX_NAME);
+		if (retire(k, id, c, &e) == 0)
+			forget_unwanted(k, id);
+		else
+			i++;
 	}
-}
-
-static void remember_unwanted(struct fm_keeper *k, const char *id)
-{
-	for (size_t i = 0; i < k->n_unwanted; i++)
-		if (fm_streq(k->unwanted[i], id))
-			return;
-	if (k->n_unwanted < FM_MAX_STUBS)
-		(void)snprintf(k->unwanted[k->n_unwanted++], FM_MAX_NAME, "%s", id);
-}
-
-static void unlock_stubs(struct fm_keeper *k)
-{
-	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
-	pthread_mutex_unlock(&k->lock);
 }
 
 static void step(struct fm_keeper *k)
@@ -144,10 +167,8 @@ static void step(struct fm_keeper *k)
 	struct fm_error e = FM_ERROR_INIT;
 	int rc;
 
-	pthread_mutex_lock(&k->lock);
 	retire_unwanted(k, &how.call);
-	rc = fm_stubs_count(k->stubs) ? fm_stubs_step(k->stubs, &how, &e) : 0;
-	unlock_stubs(k);
+	rc = fm_stubs_step(k->stubs, &how, &e);
 	if (rc < 0 && !k->complained && !fm_stop_requested(&k->stop))
 		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL, "Looking after old connections failed (trying again): %s",
 		             e.message);
@@ -250,7 +271,6 @@ static int start(struct fm_keeper *k, const char *folder, struct fm_error *err)
 	if (fm_stop_init(&k->stop, err) < 0 || fm_conntrack_open(&k->conntrack, err) < 0 ||
 	    fm_stubs_load(folder, damaged, k, &k->stubs, err) < 0)
 		return -1;
-	atomic_store(&k->n_kept, fm_stubs_count(k->stubs));
 	rc = pthread_create(&k->thread, NULL, run, k);
 	if (rc != 0)
 		return fm_error_errno(err, rc, "cannot start the thread that looks after old connections");
@@ -297,12 +317,7 @@ void fm_keeper_free(struct fm_keeper *k)
 
 size_t fm_keeper_count(struct fm_keeper *k)
 {
-	size_t n;
-
-	pthread_mutex_lock(&k->lock);
-	n = fm_stubs_count(k->stubs);
-	pthread_mutex_unlock(&k->lock);
-	return n;
+	return fm_stubs_count(k->stubs);
 }
 
 /* ---------------------------------------------------------------- what a move makes pointless */
@@ -350,24 +365,51 @@ static bool leads_round(const json_t *record, const void *now)
 	return false;
 }
 
-/* With the lock. What cannot be taken away now is tried again. */
-static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
+/* What cannot be taken away now is tried again. */
+static int retire_one(struct fm_keeper *k, const char *id, struct fm_error *err)
 {
 	struct fm_redirect_call c = { .cancel_fd = -1, .deadline_ms = fm_now_ms() + ARRIVING_TIMEOUT_MS, .secrets_dir = k->secrets_dir };
+	struct fm_error e = FM_ERROR_INIT;
 
-	for (size_t i = fm_stubs_count(k->stubs); i-- > 0;) {
-		const json_t *record = fm_stubs_get(k->stubs, i);
-		struct fm_error e = FM_ERROR_INIT;
+	if (retire(k, id, &c, &e) == 0)
+		return 0;
+	remember_unwanted(k, id);
+	fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
+	             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
+	if (err)
+		*err = e;
+	return -1;
+}
 
-		if (!match(record, arg))
-			continue;
-		_fm_free_ char *id = fm_xstrdup(id_of(record));
-		if (retire(k, id, &c, &e) == 0)
-			continue;
-		remember_unwanted(k, id);
-		fm_log_write(k->log, FM_LOG_WARN, "NetworkManager", NULL,
-		             "What migration '%s' left here for old connections cannot be taken away (trying again): %s", id, e.message);
+/* Of what is kept for old connections. */
+static void retire_where(struct fm_keeper *k, bool (*match)(const json_t *record, const void *arg), const void *arg)
+{
+	_fm_cleanup_(json_decrefp) json_t *all = fm_stubs_records(k->stubs);
+	const json_t *record;
+	size_t i;
+
+	json_array_foreach(all, i, record)
+	{
+		if (!fm_keeper_is_of_resident(record) && match(record, arg))
+			(void)retire_one(k, id_of(record), NULL);
 	}
+}
+
+/* ---------------------------------------------------------------- publications of containers that are here */
+
+bool fm_keeper_is_of_resident(const json_t *record)
+{
+	return fm_streq(json_string_value(json_object_get(record, "until")), "leaves");
+}
+
+json_t *fm_keeper_records(struct fm_keeper *k)
+{
+	return fm_stubs_records(k->stubs);
+}
+
+int fm_keeper_left(struct fm_keeper *k, const json_t *record, struct fm_error *err)
+{
+	return retire_one(k, id_of(record), err);
 }
 
 /* However they are written */
@@ -391,11 +433,8 @@ static bool is_about(const json_t *record, const void *addresses)
 
 void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses)
 {
-	if (!k || atomic_load(&k->n_kept) == 0)
-		return;
-	pthread_mutex_lock(&k->lock);
-	retire_where(k, is_about, addresses);
-	unlock_stubs(k);
+	if (k)
+		retire_where(k, is_about, addresses);
 }
 
 /* ---------------------------------------------------------------- a record */
@@ -435,24 +474,52 @@ static int add_action(json_t *actions, json_t *addresses, const FM_PB(Redirectio
 	return 0;
 }
 
+/* A publication where the container is now. */
+static bool is_of_place(const json_t *action)
+{
+	return fm_streq(json_string_value(json_object_get(action, "driver")), fm_redirect_dnat.name) &&
+	       fm_streq(json_string_value(json_object_get(action, "side")), "destination");
+}
+
+struct keeping {
+	json_t *actions, *addresses;
+};
+
+static void keeping_done(struct keeping *g)
+{
+	json_decref(g->actions);
+	json_decref(g->addresses);
+}
+
+static int add_record(struct fm_keeper *k, const char *id, const char *until, const struct keeping *g, struct fm_error *err)
+{
+	_fm_cleanup_(json_decrefp) json_t *record = json_pack("{s:i, s:s, s:O, s:s, s:s, s:O}", "stub", 1, "id", id, "addresses",
+	                                                      g->addresses, "flows", "all", "until", until, "actions", g->actions);
+
+	if (!record)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "a migration's id that is no text");
+	if (fm_stubs_add(k->stubs, record, err) < 0)
+		return -1;
+	retire_where(k, leads_round, record);
+	return 0;
+}
+
 int fm_keeper_keep(struct fm_keeper *k, const char *migration_id, FM_PB(Redirection) *const *v, size_t n, struct fm_error *err)
 {
-	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
-	_fm_cleanup_(json_decrefp) json_t *addresses = json_array();
-	_fm_cleanup_(json_decrefp) json_t *record = NULL;
-	int rc;
+	_fm_cleanup_(keeping_done) struct keeping flows = { json_array(), json_array() };
+	_fm_cleanup_(keeping_done) struct keeping place = { json_array(), json_array() };
+	_fm_free_ char *published = fm_xasprintf("%s" PUBLISHED, migration_id);
 
-	for (size_t i = 0; i < n; i++)
-		if (add_action(actions, addresses, v[i], err) < 0)
+	for (size_t i = 0; i < n; i++) {
+		_fm_cleanup_(json_decrefp) json_t *action = json_loads(v[i]->action, JSON_REJECT_DUPLICATES, NULL);
+		struct keeping *g = is_of_place(action) ? &place : &flows;
+
+		if (add_action(g->actions, g->addresses, v[i], err) < 0)
 			return -1;
-	record = json_pack("{s:i, s:s, s:O, s:s, s:O}", "stub", 1, "id", migration_id, "addresses", addresses, "flows", "all", "actions",
-	                   actions);
-	if (!record)
-		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
-	pthread_mutex_lock(&k->lock);
-	rc = fm_stubs_add(k->stubs, record, err);
-	if (rc == 0)
-		retire_where(k, leads_round, record);
-	unlock_stubs(k);
-	return rc;
+	}
+	if (json_array_size(place.actions) > 0 && add_record(k, published, "leaves", &place, err) < 0)
+		return -1;
+	if (json_array_size(place.actions) > 0 && json_array_size(flows.actions) == 0)
+		return 0;
+	return add_record(k, migration_id, "flows", &flows, err);
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * keeper.h - what an agent looks after when a migration is over, in a thread of its own: what stays in place for old connections of containers that have left this host (network/stub.h),
- * looked at once a second, and the repeated announcements of those that have come.
+ * looked at once a second, the publications of those that are here, and the repeated announcements of those that have come.
  *
  * Calling sequence: new (at the agent's start, in the host's network namespace; takes up what an earlier agent kept) -> keep, arriving and opened, from any thread -> free (the records stay).
  */
 #ifndef FM_MIGRATION_KEEPER_H
 #define FM_MIGRATION_KEEPER_H
+
+#include <jansson.h>
 
 #include "basic/log.h"
 #include "migration/agent-api.h"
@@ -24,6 +26,13 @@ void fm_keeper_arriving(struct fm_keeper *k, char *const *addresses);
  * believing the old host for some time whatever it has heard before (docs/NETWORK.md, Stalls). NULL-safe.
  */
 void fm_keeper_opened(struct fm_keeper *k, const struct fm_endpoint_config *v, size_t n, const char *netns_path);
+/*
+ * What is kept, records of network/stub.h in an array to be given back (json_decref). Some are of containers that are here: publications (fm_keeper_is_of_resident), each with the container's "addresses"; they go, now, when somebody who knows
+ * says that the container has left (what fails is tried again).
+ */
+json_t *fm_keeper_records(struct fm_keeper *k);
+bool fm_keeper_is_of_resident(const json_t *record);
+int fm_keeper_left(struct fm_keeper *k, const json_t *record, struct fm_error *err);
 size_t fm_keeper_count(struct fm_keeper *k);
 void fm_keeper_free(struct fm_keeper *k);
 

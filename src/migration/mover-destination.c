@@ -134,14 +134,7 @@ static int restore_finish(struct fm_mover *m, struct fm_restore_gate *gate, stru
 static void forget_old_ways(struct fm_mover *m)
 {
 	char **addresses = NULL;
-	for (size_t i = 0; i < m->local.n_endpoints; i++) {
-		const struct fm_endpoint_config *c = &m->local.endpoints[i];
-		char text[INET6_ADDRSTRLEN];
-		if (c->prefix_len && inet_ntop(AF_INET, &c->address, text, sizeof(text)))
-			fm_strv_add(&addresses, text);
-		if (c->prefix6_len && inet_ntop(AF_INET6, &c->address6, text, sizeof(text)))
-			fm_strv_add(&addresses, text);
-	}
+	fm_local_addresses(&m->local, &addresses);
 	if (addresses)
 		fm_keeper_arriving(m->h->keeper, addresses);
 	fm_strv_free(addresses);

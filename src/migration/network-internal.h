@@ -10,10 +10,11 @@
 #include "network/intent.h"
 
 struct fm_network {
-	struct fm_description *d;
+	char *path; /* of the description */
 	struct fm_fleet *fleet;
-	pthread_rwlock_t lock;             /* guards the links' measurements, and: */
-	struct fm_measured_link *measured; /* of each link */
+	pthread_rwlock_t lock;    /* guards what follows, but for the last */
+	struct fm_description *d; /* with its links' measurements; another one after a reload, so nothing of it outlives the lock */
+	struct fm_measured_link *measured; /* of each link of it */
 	uint64_t refreshed_ms;
 	json_t *known_ports; /* {"container": {"s1": 3}}: where flows lead */
 	json_t *told;        /* {"container": "the problem that was told last"}; recheck's alone */
@@ -40,6 +41,7 @@ void fm_network_refresh(
 int fm_network_require(const struct fm_network *n, struct fm_error *err);
 int fm_network_containers(const struct fm_network *n, struct containers *ret, struct fm_error *err);
 void fm_containers_done(struct containers *c);
+/* With the lock. */
 int fm_network_intent_of(const struct fm_network *n, const FM_PB(Container) * c, const struct fm_intent **ret, struct fm_error *err);
 
 #endif

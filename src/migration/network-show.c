@@ -187,11 +187,11 @@ int fm_network_show(struct fm_network *n, FM_PB(GetNetworkResponse) * *ret, stru
 	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
 	add_described(r, n);
+	for (unsigned driver = 1; driver & FM_INTENT_ALL; driver <<= 1)
+		add_driver(r, n->d, driver);
 	pthread_rwlock_unlock(&n->lock);
 	if (add_fleet(r, n, err) < 0)
 		return -1;
-	for (unsigned driver = 1; driver & FM_INTENT_ALL; driver <<= 1)
-		add_driver(r, n->d, driver);
 	*ret = FM_TAKE_PTR(r);
 	return 0;
 }
@@ -323,8 +323,10 @@ int fm_network_intents(struct fm_network *n, FM_PB(ListIntentsResponse) * *ret, 
 	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
 		return -1;
 	r = FM_PB_NEW(ListIntentsResponse, list_intents_response);
+	pthread_rwlock_rdlock(&n->lock);
 	for (size_t i = 0; i < n->d->n_intents; i++)
 		FM_PB_ADD(r->intents, r->n_intents, new_intent(n, &n->d->intents[i], &all));
+	pthread_rwlock_unlock(&n->lock);
 	*ret = r;
 	return 0;
 }
@@ -332,14 +334,19 @@ int fm_network_intents(struct fm_network *n, FM_PB(ListIntentsResponse) * *ret, 
 int fm_network_intent(struct fm_network *n, const char *service, FM_PB(Intent) * *ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
+	FM_PB(Intent) *found = NULL;
 
 	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n->d->n_intents; i++)
-		if (fm_streq(n->d->intents[i].service, service)) {
-			*ret = new_intent(n, &n->d->intents[i], &all);
-			return 0;
-		}
+	pthread_rwlock_rdlock(&n->lock);
+	for (size_t i = 0; i < n->d->n_intents && !found; i++)
+		if (fm_streq(n->d->intents[i].service, service))
+			found = new_intent(n, &n->d->intents[i], &all);
+	pthread_rwlock_unlock(&n->lock);
+	if (found) {
+		*ret = found;
+		return 0;
+	}
 	(void)fm_error_set(err, FM_E_NOT_FOUND, "no service '%s' has an intent", service);
 	return fm_error_hint(err, "'fleximigrate intent list' shows them");
 }

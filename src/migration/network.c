@@ -11,20 +11,27 @@
 #include "migration/network-internal.h"
 #include "network/endpoint.h"
 
-int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network **ret, struct fm_error *err)
+static int read_description(const char *path, struct fm_description **ret, struct fm_error *err)
 {
 	_fm_free_ char *text = NULL;
-	struct fm_description *d = NULL;
-	struct fm_network *n;
 	size_t len = 0;
 
 	if (fm_read_file(path, FM_MAX_DESCRIPTION_BYTES, &text, &len, err) < 0)
 		return fm_error_prefix(err, "the network's description");
-	if (fm_description_parse(text, len, &d, err) < 0)
-		return fm_error_prefix(err, "%s", path);
+	return fm_description_parse(text, len, ret, err) < 0 ? fm_error_prefix(err, "%s", path) : 0;
+}
+
+int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network **ret, struct fm_error *err)
+{
+	struct fm_description *d = NULL;
+	struct fm_network *n;
+
+	if (read_description(path, &d, err) < 0)
+		return -1;
 	n = calloc(1, sizeof(*n));
 	if (!n)
 		abort();
+	n->path = fm_xstrdup(path);
 	n->d = d;
 	n->fleet = fleet;
 	n->known_ports = json_object();
@@ -40,6 +47,7 @@ void fm_network_free(struct fm_network *n)
 	if (!n)
 		return;
 	fm_description_free(n->d);
+	free(n->path);
 	json_decref(n->known_ports);
 	json_decref(n->told);
 	free(n->measured);
@@ -53,6 +61,23 @@ int fm_network_require(const struct fm_network *n, struct fm_error *err)
 		return 0;
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "this manager has no description of its network");
 	return fm_error_hint(err, "start it with --network FILE; docs/NETWORK.md says what is in the file");
+}
+
+int fm_network_reload(struct fm_network *n, struct fm_error *err)
+{
+	struct fm_description *d = NULL, *before;
+
+	if (fm_network_require(n, err) < 0 || read_description(n->path, &d, err) < 0)
+		return -1;
+	pthread_rwlock_wrlock(&n->lock);
+	before = n->d;
+	n->d = d;
+	free(n->measured);
+	fm_measured_init(n);
+	n->refreshed_ms = 0;
+	pthread_rwlock_unlock(&n->lock);
+	fm_description_free(before);
+	return 0;
 }
 
 /* ---- measurements */
@@ -289,6 +314,7 @@ static int compile(struct fm_network *n, const char *migration, const struct con
 	_fm_cleanup_(ways_done) struct ways ways = { 0 };
 	_fm_cleanup_(taken_done) struct taken taken = { 0 };
 	struct interfaces ends;
+	int rc;
 
 	if (interfaces_of(c, &ends, err) < 0 || find_ways(n, all, &ways, err) < 0 || find_taken(n, &ways, c, i, &taken, err) < 0)
 		return -1;
@@ -302,28 +328,42 @@ static int compile(struct fm_network *n, const char *migration, const struct con
 		                          .taken_links = taken.v,
 		                          .n_taken_links = taken.n,
 		                          .known_ports = json_object_get(n->known_ports, c->name) };
-	return fm_intent_compile(n->d, i, &m, ret, err);
+	rc = fm_intent_compile(n->d, i, &m, ret, err);
+	if (rc < 0 && err && err->code == FM_E_FAILED_PRECONDITION)
+		(void)fm_error_hint(err, "'fleximigrate intent show %s' says what it wants, 'fleximigrate network show' what there is",
+		                    i->service);
+	return rc;
 }
 
-int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
-                       const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+/* With the lock. */
+static int compile_if_wanted(struct fm_network *n, const char *migration, const FM_PB(Container) * c, const char *source,
+                             const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
 {
 	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
 	const struct fm_intent *i = NULL;
 
-	if (n && (fm_network_intent_of(n, container, &i, err) < 0 || (i && fm_network_containers(n, &all, err) < 0)))
+	if (fm_network_intent_of(n, c, &i, err) < 0)
 		return -1;
 	if (!i) {
 		*ret = json_array();
 		return *ret ? 0 : fm_error_errno(err, ENOMEM, "actions");
 	}
+	if (fm_network_containers(n, &all, err) < 0)
+		return -1;
+	return compile(n, migration, &all, c, i, source, destination, predicted_downtime_ms, ret, err);
+}
+
+int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
+                       const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err)
+{
+	if (!n) {
+		*ret = json_array();
+		return *ret ? 0 : fm_error_errno(err, ENOMEM, "actions");
+	}
 	fm_network_refresh(n);
 	pthread_rwlock_rdlock(&n->lock);
-	int rc = compile(n, migration, &all, container, i, source, destination, predicted_downtime_ms, ret, err);
+	int rc = compile_if_wanted(n, migration, container, source, destination, predicted_downtime_ms, ret, err);
 	pthread_rwlock_unlock(&n->lock);
-	if (rc < 0 && err && err->code == FM_E_FAILED_PRECONDITION)
-		(void)fm_error_hint(err, "'fleximigrate intent show %s' says what it wants, 'fleximigrate network show' what there is",
-		                    i->service);
 	return rc;
 }
 
@@ -409,27 +449,17 @@ static bool is_checked(const FM_PB(CheckNetworkResponse) * r, const char *servic
 	return false;
 }
 
-int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, struct fm_error *err)
+/* With the lock. */
+static int check_all(struct fm_network *n, const struct containers *all, FM_PB(CheckNetworkResponse) * r, struct fm_error *err)
 {
-	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
 	_fm_cleanup_(ways_done) struct ways ways = { 0 };
-	FM_PB(CheckNetworkResponse) * r;
 
-	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
+	if (find_ways(n, all, &ways, err) < 0)
 		return -1;
-	r = FM_PB_NEW(CheckNetworkResponse, check_network_response);
-	fm_network_refresh(n);
-	pthread_rwlock_rdlock(&n->lock);
-	int rc = find_ways(n, &all, &ways, err);
-	for (size_t c = 0; rc == 0 && c < all.n; c++) {
-		FM_PB(IntentStatus) *s = check_container(n, &ways, all.v[c]);
+	for (size_t c = 0; c < all->n; c++) {
+		FM_PB(IntentStatus) *s = check_container(n, &ways, all->v[c]);
 		if (s)
 			FM_PB_ADD(r->intents, r->n_intents, s);
-	}
-	pthread_rwlock_unlock(&n->lock);
-	if (rc < 0) {
-		fm_pb_free(r);
-		return -1;
 	}
 	for (size_t i = 0; i < n->d->n_intents; i++) /* a service that nobody runs wants nothing now */
 		if (!is_checked(r, n->d->intents[i].service)) {
@@ -437,7 +467,24 @@ int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, s
 			s->met = true;
 			FM_PB_ADD(r->intents, r->n_intents, s);
 		}
-	*ret = r;
+	return 0;
+}
+
+int fm_network_check(struct fm_network *n, FM_PB(CheckNetworkResponse) * *ret, struct fm_error *err)
+{
+	_fm_cleanup_(fm_containers_done) struct containers all = { 0 };
+	_fm_pb_ FM_PB(CheckNetworkResponse) *r = NULL;
+
+	if (fm_network_require(n, err) < 0 || fm_network_containers(n, &all, err) < 0)
+		return -1;
+	r = FM_PB_NEW(CheckNetworkResponse, check_network_response);
+	fm_network_refresh(n);
+	pthread_rwlock_rdlock(&n->lock);
+	int rc = check_all(n, &all, r, err);
+	pthread_rwlock_unlock(&n->lock);
+	if (rc < 0)
+		return -1;
+	*ret = FM_TAKE_PTR(r);
 	return 0;
 }
 

@@ -4,7 +4,7 @@
  * containers are (fleet.h).
  *
  * A manager without a description has none: NULL is a valid argument everywhere, fm_network_compile has nothing to do then, and whoever asks about the network gets FAILED_PRECONDITION.
- * The file is read once; a changed one needs a restart of the manager. All functions are for any thread. Messages returned are freed with fm_pb_free.
+ * The file is read at the start, and again when the manager is told to (SIGHUP). All functions are for any thread. Messages returned are freed with fm_pb_free.
  */
 #ifndef FM_MIGRATION_NETWORK_H
 #define FM_MIGRATION_NETWORK_H
@@ -24,6 +24,11 @@ struct fm_network;
 /* Reads the file. INVALID_ARGUMENT with the place of what is wrong. The fleet is borrowed. */
 int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network **ret, struct fm_error *err);
 void fm_network_free(struct fm_network *n);
+/*
+ * Reads the file again. It counts from the next question on: migrations have their actions in their records, and go on with those. What was measured of links counts no more until it is measured again.
+ * An error, as of open, changes nothing. Where flows of switches lead is remembered.
+ */
+int fm_network_reload(struct fm_network *n, struct fm_error *err);
 
 /*
  * What has been measured of a link, or that it is down or up again; it counts from the next question on. Ports may be NULL where one link leads from one to the other. Until something is measured the
@@ -53,7 +58,8 @@ int fm_network_between(struct fm_network *n, const char *from, const char *to, s
  */
 int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
                        const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err);
-/* The move is over and these were its actions: the flows of switches lead where they say. Kept in memory; a manager that was restarted computes it from the topology again. */
+/* The move is over and these were its actions: the flows of switches lead where they say. Kept in memory: a coordinator that starts says it of all migrations on record. Of containers that have
+ * none on record (any more) it is computed from the topology. */
 void fm_network_moved(struct fm_network *n, const char *container, const json_t *actions);
 
 int fm_network_show(struct fm_network *n, FM_PB(GetNetworkResponse) * *ret, struct fm_error *err);

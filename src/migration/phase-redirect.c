@@ -187,19 +187,22 @@ static bool revert_one(struct fm_migration *m, FM_PB(Redirection) * r)
 
 bool fm_redirections_revert(struct fm_migration *m)
 {
-	bool done = true;
+	bool done = true, changed = false;
 
 	for (size_t i = m->pb->n_redirections; i-- > 0;) {
 		FM_PB(Redirection) *r = m->pb->redirections[i];
 
 		if (r->step == STEP(NEW) || r->step == STEP(REVERTED))
 			continue;
-		if (r->step == STEP(PREPARED) || revert_one(m, r)) /* prepared only: nothing had been changed */
-			keep_step(m, r, STEP(REVERTED), NULL);
-		else
+		if (r->step != STEP(PREPARED) && !revert_one(m, r)) { /* prepared only: nothing had been changed */
 			done = false;
+			continue;
+		}
+		keep_step(m, r, STEP(REVERTED), NULL);
+		changed = true;
 	}
-	(void)fm_migration_save(m);
+	if (changed)
+		(void)fm_migration_save(m);
 	return done;
 }
 

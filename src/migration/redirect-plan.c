@@ -6,10 +6,12 @@
 #include "migration/coordinator-internal.h"
 #include "network/intent.h"
 
-/* What clients of the old way still need after the move stays until the last of their connections has ended. A publication at the destination is not for them: it stays with the container. */
-static bool is_lasting(const char *driver, const char *side)
+#define STEP(name) FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
+
+/* What clients of the old way still need after the move stays until the last of their connections has ended; a publication at the destination stays until the container leaves. The hosts know which is which. */
+static bool is_lasting(const char *driver)
 {
-	return fm_streq(driver, "tunnel") || (fm_streq(driver, "dnat") && fm_streq(side, "source"));
+	return fm_streq(driver, "tunnel") || fm_streq(driver, "dnat");
 }
 
 static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t *action, struct fm_error *err)
@@ -22,7 +24,7 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 
 	if (at && !fm_streq(at, FM_INTENT_AT_MANAGER))
 		fm_pb_set(&r->at, at);
-	r->lasting = is_lasting(driver, side);
+	r->lasting = is_lasting(driver);
 	r->urgent = fm_streq(driver, "tunnel") && fm_streq(side, "source") && fm_streq(r->at, m->pb->source);
 	(void)json_object_del(action, "at");
 	text = json_dumps(action, JSON_COMPACT);
@@ -51,11 +53,41 @@ int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm
 	return rc;
 }
 
-void fm_redirections_over(struct fm_migration *m)
+static void remember(struct fm_network *n, const FM_PB(Migration) * pb)
 {
 	_fm_cleanup_(json_decrefp) json_t *actions = json_array();
 
-	for (size_t i = 0; i < m->pb->n_redirections; i++)
-		(void)json_array_append_new(actions, json_loads(m->pb->redirections[i]->action, 0, NULL));
-	fm_network_moved(m->c->o.network, m->pb->container, actions);
+	for (size_t i = 0; i < pb->n_redirections; i++) {
+		FM_PB(RedirectionStep) step = pb->redirections[i]->step;
+
+		if (step == STEP(FLIPPED) || step == STEP(VERIFIED) || step == STEP(KEPT))
+			(void)json_array_append_new(actions, json_loads(pb->redirections[i]->action, 0, NULL));
+	}
+	fm_network_moved(n, pb->container, actions);
+}
+
+void fm_redirections_over(struct fm_migration *m)
+{
+	remember(m->c->o.network, m->pb);
+}
+
+/* In the order in which they were made: of each container the last word counts, switch by switch. Those under way are remembered when they are over. */
+int fm_redirections_remember(struct fm_coordinator *c, struct fm_error *err)
+{
+	struct fm_store_migration *v = NULL;
+	size_t n = 0;
+
+	if (!c->o.network)
+		return 0;
+	if (fm_store_migration_list(c->o.store, false, 0, &v, &n, err) < 0)
+		return -1;
+	for (size_t i = n; i-- > 0;) {
+		_fm_pb_ FM_PB(Migration) *pb =
+		        v[i].finished_ms ? fleximigrate__v1__migration__unpack(NULL, v[i].detail_len, v[i].detail) : NULL;
+
+		if (pb)
+			remember(c->o.network, pb);
+	}
+	fm_store_migrations_free(v, n);
+	return 0;
 }

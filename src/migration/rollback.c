@@ -292,6 +292,14 @@ static enum end undo(struct fm_migration *m)
 		        m->pb->destination, e.message);
 		return END_OPERATOR;
 	}
+	if (end == END_DESTINATION) {
+		fm_redirections_over(m);
+		if (fm_redirections_keep(m, &e) < 0) {
+			fm_mlog(m, FM_LOG_ERROR, "NetworkManager", "What old connections of '%s' need could not be handed to its host: %s.",
+			        m->pb->container, e.message);
+			return END_OPERATOR;
+		}
+	}
 	return end;
 }
 

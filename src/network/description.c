@@ -11,6 +11,7 @@
 #include "network/address.h"
 #include "network/fields.h"
 #include "network/intent-internal.h"
+#include "network/redirect-tunnel.h"
 #include "network/topology-internal.h"
 
 #define VERSION            1
@@ -18,7 +19,6 @@
 #define MAX_LISTS          (8 * FM_MAX_DESCRIPTION_LIST)
 #define DEFAULT_PRIORITY   40000 /* above what switches and controllers install for themselves, below what an operator may put on top */
 #define DEFAULT_TABLE      254   /* the kernel's main table */
-#define DEFAULT_PORT       4790
 #define DEFAULT_TTL_S      5
 #define DEFAULT_DRAIN_MS   30000
 #define SOCKET_PATH_MAX    107
@@ -230,7 +230,7 @@ static int read_tunnels(struct fm_description *d, const json_t *o, struct fm_err
 
 	const struct fm_place at = fm_place_member(&whole, "tunnels");
 
-	d->tunnels.port = DEFAULT_PORT;
+	d->tunnels.port = FM_TUNNEL_PORT;
 	if (!o)
 		return 0;
 	if (fm_fields_read(o, &at, fields, &d->tunnels, err) < 0)

@@ -9,7 +9,7 @@
  *    "controllers": [{"name": "c1", "url": "https://192.0.2.2:8080", "ca": "c1.pem", "switches": [{"switch": "s2", "dpid": 2}]}],
  *    "vxlan": [{"device": "vx0", "hosts": {"h1": "192.0.2.11", "h2": "192.0.2.12"}}],                   addresses of the tunnel ends (VTEPs)
  *    "routers": [{"host": "r1", "table": 254, "via": {"h1": "192.0.2.11", "h2": "192.0.2.12"}}],        next hops from the router r1 (an agent) towards each host, of one family; "host_routes": false where a container's subnet is what is routed until it moves
- *    "tunnels": {"port": 4790, "hosts": {"h1": "192.0.2.11", "h2": "192.0.2.12"}},                      addresses that hosts reach each other with
+ *    "tunnels": {"port": 4797, "hosts": {"h1": "192.0.2.11", "h2": "192.0.2.12"}},                      addresses that hosts reach each other with; port (UDP): FM_TUNNEL_PORT
  *    "dns": [{"name": "lab", "server": "192.0.2.53", "zone": "example.org", "reverse_zone": "2.0.192.in-addr.arpa",
  *             "key": "mover", "algorithm": "hmac-sha256", "key_file": "mover.key", "ttl_s": 5}],
  *    "load_balancers": [{"name": "lb1", "driver": "haproxy", "socket": "/run/haproxy/admin.sock", "max_drain_ms": 30000}],                                              or "tcp:192.0.2.5:9999"

@@ -292,27 +292,49 @@ static bool is_known(const json_t *known, const char *what)
 	return false;
 }
 
+#define LEFTOVER_MAX (FM_NFT_COMMENT_MAX + 64)
+
+/* Once for the rules with the same comment; in words, or false. */
+static bool is_leftover(const struct fm_nft_state *s, size_t i, const json_t *known, char ret[LEFTOVER_MAX])
+{
+	const char *what = what_of(&s->rules[i]);
+
+	for (size_t k = 0; k < i; k++)
+		if (strcmp(s->rules[k].comment, s->rules[i].comment) == 0)
+			return false;
+	if (!s->ours || !what || is_known(known, what))
+		return false;
+	(void)snprintf(ret, LEFTOVER_MAX, "nf_tables table inet %s: %s", FM_NFT_TABLE, s->rules[i].comment);
+	fm_str_sanitize(ret);
+	return true;
+}
+
 static int dnat_leftovers(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
                           void *userdata, struct fm_error *err)
 {
 	_fm_nft_state_ struct fm_nft_state s = { 0 };
 	_fm_nl_ struct fm_nl *nl = NULL;
+	char text[LEFTOVER_MAX];
 
 	if (open_session(c, &nl, err) < 0 || fm_nft_look(nl, &s, err) < 0)
 		return -1;
-	for (size_t i = 0; s.ours && i < s.n; i++) {
-		const char *what = what_of(&s.rules[i]);
-		bool told = false;
-		char text[FM_NFT_COMMENT_MAX + 64];
+	for (size_t i = 0; i < s.n; i++)
+		if (is_leftover(&s, i, known, text))
+			cb(text, userdata);
+	return 0;
+}
 
-		for (size_t k = 0; k < i && !told; k++)
-			told = strcmp(s.rules[k].comment, s.rules[i].comment) == 0;
-		if (!what || told || is_known(known, what))
-			continue;
-		(void)snprintf(text, sizeof(text), "nf_tables table inet %s: %s", FM_NFT_TABLE, s.rules[i].comment);
-		fm_str_sanitize(text);
-		cb(text, userdata);
-	}
+static int dnat_clean(const struct fm_redirect_call *c, const json_t *known, const char *what, struct fm_error *err)
+{
+	_fm_nft_state_ struct fm_nft_state s = { 0 };
+	_fm_nl_ struct fm_nl *nl = NULL;
+	char text[LEFTOVER_MAX];
+
+	if (open_session(c, &nl, err) < 0 || fm_nft_look(nl, &s, err) < 0)
+		return -1;
+	for (size_t i = 0; i < s.n; i++)
+		if (is_leftover(&s, i, known, text) && strcmp(text, what) == 0 && fm_nft_remove(nl, s.rules[i].comment, err) < 0)
+			return fm_error_prefix(err, "dnat: %s", what);
 	return 0;
 }
 
@@ -325,4 +347,5 @@ const struct fm_redirect_ops fm_redirect_dnat = {
 	.verify = dnat_verify,
 	.revert = dnat_revert,
 	.leftovers = dnat_leftovers,
+	.clean = dnat_clean,
 };

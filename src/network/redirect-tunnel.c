@@ -37,10 +37,9 @@
 #include "basic/str.h"
 #include "network/fields.h"
 #include "network/redirect-kernel.h"
+#include "network/redirect-tunnel-internal.h"
 
 #define NAME          "tunnel"
-#define PREFIX        "fmt"
-#define PORT_DEFAULT  4797
 #define MAX_ADDRESSES 4
 #define MAX_RULES     (2 * MAX_ADDRESSES + 2)
 #define HEADER4       50 /* IPv4, UDP, VXLAN, Ethernet */
@@ -48,9 +47,6 @@
 #define MTU_MIN4      576
 #define MTU_MIN6      1280
 #define MTU_MAX       65000
-#define PROTOCOL      70 /* of our rules and routes: 'F' */
-#define PRIORITY      100
-#define TABLE_BASE    0x66000000u
 /* The same on both sides and for every tunnel: a host may be the destination of one and the source of another, and a gateway that is an address of its own is refused. */
 #define OWN4     "169.254.77.1"
 #define GATEWAY4 "169.254.77.2"
@@ -110,10 +106,9 @@ static bool is_id(const char *text)
 static void set_id(struct action *a, const char *id)
 {
 	memcpy(a->id, id, sizeof(a->id));
-	(void)snprintf(a->device, sizeof(a->device), PREFIX "%s", id);
-	a->vni = (uint32_t)strtoul(id, NULL, 16) & 0xffffff;
-	a->vni = a->vni ? a->vni : 1;
-	a->table = TABLE_BASE | a->vni;
+	(void)snprintf(a->device, sizeof(a->device), FM_TUNNEL_PREFIX "%s", id);
+	a->vni = fm_tunnel_vni(id);
+	a->table = FM_TUNNEL_TABLE_BASE | a->vni;
 	side_mac(a->vni, a->at_source, a->own_mac);
 	side_mac(a->vni, !a->at_source, a->other_mac);
 }
@@ -152,7 +147,7 @@ static int action_parse(const json_t *o, struct action *ret, struct fm_error *er
 		struct action a;
 		const char *id;
 		const json_t *addresses;
-	} raw = { .a = { .port = PORT_DEFAULT } };
+	} raw = { .a = { .port = FM_TUNNEL_PORT } };
 	static const char *const sides[] = { "destination", "source", NULL }, *const replies[] = { "direct", "back", NULL };
 	static const struct fm_field fields[] = {
 		FM_FIELD_DRIVER,
@@ -400,7 +395,7 @@ static int put_gateway(struct fm_nl *nl, const struct action *a, int index, int 
 	rt = mnl_nlmsg_put_extra_header(h, sizeof(*rt));
 	rt->rtm_family = (uint8_t)family;
 	rt->rtm_table = RT_TABLE_COMPAT;
-	rt->rtm_protocol = PROTOCOL;
+	rt->rtm_protocol = FM_TUNNEL_PROTOCOL;
 	rt->rtm_type = RTN_UNICAST;
 	rt->rtm_flags = RTNH_F_ONLINK;
 	mnl_attr_put_u32(h, RTA_TABLE, a->table);
@@ -414,7 +409,9 @@ static int put_gateway(struct fm_nl *nl, const struct action *a, int index, int 
 static size_t source_rules(const struct action *a, struct rule r[MAX_RULES])
 {
 	for (size_t i = 0; i < a->n; i++)
-		r[i] = (struct rule){ .family = a->address[i].family, .priority = PRIORITY, .to = &a->address[i], .table = a->table };
+		r[i] = (struct rule){
+			.family = a->address[i].family, .priority = FM_TUNNEL_PRIORITY, .to = &a->address[i], .table = a->table
+		};
 	return a->n;
 }
 
@@ -426,18 +423,18 @@ static size_t destination_rules(const struct action *a, struct rule r[MAX_RULES]
 		const struct fm_ip *ip = &a->address[i];
 
 		r[n++] = (struct rule){ .family = ip->family,
-			                .priority = PRIORITY,
+			                .priority = FM_TUNNEL_PRIORITY,
 			                .to = ip,
 			                .iif = a->device,
 			                .table = RT_TABLE_MAIN,
 			                .not_by_default = true };
 		if (a->back)
-			r[n++] = (struct rule){ .family = ip->family, .priority = PRIORITY + 2, .from = ip, .table = a->table };
+			r[n++] = (struct rule){ .family = ip->family, .priority = FM_TUNNEL_PRIORITY + 2, .from = ip, .table = a->table };
 	}
 	for (int six = 0; six < 2; six++)
 		if (has_family(a, six ? AF_INET6 : AF_INET))
 			r[n++] = (struct rule){
-				.family = six ? AF_INET6 : AF_INET, .priority = PRIORITY + 1, .iif = a->device, .drop = true
+				.family = six ? AF_INET6 : AF_INET, .priority = FM_TUNNEL_PRIORITY + 1, .iif = a->device, .drop = true
 			};
 	return n;
 }
@@ -459,7 +456,7 @@ static int put_rule(struct fm_nl *nl, const struct rule *r, bool add)
 	f->action = r->drop ? FR_ACT_BLACKHOLE : FR_ACT_TO_TBL;
 	f->table = r->table < 256 ? (uint8_t)r->table : RT_TABLE_COMPAT;
 	mnl_attr_put_u32(h, FRA_PRIORITY, r->priority);
-	mnl_attr_put_u8(h, FRA_PROTOCOL, PROTOCOL);
+	mnl_attr_put_u8(h, FRA_PROTOCOL, FM_TUNNEL_PROTOCOL);
 	if (r->table)
 		mnl_attr_put_u32(h, FRA_TABLE, r->table);
 	if (r->iif)
@@ -788,101 +785,6 @@ static int tunnel_revert(const struct fm_redirect_call *c, const json_t *action,
 	return a.at_source ? 0 : write_rules(nl, &a, false, err);
 }
 
-/* ---- leftovers ---- */
-
-struct leftovers {
-	const json_t *known;
-	void (*cb)(const char *what, void *userdata);
-	void *userdata;
-};
-
-static bool is_known(const json_t *known, const char *device)
-{
-	const json_t *o;
-	size_t i;
-
-	json_array_foreach(known, i, o)
-	{
-		const char *id = json_string_value(json_object_get(o, "id"));
-
-		if (fm_streq(json_string_value(json_object_get(o, "driver")), NAME) && id && fm_streq(device + strlen(PREFIX), id))
-			return true;
-	}
-	return false;
-}
-
-static bool is_tunnel_name(const char *s)
-{
-	return strncmp(s, PREFIX, strlen(PREFIX)) == 0 && strlen(s) == strlen(PREFIX) + FM_TUNNEL_ID_LEN &&
-	       strspn(s + strlen(PREFIX), "0123456789abcdef") == FM_TUNNEL_ID_LEN;
-}
-
-static void leftover_link(const struct fm_link *link, void *userdata)
-{
-	const struct leftovers *l = userdata;
-	char what[64];
-
-	if (!is_tunnel_name(link->name) || strcmp(link->kind, "vxlan") != 0 || is_known(l->known, link->name))
-		return;
-	(void)snprintf(what, sizeof(what), "tunnel %s (ip link delete %s)", link->name, link->name);
-	l->cb(what, l->userdata);
-}
-
-/* Of a rule whose tunnel has gone: its table says which it was, or the interface. */
-static int leftover_rule(const struct nlmsghdr *h, void *userdata)
-{
-	const struct fib_rule_hdr *f = mnl_nlmsg_get_payload(h);
-	const struct leftovers *l = userdata;
-	uint32_t table = 0, priority = 0, protocol = 0;
-	const char *iif = "";
-	const struct nlattr *x;
-	char what[96];
-	bool known;
-
-	if (h->nlmsg_type != RTM_NEWRULE || h->nlmsg_len < mnl_nlmsg_size(sizeof(*f)))
-		return MNL_CB_OK;
-	mnl_attr_for_each (x, h, sizeof(*f)) {
-		if (mnl_attr_get_type(x) == FRA_TABLE)
-			table = mnl_attr_get_u32(x);
-		else if (mnl_attr_get_type(x) == FRA_PRIORITY)
-			priority = mnl_attr_get_u32(x);
-		else if (mnl_attr_get_type(x) == FRA_PROTOCOL)
-			protocol = mnl_attr_get_u8(x);
-		else if (mnl_attr_get_type(x) == FRA_IIFNAME && mnl_attr_validate(x, MNL_TYPE_NUL_STRING) >= 0)
-			iif = mnl_attr_get_str(x);
-	}
-	if (protocol != PROTOCOL || priority < PRIORITY || priority > PRIORITY + 2)
-		return MNL_CB_OK;
-	known = is_tunnel_name(iif) && is_known(l->known, iif);
-	for (size_t i = 0; i < json_array_size(l->known) && !known; i++) {
-		struct action a = { 0 };
-
-		known = action_parse(json_array_get(l->known, i), &a, NULL) == 0 && a.table == table;
-	}
-	if (known)
-		return MNL_CB_OK;
-	(void)snprintf(what, sizeof(what), "rule of a tunnel (ip %s rule delete priority %u protocol %u)",
-	               f->family == AF_INET6 ? "-6" : "-4", priority, protocol);
-	l->cb(what, l->userdata);
-	return MNL_CB_OK;
-}
-
-static int tunnel_leftovers(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
-                            void *userdata, struct fm_error *err)
-{
-	_fm_nl_ struct fm_nl *nl = NULL;
-	struct leftovers l = { known, cb, userdata };
-	struct fib_rule_hdr all = { 0 };
-	int rc;
-
-	if (fm_redirect_may_go_on(c, NAME, err) < 0 || fm_nl_open(0, &nl, err) < 0)
-		return -1;
-	rc = fm_nl_links(nl, leftover_link, &l, NULL);
-	if (rc == 0)
-		rc = fm_nl_dump(nl, RTM_GETRULE, &all, sizeof(all), leftover_rule, &l, NULL);
-	return rc < 0 ? fm_nl_fail(nl, rc, err, NAME ": look for leftovers") : 0;
-}
-
 const struct fm_redirect_ops fm_redirect_tunnel = {
 	.name = NAME,
 	.title = "tunnel between the two hosts",
@@ -891,7 +793,8 @@ const struct fm_redirect_ops fm_redirect_tunnel = {
 	.flip = tunnel_flip,
 	.verify = tunnel_verify,
 	.revert = tunnel_revert,
-	.leftovers = tunnel_leftovers,
+	.leftovers = fm_tunnel_leftovers,
+	.clean = fm_tunnel_clean,
 };
 
 /* ---- what passes ---- */

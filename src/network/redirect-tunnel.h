@@ -18,6 +18,7 @@
 #include "basic/error.h"
 
 #define FM_TUNNEL_ID_LEN 8
+#define FM_TUNNEL_PORT   4797 /* UDP, unless an action says another; not VXLAN's own: a host may have VXLANs of somebody else */
 
 /* The id of a migration's tunnel, eight hex digits. */
 void fm_tunnel_id(const char *migration, char ret[FM_TUNNEL_ID_LEN + 1]);

@@ -22,6 +22,7 @@
  * verify asks the medium whether only the new way is there; FAILED_PRECONDITION with what it says instead.
  * revert restores what undo says, and nothing more; it must work when the container's hosts are gone.
  * leftovers names (in words for an operator, through cb) what this driver finds of its own that belongs to no action in `known`: doctor shows them. May be NULL where a driver leaves no mark of its own.
+ * clean takes away what leftovers names in exactly these words, if it still does; nothing is success. NULL where the driver cannot.
  *
  * Each call ends at deadline_ms with DEADLINE_EXCEEDED, or when cancel_fd is readable with CANCELLED; a peer that hangs is no reason to exceed it. INVALID_ARGUMENT names the member of the action
  * that is wrong: "dnat: to_port …". Unknown members are an error. Called in the network namespace of the host (agent) or the manager. Any thread; no state is shared between calls.
@@ -55,6 +56,7 @@ struct fm_redirect_ops {
 	int (*revert)(const struct fm_redirect_call *c, const json_t *action, const json_t *undo, struct fm_error *err);
 	int (*leftovers)(const struct fm_redirect_call *c, const json_t *known, void (*cb)(const char *what, void *userdata),
 	                 void *userdata, struct fm_error *err);
+	int (*clean)(const struct fm_redirect_call *c, const json_t *known, const char *what, struct fm_error *err);
 };
 
 /* redirect-<driver>.c */

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,20 +19,28 @@
 #define SUFFIX         ".json"
 #define MAX_AGE_LIMIT  (366ull * 86400000)
 
+/* What the record says does not change. Of the rest the first three are the lock's, the others the step's alone. */
 struct stub {
 	json_t *record;
 	char id[FM_MAX_NAME];
 	struct fm_conntrack_address addresses[FM_MAX_CONNTRACK_ADDRESSES];
 	size_t n_addresses;
 	bool only_translated;
+	bool stays; /* until it is retired */
 	uint64_t created_ms, grace_ms, max_age_ms;
+	unsigned refs; /* the list's, and a step's that looks at it */
+	bool busy;     /* somebody writes or reverts it: nobody else may */
+	bool gone;
 	uint64_t idle_since_ms; /* fm_now_ms(); 0: has flows, or has not been looked at */
 	uint64_t packets;       /* of its counters when it was last looked at */
 	bool counted;
 };
 
+/* Nothing that takes time is done with the lock: neither files, nor the kernel's tables, nor reverts. */
 struct fm_stubs {
 	char *folder;
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* one is not busy any more; by the monotonic clock */
 	struct stub **v;
 	size_t n;
 };
@@ -84,14 +93,14 @@ static int check_action(void *userdata, size_t i, const json_t *v, const struct 
 struct words {
 	uint32_t stub;
 	const char *id;
-	bool translated;
+	bool translated, leaves;
 	uint64_t created_ms, grace_ms, max_age_ms;
 	const json_t *addresses, *actions;
 };
 
 static int read_words(const json_t *record, const struct fm_place *at, struct words *ret, struct fm_error *err)
 {
-	static const char *const flows[] = { "all", "translated", NULL };
+	static const char *const flows[] = { "all", "translated", NULL }, *const until[] = { "flows", "leaves", NULL };
 	static const struct fm_field fields[] = {
 		{ FM_FIELD(struct words, stub), .type = FM_FIELD_U32, .min = FORMAT_VERSION, .max = FORMAT_VERSION, .required = true },
 		{ FM_FIELD(struct words, id), .max = FM_MAX_NAME - 1, .check = fm_name_is_valid, .what = "is not a name",
@@ -99,6 +108,7 @@ static int read_words(const json_t *record, const struct fm_place *at, struct wo
 		{ FM_FIELD(struct words, created_ms), .type = FM_FIELD_U64 },
 		{ FM_FIELD(struct words, addresses), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_CONNTRACK_ADDRESSES, .required = true },
 		{ .name = "flows", .type = FM_FIELD_BOOL, .words = flows, .offset = offsetof(struct words, translated) },
+		{ .name = "until", .type = FM_FIELD_BOOL, .words = until, .offset = offsetof(struct words, leaves) },
 		{ FM_FIELD(struct words, grace_ms), .type = FM_FIELD_U64, .max = MAX_AGE_LIMIT },
 		{ FM_FIELD(struct words, max_age_ms), .type = FM_FIELD_U64, .max = MAX_AGE_LIMIT },
 		{ FM_FIELD(struct words, actions), .type = FM_FIELD_LIST, .min = 1, .max = FM_MAX_REDIRECTS, .required = true },
@@ -121,13 +131,53 @@ static int stub_parse(json_t *record, struct stub **ret, struct fm_error *err)
 	    fm_fields_each(w.actions, &at, "actions", check_action, NULL, err) < 0)
 		return -1;
 	s->only_translated = w.translated;
+	s->stays = w.leaves;
 	s->created_ms = w.created_ms;
 	s->grace_ms = w.grace_ms;
 	s->max_age_ms = w.max_age_ms;
 	memcpy(s->id, w.id, strlen(w.id) + 1);
 	s->record = json_incref(record);
+	s->refs = 1;
 	*ret = FM_TAKE_PTR(s);
 	return 0;
+}
+
+/* ---- the list, with its lock ---- */
+
+static struct stub *find(const struct fm_stubs *s, const char *id)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (strcmp(s->v[i]->id, id) == 0)
+			return s->v[i];
+	return NULL;
+}
+
+static void unref(struct stub *stub)
+{
+	if (--stub->refs == 0)
+		stub_free(stub);
+}
+
+static void take_out(struct fm_stubs *s, struct stub *stub)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (s->v[i] == stub) {
+			s->v[i] = s->v[--s->n];
+			break;
+		}
+	stub->gone = true;
+	unref(stub);
+}
+
+/* Ends what `busy` has begun. */
+static void let_go(struct fm_stubs *s, struct stub *stub, bool gone)
+{
+	pthread_mutex_lock(&s->lock);
+	stub->busy = false;
+	if (gone)
+		take_out(s, stub);
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- files ---- */
@@ -215,12 +265,18 @@ int fm_stubs_load(const char *folder, void (*damaged)(const char *file, const st
                   struct fm_stubs **ret, struct fm_error *err)
 {
 	_fm_stubs_ struct fm_stubs *s = calloc(1, sizeof(*s));
+	pthread_condattr_t attr;
 
-	if (s) {
-		s->folder = strdup(folder);
-		s->v = calloc(FM_MAX_STUBS, sizeof(struct stub *));
-	}
-	if (!s || !s->folder || !s->v)
+	if (!s)
+		return fm_error_errno(err, ENOMEM, "read the stubs in %s", folder);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->changed, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	(void)pthread_mutex_init(&s->lock, NULL);
+	s->folder = strdup(folder);
+	s->v = calloc(FM_MAX_STUBS, sizeof(struct stub *));
+	if (!s->folder || !s->v)
 		return fm_error_errno(err, ENOMEM, "read the stubs in %s", folder);
 	if (fm_mkdir_p(folder, 0700, err) < 0 || load_all(s, damaged, userdata, err) < 0)
 		return -1;
@@ -236,27 +292,30 @@ void fm_stubs_free(struct fm_stubs *s)
 		stub_free(s->v[i]);
 	free(s->v);
 	free(s->folder);
+	(void)pthread_cond_destroy(&s->changed);
+	(void)pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
-size_t fm_stubs_count(const struct fm_stubs *s)
+size_t fm_stubs_count(struct fm_stubs *s)
 {
-	return s->n;
+	size_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = s->n;
+	pthread_mutex_unlock(&s->lock);
+	return n;
 }
 
-const json_t *fm_stubs_get(const struct fm_stubs *s, size_t i)
+json_t *fm_stubs_records(struct fm_stubs *s)
 {
-	return i < s->n ? s->v[i]->record : NULL;
-}
+	json_t *all = json_array();
 
-static struct stub *find(const struct fm_stubs *s, const char *id, size_t *ret_i)
-{
+	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; i < s->n; i++)
-		if (strcmp(s->v[i]->id, id) == 0) {
-			*ret_i = i;
-			return s->v[i];
-		}
-	return NULL;
+		(void)json_array_append(all, s->v[i]->record);
+	pthread_mutex_unlock(&s->lock);
+	return all;
 }
 
 /* The same but for the time that was set here. */
@@ -269,20 +328,13 @@ static bool same_record(const json_t *given, const json_t *kept)
 	return copy && json_equal(copy, kept);
 }
 
-int fm_stubs_add(struct fm_stubs *s, const json_t *record, struct fm_error *err)
+/* With the lock. 1: it has taken its place, and is to be written. */
+static int enter(struct fm_stubs *s, struct stub *stub, const json_t *record, struct fm_error *err)
 {
-	_fm_cleanup_(stub_freep) struct stub *stub = NULL;
-	_fm_cleanup_(json_done) json_t *copy = json_deep_copy(record);
 	const struct stub *there;
-	size_t i;
 
-	if (!copy)
-		return fm_error_errno(err, ENOMEM, "stub");
-	if (!json_object_get(copy, "created_ms"))
-		(void)json_object_set_new(copy, "created_ms", json_integer((json_int_t)fm_realtime_ms()));
-	if (stub_parse(copy, &stub, err) < 0)
-		return -1;
-	there = find(s, stub->id, &i);
+	while ((there = find(s, stub->id)) && there->busy)
+		pthread_cond_wait(&s->changed, &s->lock);
 	if (there)
 		return same_record(record, there->record)
 		               ? 0
@@ -290,10 +342,33 @@ int fm_stubs_add(struct fm_stubs *s, const json_t *record, struct fm_error *err)
 	if (s->n == FM_MAX_STUBS)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "this host keeps %d stubs already, for containers that have left",
 		                    FM_MAX_STUBS);
-	if (stub_write(s, stub, err) < 0)
+	stub->busy = true;
+	s->v[s->n++] = stub;
+	return 1;
+}
+
+int fm_stubs_add(struct fm_stubs *s, const json_t *record, struct fm_error *err)
+{
+	_fm_cleanup_(stub_freep) struct stub *stub = NULL;
+	_fm_cleanup_(json_done) json_t *copy = json_deep_copy(record);
+	struct stub *entered;
+	int rc;
+
+	if (!copy)
+		return fm_error_errno(err, ENOMEM, "stub");
+	if (!json_object_get(copy, "created_ms"))
+		(void)json_object_set_new(copy, "created_ms", json_integer((json_int_t)fm_realtime_ms()));
+	if (stub_parse(copy, &stub, err) < 0)
 		return -1;
-	s->v[s->n++] = FM_TAKE_PTR(stub);
-	return 0;
+	pthread_mutex_lock(&s->lock);
+	rc = enter(s, stub, record, err);
+	pthread_mutex_unlock(&s->lock);
+	if (rc <= 0)
+		return rc;
+	entered = FM_TAKE_PTR(stub);
+	rc = stub_write(s, entered, err);
+	let_go(s, entered, rc < 0);
+	return rc;
 }
 
 /* ---- living and retiring ---- */
@@ -323,26 +398,27 @@ static int look_at_counters(struct stub *stub, const struct fm_stubs_step *how, 
 	return 0;
 }
 
-/* The flows of all stubs, going through the table once; v[i] is what s->v[i] has. */
-static int look_at_flows(const struct fm_stubs *s, struct fm_conntrack *ct, struct fm_conntrack_live *v, struct fm_error *err)
+/* The flows of these stubs, going through the table once; live[i] is what v[i] has. */
+static int look_at_flows(struct stub *const *v, size_t n_stubs, struct fm_conntrack *ct, struct fm_conntrack_live *live,
+                         struct fm_error *err)
 {
-	_fm_free_ struct fm_conntrack_address *addresses = calloc(FM_MAX_STUBS * FM_MAX_CONNTRACK_ADDRESSES, sizeof(*addresses));
-	_fm_free_ struct fm_conntrack_live *each = calloc(FM_MAX_STUBS * FM_MAX_CONNTRACK_ADDRESSES, sizeof(*each));
+	_fm_free_ struct fm_conntrack_address *addresses = calloc(n_stubs * FM_MAX_CONNTRACK_ADDRESSES, sizeof(*addresses));
+	_fm_free_ struct fm_conntrack_live *each = calloc(n_stubs * FM_MAX_CONNTRACK_ADDRESSES, sizeof(*each));
 	size_t n = 0, at = 0;
 
 	if (!addresses || !each)
-		return fm_error_errno(err, ENOMEM, "count the flows of %zu stubs", s->n);
-	for (size_t i = 0; i < s->n; i++)
-		for (size_t k = 0; k < s->v[i]->n_addresses; k++)
-			addresses[n++] = s->v[i]->addresses[k];
+		return fm_error_errno(err, ENOMEM, "count the flows of %zu stubs", n_stubs);
+	for (size_t i = 0; i < n_stubs; i++)
+		for (size_t k = 0; k < v[i]->n_addresses; k++)
+			addresses[n++] = v[i]->addresses[k];
 	if (fm_conntrack_count_each(ct, addresses, n, each, err) < 0)
 		return -1;
 	/* a flow between two addresses of one stub counts twice: what matters is whether there is any */
-	for (size_t i = 0; i < s->n; i++)
-		for (size_t k = 0; k < s->v[i]->n_addresses; k++, at++) {
-			v[i].tcp += each[at].tcp;
-			v[i].udp += each[at].udp;
-			v[i].translated += each[at].translated;
+	for (size_t i = 0; i < n_stubs; i++)
+		for (size_t k = 0; k < v[i]->n_addresses; k++, at++) {
+			live[i].tcp += each[at].tcp;
+			live[i].udp += each[at].udp;
+			live[i].translated += each[at].translated;
 		}
 	return 0;
 }
@@ -372,50 +448,83 @@ static const char *why_due(struct stub *stub, const struct fm_stubs_step *how, c
 	return now - stub->idle_since_ms >= stub->grace_ms ? "no flows any more" : NULL;
 }
 
-/* Backwards, as they were done. The record goes last: a crash before that repeats. */
-static int revert_and_delete(struct fm_stubs *s, size_t i, const struct fm_redirect_call *call, struct fm_error *err)
+/* Backwards, as they were done. The record goes last: a crash before that repeats. The caller has made it busy. */
+static int revert_and_delete(struct fm_stubs *s, struct stub *stub, const struct fm_redirect_call *call, struct fm_error *err)
 {
-	struct stub *stub = s->v[i];
 	const json_t *list = json_object_get(stub->record, "actions");
+	int rc = 0;
 
-	for (size_t k = json_array_size(list); k > 0; k--) {
+	for (size_t k = json_array_size(list); k > 0 && rc == 0; k--) {
 		const json_t *v = json_array_get(list, k - 1), *action = json_object_get(v, "action");
 		const struct fm_redirect_ops *ops;
 
 		if (fm_redirect_driver_of(action, &ops, err) < 0 || ops->revert(call, action, json_object_get(v, "undo"), err) < 0)
-			return fm_error_prefix(err, "stub %s", stub->id);
+			rc = fm_error_prefix(err, "stub %s", stub->id);
 	}
-	if (stub_unlink(s, stub, err) < 0)
-		return -1;
-	stub_free(stub);
-	s->v[i] = s->v[--s->n];
-	return 0;
+	if (rc == 0)
+		rc = stub_unlink(s, stub, err);
+	let_go(s, stub, rc == 0);
+	return rc;
+}
+
+/* Is it the caller's to revert? Not when somebody else is at it, or has done it. */
+static bool claim(struct fm_stubs *s, struct stub *stub)
+{
+	bool mine;
+
+	pthread_mutex_lock(&s->lock);
+	mine = !stub->busy && !stub->gone;
+	stub->busy |= mine;
+	pthread_mutex_unlock(&s->lock);
+	return mine;
+}
+
+static void look_at_one(struct fm_stubs *s, struct stub *stub, const struct fm_stubs_step *how, const struct fm_conntrack_live *live,
+                        struct fm_error *first)
+{
+	struct fm_error why = FM_ERROR_INIT;
+	const char *reason = why_due(stub, how, live, &why);
+
+	if (reason && claim(s, stub) && revert_and_delete(s, stub, &how->call, &why) == 0 && how->retired)
+		how->retired(stub->id, reason, how->userdata);
+	if (why.code != FM_OK && first->code == FM_OK)
+		*first = why;
+}
+
+/* Those that end by themselves. */
+static size_t take_all(struct fm_stubs *s, struct stub *ret[FM_MAX_STUBS])
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->v[i]->stays)
+			continue;
+		s->v[i]->refs++;
+		ret[n++] = s->v[i];
+	}
+	pthread_mutex_unlock(&s->lock);
+	return n;
 }
 
 int fm_stubs_step(struct fm_stubs *s, const struct fm_stubs_step *how, struct fm_error *err)
 {
 	_fm_free_ struct fm_conntrack_live *live = calloc(FM_MAX_STUBS, sizeof(*live));
 	struct fm_error first = FM_ERROR_INIT;
+	struct stub *v[FM_MAX_STUBS];
+	size_t n;
 	bool known;
 
 	if (!live)
-		return fm_error_errno(err, ENOMEM, "look at %zu stubs", s->n);
-	if (s->n == 0)
-		return 0;
-	known = !how->conntrack || look_at_flows(s, how->conntrack, live, &first) == 0;
-	/* backwards: the one that takes the place of a retired one has been looked at */
-	for (size_t i = s->n; i > 0; i--) {
-		struct fm_error why = FM_ERROR_INIT;
-		char id[FM_MAX_NAME];
-		const char *reason;
-
-		memcpy(id, s->v[i - 1]->id, sizeof(id));
-		reason = why_due(s->v[i - 1], how, known ? &live[i - 1] : NULL, &why);
-		if (reason && revert_and_delete(s, i - 1, &how->call, &why) == 0 && how->retired)
-			how->retired(id, reason, how->userdata);
-		if (why.code != FM_OK && first.code == FM_OK)
-			first = why;
-	}
+		return fm_error_errno(err, ENOMEM, "look at stubs");
+	n = take_all(s, v);
+	known = n == 0 || !how->conntrack || look_at_flows(v, n, how->conntrack, live, &first) == 0;
+	for (size_t i = 0; i < n; i++)
+		look_at_one(s, v[i], how, known ? &live[i] : NULL, &first);
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < n; i++)
+		unref(v[i]);
+	pthread_mutex_unlock(&s->lock);
 	if (first.code == FM_OK)
 		return 0;
 	if (err)
@@ -423,11 +532,31 @@ int fm_stubs_step(struct fm_stubs *s, const struct fm_stubs_step *how, struct fm
 	return -1;
 }
 
+/* With the lock. *ret NULL: whoever was at it has done it. */
+static int claim_by_id(struct fm_stubs *s, const char *id, uint64_t deadline_ms, struct stub **ret, struct fm_error *err)
+{
+	struct timespec until = { .tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000 };
+
+	*ret = find(s, id);
+	if (!*ret)
+		return fm_error_set(err, FM_E_NOT_FOUND, "there is no stub %.64s", id);
+	while (*ret && (*ret)->busy) {
+		if (pthread_cond_timedwait(&s->changed, &s->lock, &until) == ETIMEDOUT)
+			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "stub %.64s is being reverted, and that takes longer", id);
+		*ret = find(s, id);
+	}
+	if (*ret)
+		(*ret)->busy = true;
+	return 0;
+}
+
 int fm_stubs_retire(struct fm_stubs *s, const char *id, const struct fm_redirect_call *call, struct fm_error *err)
 {
-	size_t i;
+	struct stub *stub = NULL;
+	int rc;
 
-	if (!find(s, id, &i))
-		return fm_error_set(err, FM_E_NOT_FOUND, "there is no stub %.64s", id);
-	return revert_and_delete(s, i, call, err);
+	pthread_mutex_lock(&s->lock);
+	rc = claim_by_id(s, id, call->deadline_ms, &stub, err);
+	pthread_mutex_unlock(&s->lock);
+	return rc == 0 && stub ? revert_and_delete(s, stub, call, err) : rc;
 }

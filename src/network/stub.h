@@ -8,10 +8,13 @@
  *   {"stub":1, "id":"m-3f9a61c2b07d", "created_ms":1764150000000, "addresses":["10.78.0.100"], "flows":"translated", "grace_ms":10000, "max_age_ms":86400000,
  *    "actions":[{"action":{"driver":"dnat",…},"undo":{…}},…]}
  *
+ * until: "flows" (or nothing): the last flow, as said above; "leaves": a publication of a container that is here, which goes with it: no step looks at it, whoever knows that the container has left retires it.
+ *
  * flows: "all" flows of the addresses count, or only those "translated" by this host (a publication without a tunnel: flows that only pass through this host are not its own). grace_ms (default 10 s): how long there
  * must have been none. max_age_ms (default 24 h; 0: none): after that the stub goes with flows or without, because a client that vanished looks alive for days. created_ms: Unix time, set by fm_stubs_add when missing.
  *
- * Calling sequence: load once at the agent's start, step every few seconds (it goes through the whole connection tracking table), add at a release, retire when the container comes back. In the network namespace of the host; one thread at a time. A crash in the middle of
+ * Calling sequence: load once at the agent's start, step every few seconds (it goes through the whole connection tracking table), add at a release, retire when the container comes back. In the network namespace of the host. Step is one thread's; the others are for any thread, and wait for no step: only who
+ * retires a stub that is just being reverted waits for that, until its deadline. A crash in the middle of
  * anything leaves the record, and reverting is idempotent; after a restart a grace begins again. When it cannot be known whether there are flows, the stub stays.
  */
 #ifndef FM_NETWORK_STUB_H
@@ -36,9 +39,9 @@ FM_DEFINE_CLEANUP(struct fm_stubs *, fm_stubs_free);
 
 /* INVALID_ARGUMENT names the member. The same record again is success, another one with its id ALREADY_EXISTS. */
 int fm_stubs_add(struct fm_stubs *s, const json_t *record, struct fm_error *err);
-size_t fm_stubs_count(const struct fm_stubs *s);
-/* The record, NULL when there is none. Valid until the next call that changes. */
-const json_t *fm_stubs_get(const struct fm_stubs *s, size_t i);
+size_t fm_stubs_count(struct fm_stubs *s);
+/* All records, an array to be given back (json_decref) and not changed. */
+json_t *fm_stubs_records(struct fm_stubs *s);
 
 struct fm_stubs_step {
 	struct fm_redirect_call call;   /* for each revert; deadline_ms is that of the whole step */

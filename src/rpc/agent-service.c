@@ -6,6 +6,7 @@
 #include "migration/instances.h"
 #include "migration/keeper.h"
 #include "migration/pb.h"
+#include "migration/places.h"
 #include "migration/redirections.h"
 #include "network/sockets.h"
 #include "rpc/service.h"
@@ -55,6 +56,7 @@ HANDLER(remove_container)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' is being migrated", req->name);
 	if (fm_instances_remove(s->host, req->name, req->force, err) < 0)
 		return -1;
+	fm_places_tidy(s->host);
 	GIVE(FM_PB_NEW(Empty, empty));
 	return 0;
 }
@@ -120,6 +122,7 @@ HANDLER(release)
 	SERVICE(s);
 	if (fm_movers_release(s->movers, ((const FM_PB(IdRequest) *)request)->id, err) < 0)
 		return -1;
+	fm_places_tidy(s->host);
 	GIVE(FM_PB_NEW(Empty, empty));
 	return 0;
 }

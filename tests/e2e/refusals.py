@@ -517,6 +517,7 @@ def back_and_forth(place, connection):
         connection.reset()
         place.cluster.wait(f"the old connection goes on on {to}", lambda: connection.report()["moved"] == 1, PATIENCE_S, connection.report)
         expect(len(place.cluster.kept()) == 2, lambda: f"kept: {place.cluster.kept()}")
+        expect(place.cluster.published() == [to], lambda: f"published: {place.cluster.published()}")
         place.tap.say(f"on {to}: the old connection's longest wait {gap_ms:.0f} ms")
 
 
@@ -552,14 +553,16 @@ def case_published(place):
         expect(tunnel_packets(place) - passed < 10, lambda: f"{tunnel_packets(place) - passed} packets of new connections went through the tunnel")
         place.cluster.wait("what was kept goes", lambda: not place.cluster.kept(), KEPT_S_MAX, place.cluster.kept)
         expect(tunnel_packets(place) is None, "the tunnel is still there")
+        for host, rules in (("src", 0), ("dst", 2)):  # of the place, one in each chain; where it has been there are none any more
+            found = place.lab.run(host, ["nft", "list", "ruleset"]).stdout.count(f"dnat ip to {place.address}:{PORT}")
+            expect(found == rules, lambda: f"{found} rules of the publication on {host}")
         expect(place.ask("PING", address=new, port=PUBLISHED) == "PONG", "without the tunnel a new connection gets no answer")
         place.tap.say(f"kept for {time.monotonic() - ended:.1f} s after the old connection's end; its longest wait in the move {gap_ms:.0f} ms")
 
 def clear_routed(place):
-    """What its operator has to take away: the router's route, the publications at hosts where the container came to (docs/NETWORK.md, Limits)."""
+    """What its operator has to take away: the router's route. The publication has gone with the container."""
     place.lab.place(place.container, None)
-    for host in ("src", "dst"):
-        place.lab.run(host, ["nft", "delete", "table", "inet", "fleximigrate"], check=False)
+    expect(not place.cluster.published(), lambda: f"published: {place.cluster.published()}")
 
 
 # --- all of them ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -220,6 +221,33 @@ def wrong_file(text, message):
         expect(code == 1 and re.search(message, m.lines()), f"exit code {code}: {m.lines()}")
 
 
+def reload(m, text, says):
+    """SIGHUP, until the manager has said what became of it."""
+    before = len(m.lines())
+    with open(m.file, "w", encoding="utf-8") as file:
+        file.write(text if isinstance(text, str) else json.dumps(text))
+    m.process.send_signal(signal.SIGHUP)
+    until = time.monotonic() + PATIENCE_S
+    while not re.search(says, m.lines()[before:]):
+        expect(m.process.poll() is None and time.monotonic() < until, f"SIGHUP: {m.lines()[before:]}")
+        time.sleep(0.02)
+
+
+def changed_file():
+    with manager(DESCRIPTION) as m:
+        m.wait_ready()
+        names = [i["service"] for i in m.json("intent", "list")["intents"]]
+        reload(m, '{"version": 1,\n "dns": [}', r"ERROR.*refused, the one from before holds: .*network\.json: network: line 2, column \d+")
+        expect([i["service"] for i in m.json("intent", "list")["intents"]] == names, "a file that was refused counts")
+        reload(m, dict(DESCRIPTION, intents=[{"service": "new", "container": "nobody"}]), r"INFO.*network\.json, was read again")
+        expect([i["service"] for i in m.json("intent", "list")["intents"]] == ["new"], "the changed file does not count")
+        expect(m.json("network", "check")["intents"][0]["service"] == "new", "the changed file does not count for check")
+    with manager(None) as m:
+        m.wait_ready()
+        reload(m, "", "SIGHUP: there is nothing to read again")
+        refused(m, 5, "no description of its network", "network", "show")
+
+
 def example():
     """The file that the documents show is one that a manager takes."""
     with open(EXAMPLE, encoding="utf-8") as file:
@@ -244,6 +272,8 @@ def main():
     with tap.test("files that are no description"):
         wrong_file('{"version": 1,\n "dns": [}', r"network\.json: network: line 2, column \d+")
         wrong_file(dict(DESCRIPTION, openflow={"switches": [{"switch": "s9", "address": "tcp:192.0.2.1:6653"}]}), r"openflow\.switches\[0\]\.switch is not in the topology")
+    with tap.test("SIGHUP: a changed file, one that is refused, none"):
+        changed_file()
     with tap.test("examples/network.json"):
         example()
     return tap.end()

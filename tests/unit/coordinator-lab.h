@@ -46,6 +46,7 @@ struct full_store {
 	atomic_int fail_times;
 	atomic_int fail_create;
 	atomic_int fail_update;
+	atomic_int updates;
 };
 
 #define REAL(s) (((struct full_store *)(s))->real)
@@ -74,6 +75,7 @@ static int full_transition(struct fm_store *s, int expected, const struct fm_sto
 }
 static int full_update(struct fm_store *s, const struct fm_store_migration *m, struct fm_error *err)
 {
+	(void)atomic_fetch_add(&((struct full_store *)s)->updates, 1);
 	if (atomic_load(&((struct full_store *)s)->fail_update))
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "the disk is full");
 	return fm_store_migration_update(REAL(s), m, err);

@@ -193,6 +193,28 @@ static void test_switch_over_undone(void **state)
 	assert_true(strstr(all, "alpha Abort") < strstr(all, "delta Redirect revert"));
 }
 
+/* A rollback writes down what it has reverted; where there is nothing to revert, nothing. */
+static void test_revert_is_recorded(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	l->t->execute = TWIN_UNDOES;
+	run(l, FAILED, "1N 2N 3N 4F 8N", "alpha", id);
+	assert_int_equal(atomic_load(&l->full->updates), 3); /* prepared, opened, reverted */
+}
+
+static void test_nothing_to_revert(void **state)
+{
+	struct lab *l = *state;
+	char id[64];
+
+	describe(l, "{\"version\":1}");
+	l->t->execute = TWIN_UNDOES;
+	run(l, FAILED, "1N 2N 3N 4F 8N", "alpha", id);
+	assert_int_equal(atomic_load(&l->full->updates), 0);
+}
+
 static void test_flip_comes_late(void **state)
 {
 	struct lab *l = *state;
@@ -325,6 +347,115 @@ static void restart_at(struct lab *l, const char *call, struct twin_rule block, 
 
 #define BLOCK_AT(h, s) ((struct twin_rule){ .host = (h), .method = FM_AGENT_REDIRECT, .step = (s), .action = TWIN_BLOCK })
 
+/* ---------------------------------------------------------------- where flows lead, as the store has it */
+
+static const char switches[] = "{\"version\":1,\"topology\":{\"version\":1,\"hosts\":[{\"name\":\"alpha\"},{\"name\":\"beta\"}],"
+                               "\"switches\":[{\"name\":\"s1\"}],\"links\":["
+                               "{\"from\":\"alpha\",\"to\":\"s1\",\"to_port_number\":1,\"latency_us\":1,\"bandwidth_bytes_per_s\":1},"
+                               "{\"from\":\"beta\",\"to\":\"s1\",\"to_port_number\":2,\"latency_us\":1,\"bandwidth_bytes_per_s\":1}]},"
+                               "\"openflow\":{\"switches\":[{\"switch\":\"s1\",\"address\":\"unix:/nowhere\"}]},"
+                               "\"intents\":[{\"service\":\"web\",\"container\":\"web\"},{\"service\":\"other\",\"container\":\"other\"}]}";
+
+/* One that is over, with a flow that it led to that port, or did not in the end. */
+static void on_record(struct lab *l, const char *id, const char *container, bool completed, FM_PB(RedirectionStep) step, int to_port)
+{
+	_fm_pb_ FM_PB(Migration) *pb = FM_PB_NEW(Migration, migration);
+	FM_PB(Redirection) *r = FM_PB_NEW(Redirection, redirection);
+	_fm_free_ char *action =
+	        fm_xasprintf("{\"driver\":\"openflow\",\"switches\":[{\"name\":\"s1\",\"from_port\":1,\"to_port\":%d}]}", to_port);
+	struct fm_store_migration m = { .id = (char *)id,
+		                        .container = (char *)container,
+		                        .source = (char *)"alpha",
+		                        .destination = (char *)"beta",
+		                        .strategy = (char *)"live",
+		                        .state = FLEXIMIGRATE__V1__STATE__PENDING };
+	struct fm_error e = FM_ERROR_INIT;
+	_fm_free_ uint8_t *detail = NULL;
+	uint32_t epoch;
+
+	fm_pb_set(&pb->id, id);
+	fm_pb_set(&pb->container, container);
+	fm_pb_set(&r->action, action);
+	r->step = step;
+	FM_PB_ADD(pb->redirections, pb->n_redirections, r);
+	detail = malloc(protobuf_c_message_get_packed_size(&pb->base));
+	m.detail_len = protobuf_c_message_pack(&pb->base, detail);
+	m.detail = detail;
+	m.path = m.error_message = (char *)"";
+	assert_ok(fm_store_migration_create(l->store, &m, &epoch, &e), e);
+	m.state = completed ? COMPLETED : FAILED;
+	m.finished_ms = fm_realtime_ms();
+	assert_ok(fm_store_migration_transition(l->store, FLEXIMIGRATE__V1__STATE__PENDING, &m, "", "", &e), e);
+}
+
+static json_int_t leads_to(struct lab *l)
+{
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	_fm_pb_ FM_PB(Migration) *m = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+
+	req.container = (char *)"web";
+	req.to = (char *)"beta";
+	req.dry_run = true;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	assert_int_equal(m->n_redirections, 1);
+	json_t *action = json_loads(m->redirections[0]->action, 0, NULL);
+	json_int_t port = json_integer_value(json_object_get(json_array_get(json_object_get(action, "switches"), 0), "from_port"));
+	json_decref(action);
+	return port;
+}
+
+/* A manager that is started anew knows it from the moves that are over, not from the topology, which may have changed since. */
+static void test_restart_knows_flows(void **state)
+{
+	struct lab *l = *state;
+
+	describe(l, switches);
+	lab_start(l);
+	assert_int_equal(leads_to(l), 1);
+	lab_stop(l);
+	on_record(l, "m-000000000001", "web", true, STEP(VERIFIED), 3);
+	on_record(l, "m-000000000002", "web", true, STEP(VERIFIED), 4);
+	on_record(l, "m-000000000003", "web", false, STEP(REVERTED), 5);
+	on_record(l, "m-000000000004", "other", true, STEP(VERIFIED), 6);
+	describe(l, switches);
+	lab_start(l);
+	assert_int_equal(leads_to(l), 4);
+	/* one that failed and stayed at its destination has led its clients there */
+	lab_stop(l);
+	on_record(l, "m-000000000005", "web", false, STEP(FLIPPED), 7);
+	describe(l, switches);
+	lab_start(l);
+	assert_int_equal(leads_to(l), 7);
+}
+
+/* The file changes in the middle: what is under way goes on with what it was planned with, the next one has nothing to do. */
+static void test_reload_in_the_middle(void **state)
+{
+	struct lab *l = *state;
+	_fm_free_ char *path = fm_xasprintf("%s/network.json", l->dir);
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	_fm_pb_ FM_PB(Migration) *next = NULL;
+	struct fm_error e = FM_ERROR_INIT;
+	char id[64];
+
+	lab_start(l);
+	twin_rule_add(l->t, BLOCK_AT("delta", "prepare"));
+	lab_migrate(l, id);
+	twin_await(l->t, "delta Redirect prepare", 1);
+	assert_ok(fm_write_file_atomic(path, "{\"version\":1}", 13, 0600, &e), e);
+	assert_ok(fm_network_reload(l->network, &e), e);
+	twin_lift_all(l->t);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	assert_network(l, STEP(VERIFIED), STEP(VERIFIED));
+	assert_record(l, id, STEP(VERIFIED));
+	req.container = (char *)"web";
+	req.to = (char *)"alpha";
+	req.dry_run = true;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &next, &e), e);
+	assert_int_equal(next->n_redirections, 0);
+}
+
 static void test_restart_in_prepare(void **state)
 {
 	struct lab *l = *state;
@@ -389,6 +520,8 @@ int main(void)
 		T(test_open_fails),
 		T(test_undo_is_not_recorded),
 		T(test_switch_over_undone),
+		T(test_revert_is_recorded),
+		T(test_nothing_to_revert),
 		T(test_flip_comes_late),
 		T(test_flip_refused),
 		T(test_verify_fails),
@@ -397,6 +530,8 @@ int main(void)
 		T(test_revert_fails),
 		T(test_tunnel_stays),
 		T(test_tunnel_of_a_way_back),
+		T(test_restart_knows_flows),
+		T(test_reload_in_the_middle),
 		T(test_restart_in_prepare),
 		T(test_restart_in_open),
 		T(test_restart_in_flip),

@@ -9,6 +9,7 @@
 #include "basic/cleanup.h"
 #include "basic/str.h"
 #include "network/intent.h"
+#include "network/redirect-tunnel.h"
 
 #define TOPOLOGY                                                                                                                           \
 	"\"topology\": {\"version\": 1, \"hosts\": [{\"name\": \"h1\"}, {\"name\": \"h2\"}], \"switches\": [{\"name\": \"s1\"}, "          \
@@ -92,7 +93,7 @@ static void test_nothing_but_the_version(void **state)
 	assert_non_null(d->topology);
 	assert_int_equal(fm_topology_n_nodes(d->topology), 0);
 	assert_int_equal(d->n_intents, 0);
-	assert_int_equal(d->tunnels.port, 4790);
+	assert_int_equal(d->tunnels.port, FM_TUNNEL_PORT);
 }
 
 #define WITH(members)      "{\"version\": 1, " TOPOLOGY ", " members "}"

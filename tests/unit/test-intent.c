@@ -241,7 +241,7 @@ static void test_vxlan_of_four(void **state)
 	"\", \"table\": " #table "}"
 #define END(side, at, local, remote, addresses, reply)                                                                                     \
 	"{\"at\": \"" at "\", \"driver\": \"tunnel\", \"side\": \"" side "\", \"id\": \"d153d7c4\", \"local\": \"" local                   \
-	"\", \"remote\": \"" remote "\", \"port\": 4790, \"addresses\": [" addresses "], \"reply\": \"" reply "\"}"
+	"\", \"remote\": \"" remote "\", \"port\": 4797, \"addresses\": [" addresses "], \"reply\": \"" reply "\"}"
 #define TUNNEL(addresses, reply)                                                                                                           \
 	END("source", "h1", "192.0.2.11", "192.0.2.12", addresses, reply)                                                                  \
 	"," END("destination", "h2", "192.0.2.12", "192.0.2.11", addresses, reply)

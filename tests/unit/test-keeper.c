@@ -20,6 +20,7 @@
 #define STEP(name) FLEXIMIGRATE__V1__REDIRECTION_STEP__REDIRECTION_##name
 #define ID         "m-3f9a61c2b07d"
 #define PORT       6379
+#define HOOK_PORT  8099
 #define DEVICE     "fmt3f9a61c2"
 #define DNAT(port)                                                                                                                         \
 	"{\"driver\":\"dnat\",\"side\":\"source\",\"protocol\":\"tcp\",\"host_address\":\"192.0.2.10\",\"host_port\":" port                \
@@ -433,6 +434,49 @@ static void test_arriving(void **state)
 	(void)close(listener);
 }
 
+/*
+ * Something takes its time to be reverted, as a walk through the kernel's table does: a container that is back meanwhile does not wait for that. Here it is somebody's web hook that takes the connection and
+ * says nothing.
+ */
+static void test_arriving_waits_for_nobody(void **state)
+{
+	_fm_free_ char *hook = NULL;
+	uint64_t begin;
+	int listener, asked;
+
+	if (!lab.n)
+		skip();
+	listener = listen_in(CLI, HOOK_PORT);
+	start();
+	carry_out(TUNNEL("10.79.0.7")); /* to which nothing was sent before */
+	hook = fm_xasprintf("{\"driver\":\"webhook\",\"url\":\"http://192.0.2.3:%d/\",\"events\":[\"revert\"],\"required\":true}",
+	                    HOOK_PORT);
+	carry_out(hook);
+	assert_ok(keep());
+	change_record("grace_ms", 0);
+	start();
+	wait_readable(listener);
+	asked = accept4(listener, NULL, NULL, SOCK_CLOEXEC); /* what it has kept is being reverted, and is not done with it */
+	assert_sys(asked);
+
+	carry_out(DNAT("6379"));
+	assert_ok(fm_keeper_keep(w.keeper, "m-000000000002", &w.v[w.n - 1], 1, &err));
+	assert_true(is_published());
+	begin = fm_now_ms();
+	arriving("10.79.0.100");
+	assert_true(fm_now_ms() - begin < LATE_MS);
+	assert_false(is_published());
+	assert_int_equal(fm_keeper_count(w.keeper), 1);
+	assert_true(has_tunnel());
+
+	/* it answers after all, and the rest goes as well */
+	assert_true(dprintf(asked, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n") > 0);
+	(void)close(asked);
+	(void)until_gone(SOON_MS);
+	assert_false(has_tunnel());
+	(void)close(listener);
+}
+
 /* In the words of whoever described the network, and in the kernel's */
 static void test_arriving_otherwise_written(void **state)
 {
@@ -683,6 +727,7 @@ int main(void)
 		WITH_FOLDER(test_grace),
 		WITH_FOLDER(test_tunnel),
 		WITH_FOLDER(test_arriving),
+		WITH_FOLDER(test_arriving_waits_for_nobody),
 		WITH_FOLDER(test_arriving_otherwise_written),
 		WITH_FOLDER(test_arriving_tries_again),
 		WITH_FOLDER(test_opened),

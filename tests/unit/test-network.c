@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -175,6 +176,78 @@ static void test_files(void **state)
 	assert_non_null(strstr(err.message, f->path));
 	assert_non_null(strstr(err.message, "intents[3].service is that of one before it"));
 	assert_null(n);
+}
+
+/* A changed file counts from the next question on; one that cannot be used changes nothing. */
+static void test_reload(void **state)
+{
+	struct fixture *f = *state;
+	const struct fm_link_measurement busy = { .latency_us = 10, .bandwidth_bytes_per_s = 1000, .utilisation_ppm = 500000 };
+	const struct row redis = { "redis-1", "running", NULL }, web = { "w", "running", "app=web" }, added = { "n", "running", NULL };
+	json_auto_t *none = compile(f, &added, "h1", "h2", FM_OK), *there = compile(f, &web, "gw", "h2", FM_OK), *same, *some, *back;
+
+	assert_int_equal(json_array_size(none), 0);
+	fm_network_moved(f->network, "w", there);
+	assert_ok(fm_network_measure(f->network, "s1", NULL, "gw", NULL, &busy, &err));
+	write_lab(f, ", {\"service\": \"new\", \"container\": \"n\"}, {\"service\": \"new\", \"container\": \"m\"}");
+	assert_code(FM_E_INVALID_ARGUMENT, fm_network_reload(f->network, &err));
+	assert_non_null(strstr(err.message, f->path));
+	assert_non_null(strstr(err.message, "intents[4].service is that of one before it"));
+	assert_sys(unlink(f->path));
+	assert_code(FM_E_NOT_FOUND, fm_network_reload(f->network, &err));
+	same = compile(f, &added, "h1", "h2", FM_OK);
+	assert_int_equal(json_array_size(same), 0);
+	(void)compile(f, &redis, "h1", "h2", FM_E_FAILED_PRECONDITION); /* what was measured is still known, too */
+
+	close(open(f->path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	write_lab(f, ", {\"service\": \"new\", \"container\": \"n\"}");
+	assert_ok(fm_network_reload(f->network, &err));
+	some = compile(f, &added, "h1", "h2", FM_OK);
+	assert_flows(some, "s2 1>2");
+	back = compile(f, &redis, "h1", "h2", FM_OK); /* as the file says */
+	assert_flows(back, "s2 1>2");
+	json_decref(back);
+	back = compile(f, &web, "gw", "h1", FM_OK); /* from where it led it */
+	assert_flows(back, "s2 2>1");
+	assert_code(FM_E_FAILED_PRECONDITION, fm_network_reload(NULL, &err));
+}
+
+static void *reload_often(void *arg)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	for (int i = 0; i < 200; i++)
+		if (fm_network_reload(arg, &e) < 0)
+			return arg;
+	return NULL;
+}
+
+/* Whoever asks at that moment has an answer from the one or the other. */
+static void test_reload_while_asked(void **state)
+{
+	struct fixture *f = *state;
+	const struct row redis = { "redis-1", "running", NULL };
+	void *failed = NULL;
+	pthread_t t;
+
+	REPORT("h1", { "redis-1", "running", NULL });
+	assert_int_equal(pthread_create(&t, NULL, reload_often, f->network), 0);
+	for (int i = 0; i < 50; i++) {
+		json_auto_t *a = compile(f, &redis, "h1", "h2", FM_OK);
+		_fm_pb_ FM_PB(CheckNetworkResponse) *check = NULL;
+		_fm_pb_ FM_PB(GetNetworkResponse) *show = NULL;
+		_fm_pb_ FM_PB(ListIntentsResponse) *all = NULL;
+		_fm_pb_ FM_PB(Intent) *one = NULL;
+
+		assert_flows(a, "s2 1>2");
+		assert_ok(fm_network_check(f->network, &check, &err));
+		assert_ok(fm_network_show(f->network, &show, &err));
+		assert_ok(fm_network_intents(f->network, &all, &err));
+		assert_ok(fm_network_intent(f->network, "redis", &one, &err));
+		assert_int_equal(all->n_intents, 3);
+	}
+	assert_int_equal(pthread_join(t, &failed), 0);
+	assert_null(failed);
 }
 
 static void test_actions_of_a_move(void **state)
@@ -513,6 +586,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_without_a_description, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_files, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reload_while_asked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_actions_of_a_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_where_flows_lead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_measurements, setup, teardown),

@@ -5,6 +5,7 @@
  *    cli 192.0.2.3 ---- host 192.0.2.10 ---- ct 10.79.0.100
  */
 #include <dirent.h>
+#include <pthread.h>
 
 #include "basic/str.h"
 #include "network/stub.h"
@@ -298,6 +299,51 @@ static void test_greatest_age(void **state)
 	fm_conntrack_free(s.table);
 }
 
+struct retiring {
+	struct fm_stubs *stubs;
+	const char *id;
+};
+
+static int do_retire(void *userdata, struct fm_error *e)
+{
+	struct retiring *r = userdata;
+	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + LAB_WAIT_MS, .cancel_fd = -1 };
+
+	return fm_stubs_retire(r->stubs, r->id, &c, e);
+}
+
+/* What belongs to a container that is here: neither without flows nor with the greatest age it goes by itself. */
+static void test_stays_until_it_leaves(void **state)
+{
+	struct stepping s = { .flows = true };
+	struct retiring r = { .id = "here" };
+	json_t *record_here;
+
+	if (!lab.n)
+		skip();
+	s.action = action(PORT);
+	assert_ok(fm_netns_call(lab.ns[HOST], do_open, &s, &err));
+	r.stubs = s.stubs = load();
+	record_here = record("here", s.action, s.undo);
+	json_object_set_new(record_here, "until", json_string("leaves"));
+	json_object_set_new(record_here, "grace_ms", json_integer(0));
+	json_object_set_new(record_here, "max_age_ms", json_integer(1));
+	json_object_set_new(record_here, "created_ms", json_integer(1));
+	assert_ok(fm_stubs_add(s.stubs, record_here, &err));
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(step(&s), 1);
+	fm_stubs_free(s.stubs);
+	r.stubs = s.stubs = load();
+	assert_int_equal(step(&s), 1);
+	assert_true(is_published());
+	assert_ok(fm_netns_call(lab.ns[HOST], do_retire, &r, &err));
+	assert_false(is_published());
+	assert_int_equal(files(), 0);
+	json_decref(record_here);
+	fm_stubs_free(s.stubs);
+	fm_conntrack_free(s.table);
+}
+
 /* A revert that fails leaves the record, and is tried again. */
 static void test_tries_again(void **state)
 {
@@ -323,19 +369,6 @@ static void test_tries_again(void **state)
 	fm_stubs_free(s.stubs);
 }
 
-struct retiring {
-	struct fm_stubs *stubs;
-	const char *id;
-};
-
-static int do_retire(void *userdata, struct fm_error *e)
-{
-	struct retiring *r = userdata;
-	struct fm_redirect_call c = { .deadline_ms = fm_now_ms() + LAB_WAIT_MS, .cancel_fd = -1 };
-
-	return fm_stubs_retire(r->stubs, r->id, &c, e);
-}
-
 static void test_retire(void **state)
 {
 	struct stepping s = { .flows = true };
@@ -358,6 +391,77 @@ static void test_retire(void **state)
 	fm_conntrack_free(s.table);
 }
 
+struct meanwhile {
+	struct retiring retiring[2];
+	unsigned looked;
+	struct fm_error why;
+	int rc;
+};
+
+static void *retire_both(void *arg)
+{
+	struct meanwhile *m = arg;
+
+	for (size_t i = 0; i < 2 && m->rc == 0; i++)
+		m->rc = fm_netns_call(lab.ns[HOST], do_retire, &m->retiring[i], &m->why);
+	return NULL;
+}
+
+/* In the middle of the first look: a container is back, on another thread, which is waited for. */
+static int counter_meanwhile(const json_t *its_action, const json_t *undo, uint64_t *ret, void *userdata, struct fm_error *e)
+{
+	struct meanwhile *m = userdata;
+	struct timespec until;
+	pthread_t t;
+
+	if (m->looked++ == 0) {
+		assert_int_equal(pthread_create(&t, NULL, retire_both, m), 0);
+		assert_int_equal(clock_gettime(CLOCK_REALTIME, &until), 0);
+		until.tv_sec += LAB_WAIT_MS / 1000;
+		if (pthread_timedjoin_np(t, NULL, &until) != 0)
+			fail_msg("a container that comes back waits for the step");
+	}
+	return 1;
+}
+
+static int do_step_meanwhile(void *userdata, struct fm_error *e)
+{
+	struct meanwhile *m = userdata;
+	struct fm_stubs_step how = { .call = { .deadline_ms = fm_now_ms() + LAB_WAIT_MS, .cancel_fd = -1 },
+		                     .counter = counter_meanwhile,
+		                     .userdata = m };
+
+	return fm_stubs_step(m->retiring[0].stubs, &how, e);
+}
+
+/* Nobody waits until all have been looked at, neither for the one that is just looked at nor for another. */
+static void test_retire_in_a_step(void **state)
+{
+	static const char *const ids[] = { "a", "b", "c" };
+	struct meanwhile m = { .retiring = { { .id = "b" }, { .id = "a" } } };
+	json_t *left;
+
+	if (!lab.n)
+		skip();
+	m.retiring[0].stubs = m.retiring[1].stubs = load();
+	for (size_t i = 0; i < FM_ARRAY_SIZE(ids); i++) {
+		json_t *r = plain_record(ids[i]);
+
+		assert_ok(fm_stubs_add(m.retiring[0].stubs, r, &err));
+		json_decref(r);
+	}
+	assert_ok(fm_netns_call(lab.ns[HOST], do_step_meanwhile, &m, &err));
+	if (m.rc < 0)
+		fail_msg("%s", m.why.message);
+	assert_int_equal(m.looked, 3); /* what has gone is looked at to the end, and no harm is done */
+	left = fm_stubs_records(m.retiring[0].stubs);
+	assert_int_equal(json_array_size(left), 1);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(left, 0), "id")), "c");
+	assert_int_equal(files(), 1);
+	json_decref(left);
+	fm_stubs_free(m.retiring[0].stubs);
+}
+
 static unsigned n_damaged;
 
 static void damaged(const char *file, const struct fm_error *why, void *userdata)
@@ -377,7 +481,7 @@ static void put_file(const char *name, const char *text)
 static void test_records(void **state)
 {
 	struct fm_stubs *s = load();
-	json_t *r = plain_record("m-1"), *other = plain_record("m-1");
+	json_t *r = plain_record("m-1"), *other = plain_record("m-1"), *all;
 	_fm_free_ char *text = NULL;
 
 	assert_ok(fm_stubs_add(s, r, &err));
@@ -385,9 +489,11 @@ static void test_records(void **state)
 	assert_int_equal(fm_stubs_count(s), 1);
 	json_object_set_new(other, "grace_ms", json_integer(1));
 	assert_code(FM_E_ALREADY_EXISTS, fm_stubs_add(s, other, &err));
-	text = json_dumps(fm_stubs_get(s, 0), 0);
-	assert_true(json_integer_value(json_object_get(fm_stubs_get(s, 0), "created_ms")) > 1500000000000);
-	assert_null(fm_stubs_get(s, 1));
+	all = fm_stubs_records(s);
+	assert_int_equal(json_array_size(all), 1);
+	text = json_dumps(json_array_get(all, 0), 0);
+	assert_true(json_integer_value(json_object_get(json_array_get(all, 0), "created_ms")) > 1500000000000);
+	json_decref(all);
 	fm_stubs_free(s);
 
 	put_file("cut.json", "{\"stub\":1,");
@@ -398,7 +504,9 @@ static void test_records(void **state)
 	assert_ok(fm_stubs_load(folder, damaged, NULL, &s, &err));
 	assert_int_equal(n_damaged, 3);
 	assert_int_equal(fm_stubs_count(s), 1);
-	assert_true(json_equal(json_object_get(fm_stubs_get(s, 0), "actions"), json_object_get(r, "actions")));
+	all = fm_stubs_records(s);
+	assert_true(json_equal(json_object_get(json_array_get(all, 0), "actions"), json_object_get(r, "actions")));
+	json_decref(all);
 	assert_int_equal(files(), 5);
 	fm_stubs_free(s);
 	json_decref(r);
@@ -417,6 +525,8 @@ static void test_refuses(void **state)
 		  { "addresses", "[1]" },
 		  { "flows", "\"some\"" },
 		  { "flows", "true" },
+		  { "until", "\"later\"" },
+		  { "until", "1" },
 		  { "grace_ms", "-1" },
 		  { "grace_ms", "1.5" },
 		  { "max_age_ms", "31622400001" },
@@ -462,13 +572,9 @@ int main(void)
 {
 #define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		WITH_FOLDER(test_goes_after_the_last_flow),
-		WITH_FOLDER(test_counters_count),
-		WITH_FOLDER(test_greatest_age),
-		WITH_FOLDER(test_tries_again),
-		WITH_FOLDER(test_retire),
-		WITH_FOLDER(test_records),
-		WITH_FOLDER(test_refuses),
+		WITH_FOLDER(test_goes_after_the_last_flow), WITH_FOLDER(test_counters_count), WITH_FOLDER(test_greatest_age),
+		WITH_FOLDER(test_stays_until_it_leaves),    WITH_FOLDER(test_tries_again),    WITH_FOLDER(test_retire),
+		WITH_FOLDER(test_retire_in_a_step),         WITH_FOLDER(test_records),        WITH_FOLDER(test_refuses),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -371,8 +371,12 @@ class Cluster:
     # ------------------------------------------------------------------ what is left
 
     def kept(self):
-        """What hosts keep for old connections of containers that have left: goes by itself, some time after the last one."""
-        return [f"{host}: {name}" for host in self.hosts for name in _names(self.path("state", host, "kept"))]
+        """What hosts keep for old connections of containers that have left: goes by itself, some time after the last one. A publication (*.published.json) stays with its container."""
+        return [f"{host}: {name}" for host in self.hosts for name in _names(self.path("state", host, "kept")) if not name.endswith(".published.json")]
+
+    def published(self):
+        """The hosts that keep a publication, of containers that are there."""
+        return [host for host in self.hosts for name in _names(self.path("state", host, "kept")) if name.endswith(".published.json")]
 
     def leftovers(self, hosts=None):
         """Everything with our name on it that belongs to no running container, as doctor and the system see it."""
