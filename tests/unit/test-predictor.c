@@ -195,7 +195,7 @@ static const struct {
 	double most[3];
 } wanted[] = {
 	{ CONSTANT, { 1, 1, 1 } },      { QUANTISED, { 0.65, 0.65, 0.65 } },      { RANDOM_WALK, { 1.05, 1.05, 1.05 } },
-	{ AR_1, { 0.93, 0.8, 0.8 } },   { LEVEL_SHIFTS, { 0.9, 0.95, 0.95 } },     { PIECEWISE, { 1.05, 1.1, 1.1 } },
+	{ AR_1, { 0.93, 0.8, 0.8 } },   { LEVEL_SHIFTS, { 0.9, 0.95, 0.95 } },    { PIECEWISE, { 1.05, 1.1, 1.1 } },
 	{ SPIKES, { 0.6, 0.6, 0.6 } },  { PERIODIC_SPIKES, { 0.1, 0.05, 0.05 } }, { DAILY, { 0.85, 0.7, 0.55 } },
 	{ ON_OFF, { 1.05, 1.1, 1.1 } },
 };
