@@ -55,13 +55,15 @@ static json_t *members_to_json(const struct fm_predictor *p, unsigned horizon)
 
 static void add_json(json_t *to, const struct backtest_options *o, const char *path, const struct fm_backtest *b)
 {
+	_fm_free_ char *shown = fm_xstrdup(path);
+	fm_str_sanitize(shown); /* JSON takes valid UTF-8 only */
 	for (unsigned h = 1; h <= FM_PREDICTOR_HORIZONS; h++) {
 		const struct fm_backtest_horizon *z = &b->horizon[h - 1];
 		json_t *entry;
 		if (!is_shown(o, h))
 			continue;
 		/* what was not scored has no ratio, and JSON has no infinity */
-		entry = json_pack("{s:s, s:i, s:o, s:o, s:I}", "file", path, "horizon_steps", (int)h, "mae_ratio",
+		entry = json_pack("{s:s, s:i, s:o, s:o, s:I}", "file", shown, "horizon_steps", (int)h, "mae_ratio",
 		                  z->scored && isfinite(z->ratio) ? json_real(z->ratio) : json_null(), "coverage90",
 		                  z->scored ? json_real(z->coverage) : json_null(), "scored", (json_int_t)z->scored);
 		if (entry && o->verbose)

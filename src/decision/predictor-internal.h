@@ -82,10 +82,11 @@ const struct fm_family *fm_family_at(unsigned index); /* index < FM_FAMILIES, in
 /* ---------------------------------------------------------------- weights (predictor-mix.c) */
 
 struct fm_mix_horizon {
-	double loss[FM_PREDICTOR_MAX_MEMBERS]; /* discounted sum of absolute errors */
-	double typical, typical_weight;        /* the same of the middle member */
-	double guard_last, guard_mixed;        /* the same of the last value and of the mixture, over longer */
-	double mixed[FM_RECENT];               /* what the mixture said, before the guard */
+	double loss[FM_PREDICTOR_MAX_MEMBERS];    /* discounted sum of absolute errors */
+	double pending[FM_PREDICTOR_MAX_MEMBERS]; /* errors so far of forecasts whose time has not come */
+	double typical, typical_weight;           /* the same of the middle member */
+	double guard_last, guard_mixed;           /* the same of the last value and of the mixture, over longer */
+	double mixed[FM_RECENT];                  /* what the mixture said, before the guard */
 };
 struct fm_mix {
 	unsigned n; /* members */

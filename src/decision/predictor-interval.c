@@ -12,7 +12,7 @@
 #include "decision/predictor-internal.h"
 
 #define MISS      0.05
-#define GAMMA     0.01
+#define GAMMA     0.02
 #define MISS_MOST 0.25
 #define FEW       20u /* residuals, below which the scale is used too */
 

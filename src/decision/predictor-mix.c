@@ -6,8 +6,11 @@
  * weights: Vovk 1990, Littlestone and Warmuth 1994; discounting and the share that no member falls below let another member take over after a change (Herbster and Warmuth 1998, "Tracking the best expert").
  * The mixture is the weighted median, because the absolute error counts and because a member that is far off must not pull. The last value counts as three members.
  *
- * Guard: the same kind of sum (discount 0.995) is held for the mixture and for the last value. Where the last value has done better it is the forecast: there are series whose next value is this one,
- * and nothing else.
+ * What was forecast for 12 steps is known to be wrong only 12 steps later, and a level that shifts would be missed for as long. So L_i also has half of the errors of the forecasts whose time has not come:
+ * each of the newest 11 origins is judged by what its forecasts for the newest value were off, at the shorter horizon.
+ *
+ * Guard: the same kind of sum (discount 0.998) is held for the mixture and for the last value. Unless the mixture is better by 2 %, the last value is the forecast: there are series whose next value is this
+ * one, and nothing else.
  */
 #include <math.h>
 #include <string.h>
@@ -18,6 +21,7 @@
 #define GUARD_DISCOUNT 0.998
 #define GUARD_MARGIN   1.02
 #define ETA            0.15
+#define PENDING        0.5
 #define SHARE          0.001
 #define LAST_COUNTS_AS 3.0
 #define EXPONENT_MOST  60.0
@@ -25,11 +29,11 @@
 void fm_mix_weights(const struct fm_mix *m, unsigned horizon, double weight[FM_PREDICTOR_MAX_MEMBERS])
 {
 	const struct fm_mix_horizon *z = &m->horizon[horizon];
-	double least = z->loss[0], sum = 0, unit = z->typical_weight > 0 ? z->typical / z->typical_weight : 0;
-	for (unsigned i = 1; i < m->n; i++)
-		least = fmin(least, z->loss[i]);
+	double least = INFINITY, sum = 0, unit = z->typical_weight > 0 ? z->typical / z->typical_weight : 0;
+	for (unsigned i = 0; i < m->n; i++)
+		least = fmin(least, z->loss[i] + PENDING * z->pending[i]);
 	for (unsigned i = 0; i < m->n; i++) {
-		double behind = z->loss[i] - least;
+		double behind = z->loss[i] + PENDING * z->pending[i] - least;
 		double x = behind > 0 ? fmin(ETA * behind / (unit + 1e-300), EXPONENT_MOST) : 0;
 		weight[i] = (exp(-x) + SHARE) * (i == 0 ? LAST_COUNTS_AS : 1);
 		sum += weight[i];
@@ -59,6 +63,7 @@ static unsigned weighted_median(const struct fm_mix *m, const double *weight, do
 
 void fm_mix_score(struct fm_mix *m, uint64_t count, double value)
 {
+	double pending[FM_PREDICTOR_MAX_MEMBERS] = { 0 };
 	for (unsigned h = 1; h <= FM_HORIZONS && h < count; h++) {
 		struct fm_mix_horizon *z = &m->horizon[h - 1];
 		unsigned then = (count - h) % FM_RECENT;
@@ -66,6 +71,8 @@ void fm_mix_score(struct fm_mix *m, uint64_t count, double value)
 		for (unsigned i = 0; i < m->n; i++) {
 			error[i] = fabs(moved - (double)m->ahead[then][i][h - 1]);
 			z->loss[i] = DISCOUNT * z->loss[i] + error[i];
+			z->pending[i] = pending[i];
+			pending[i] += error[i];
 		}
 		z->guard_last = GUARD_DISCOUNT * z->guard_last + error[0];
 		z->guard_mixed = GUARD_DISCOUNT * z->guard_mixed + fabs(value - z->mixed[then]);

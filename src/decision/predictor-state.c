@@ -24,20 +24,17 @@ struct header {
 
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "states are little endian");
 
-/* CRC-32 as in IEEE 802.3 (reflected, 0xEDB88320), four bits at a time. */
+/* CRC-32 as in IEEE 802.3 (reflected, 0xEDB88320). */
 static uint32_t crc32(const uint8_t *data, size_t n)
 {
-	uint32_t table[16], crc = 0xffffffffu;
-	for (uint32_t i = 0; i < 16; i++) {
+	uint32_t table[256], crc = 0xffffffffu;
+	for (uint32_t i = 0; i < 256; i++) {
 		table[i] = i;
-		for (int bit = 0; bit < 4; bit++)
+		for (int bit = 0; bit < 8; bit++)
 			table[i] = table[i] & 1 ? table[i] >> 1 ^ 0xedb88320u : table[i] >> 1;
 	}
-	for (size_t i = 0; i < n; i++) {
-		crc ^= data[i];
-		crc = crc >> 4 ^ table[crc & 15];
-		crc = crc >> 4 ^ table[crc & 15];
-	}
+	for (size_t i = 0; i < n; i++)
+		crc = crc >> 8 ^ table[(crc ^ data[i]) & 255];
 	return ~crc;
 }
 
@@ -95,7 +92,7 @@ static bool series_is_possible(const struct fm_past *s)
 /* Sums that were no numbers would stay so for ever, and with them all weights. */
 static bool mix_is_possible(const struct fm_mix *m)
 {
-	_Static_assert(sizeof(m->horizon[0]) == (FM_PREDICTOR_MAX_MEMBERS + 4 + FM_RECENT) * sizeof(double), "numbers only");
+	_Static_assert(sizeof(m->horizon[0]) == (2 * FM_PREDICTOR_MAX_MEMBERS + 4 + FM_RECENT) * sizeof(double), "numbers only");
 	for (unsigned h = 0; h < FM_HORIZONS; h++) {
 		const double *number = m->horizon[h].loss;
 		for (unsigned i = 0; i < sizeof(m->horizon[0]) / sizeof(double); i++)

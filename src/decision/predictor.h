@@ -28,15 +28,15 @@
 #include "basic/error.h"
 #include "basic/str.h"
 
-#define FM_PREDICTOR_HORIZONS   12u     /* steps ahead: 1 to this */
-#define FM_PREDICTOR_STEP_MS    300000u /* the default: 5 minutes */
-#define FM_PREDICTOR_BLOB_BYTES (4u << 20)
+#define FM_PREDICTOR_HORIZONS   12u        /* steps ahead: 1 to this */
+#define FM_PREDICTOR_STEP_MS    300000u    /* the default: 5 minutes */
+#define FM_PREDICTOR_BLOB_BYTES (4u << 20) /* a saved state is smaller; a larger one is refused */
 
 /* Kinds of members, bits of fm_predictor_options.members. One kind may be several members (rates, window lengths). */
 enum fm_predictor_kind {
 	FM_PREDICTOR_LAST = 1u << 0,           /* the last value; always there, asked for or not */
 	FM_PREDICTOR_SMOOTHING = 1u << 1,      /* exponential smoothing at several rates, with damped trend */
-	FM_PREDICTOR_WINDOW = 1u << 2,         /* medians of windows of several lengths */
+	FM_PREDICTOR_WINDOW = 1u << 2,         /* medians of windows of several lengths, and since the level last jumped */
 	FM_PREDICTOR_SEASONAL = 1u << 3,       /* the same time of the day, the week, and of a period found in the series */
 	FM_PREDICTOR_AUTOREGRESSIVE = 1u << 4, /* linear in recent values: recursive least squares, and for the absolute error */
 	FM_PREDICTOR_ANALOG = 1u << 5,         /* what followed when the series last looked like now */
@@ -63,7 +63,7 @@ struct fm_forecast {
 
 struct fm_predictor;
 
-/* INVALID_ARGUMENT for options out of range or kinds that are not known, UNIMPLEMENTED for kinds that this build does not have. */
+/* INVALID_ARGUMENT for options out of range or kinds that are not known. */
 int fm_predictor_new(const struct fm_predictor_options *o, struct fm_predictor **ret, struct fm_error *err);
 void fm_predictor_free(struct fm_predictor *p); /* NULL is fine */
 FM_DEFINE_CLEANUP(struct fm_predictor *, fm_predictor_free);

@@ -64,9 +64,10 @@ static void use(struct fm_predictor *p)
 {
 	struct fm_predictor *again = NULL;
 	struct fm_buf buf = FM_BUF_INIT;
-	int64_t stamp = p->core.origin_ms + (int64_t)p->core.options.step_ms;
+	/* the next steps, with one missing: long gaps only cost time */
+	int64_t stamp = p->core.origin_ms + (int64_t)p->core.options.step_ms * (p->core.newest % 100000 + 1);
 	check_forecasts(p);
-	for (int i = 0; i < 3; i++, stamp += (int64_t)p->core.options.step_ms * (FED + i))
+	for (int i = 0; i < 3; i++, stamp += (int64_t)p->core.options.step_ms * (1 + i))
 		(void)fm_predictor_observe(p, stamp, 11 + i, NULL);
 	check_forecasts(p);
 	assert(fm_predictor_save(p, &buf, NULL) == 0);
