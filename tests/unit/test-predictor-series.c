@@ -40,16 +40,16 @@ static void test_median(void **state)
 	}
 }
 
-static struct fm_series *walk(unsigned steps, uint64_t seed, double **ret_all)
+static struct fm_past *walk(unsigned steps, uint64_t seed, double **ret_all)
 {
-	struct fm_series *s = calloc(1, sizeof(*s));
+	struct fm_past *s = calloc(1, sizeof(*s));
 	double y = 50, *all = calloc(steps, sizeof(*all));
 	assert_non_null(s);
 	assert_non_null(all);
-	fm_series_init(s, 300000, FM_PREDICTOR_CHEAP);
+	fm_past_init(s, 300000, FM_PREDICTOR_CHEAP);
 	for (unsigned i = 0; i < steps; i++) {
 		all[i] = y += uniform(&seed) - 0.5;
-		fm_series_add(s, y, false);
+		fm_past_add(s, y, false);
 	}
 	*ret_all = all;
 	return s;
@@ -59,7 +59,7 @@ static struct fm_series *walk(unsigned steps, uint64_t seed, double **ret_all)
 static void test_distances(void **state)
 {
 	double *all;
-	struct fm_series *s = walk(21, 2, &all);
+	struct fm_past *s = walk(21, 2, &all);
 	for (unsigned lag = 1; lag <= 20; lag++) {
 		double sum = 0;
 		for (unsigned i = lag; i < 21; i++)
@@ -84,12 +84,12 @@ static void test_distances(void **state)
 /* The nearest lags are the nearest of all, nearest first, at every moment. */
 static void test_nearest(void **state)
 {
-	struct fm_series *s = calloc(1, sizeof(*s));
+	struct fm_past *s = calloc(1, sizeof(*s));
 	uint64_t random = 4;
 	assert_non_null(s);
-	fm_series_init(s, 300000, FM_PREDICTOR_ANALOG);
+	fm_past_init(s, 300000, FM_PREDICTOR_ANALOG);
 	for (unsigned i = 0; i < 2700; i++) {
-		fm_series_add(s, i % 50 < 3 ? 90 + uniform(&random) : floor(3 * uniform(&random)), false);
+		fm_past_add(s, i % 50 < 3 ? 90 + uniform(&random) : floor(3 * uniform(&random)), false);
 		if (i % 37 && i > 60)
 			continue;
 		for (unsigned r = 0; r < FM_LAG_RATES; r++) {
@@ -116,15 +116,15 @@ static void test_period(void **state)
 {
 	static const unsigned periods[] = { 2, 7, 54, 288, 700 };
 	for (unsigned k = 0; k < FM_ARRAY_SIZE(periods); k++) {
-		struct fm_series *s = calloc(1, sizeof(*s));
+		struct fm_past *s = calloc(1, sizeof(*s));
 		uint64_t random = 1;
 		assert_non_null(s);
-		fm_series_init(s, 300000, FM_PREDICTOR_SEASONAL);
-		assert_int_equal(fm_series_period(s), 0);
+		fm_past_init(s, 300000, FM_PREDICTOR_SEASONAL);
+		assert_int_equal(fm_past_period(s), 0);
 		for (unsigned i = 0; i < 3 * periods[k] + 40; i++)
-			fm_series_add(s, (i % periods[k] ? 1 : 20) + 5 * sin(2 * M_PI * i / periods[k]) + 0.01 * uniform(&random), false);
-		assert_int_equal(fm_series_period(s) % periods[k], 0);
-		assert_int_not_equal(fm_series_period(s), 0);
+			fm_past_add(s, (i % periods[k] ? 1 : 20) + 5 * sin(2 * M_PI * i / periods[k]) + 0.01 * uniform(&random), false);
+		assert_int_equal(fm_past_period(s) % periods[k], 0);
+		assert_int_not_equal(fm_past_period(s), 0);
 		free(s);
 	}
 }
@@ -133,20 +133,20 @@ static void test_period(void **state)
 static void test_memory(void **state)
 {
 	double *all, center, scale;
-	struct fm_series *s = walk(FM_SERIES_ROOM + 1, 5, &all);
+	struct fm_past *s = walk(FM_SERIES_ROOM + 1, 5, &all);
 	assert_int_equal(s->n, FM_SERIES_PAST + 1);
 	assert_int_equal(s->count, FM_SERIES_ROOM + 1);
 	for (unsigned back = 0; back < s->n; back++)
-		assert_true(fm_series_at(s, back) == all[FM_SERIES_ROOM - back]);
-	assert_true(fm_series_at(s, 1000000) == all[FM_SERIES_ROOM - FM_SERIES_PAST]);
-	fm_series_norm(s, 0, &center, &scale);
+		assert_true(fm_past_at(s, back) == all[FM_SERIES_ROOM - back]);
+	assert_true(fm_past_at(s, 1000000) == all[FM_SERIES_ROOM - FM_SERIES_PAST]);
+	fm_past_norm(s, 0, &center, &scale);
 	assert_true(center == s->center[s->count % FM_RECENT] && scale == s->scale[s->count % FM_RECENT] && scale > 0);
 	free(all);
 
-	fm_series_init(s, 7000000, FM_PREDICTOR_LAST);
+	fm_past_init(s, 7000000, FM_PREDICTOR_LAST);
 	assert_int_equal(s->n_day, 0); /* no whole number of steps is a day */
 	for (unsigned i = 0; i < 100; i++)
-		fm_series_add(s, i, false);
+		fm_past_add(s, i, false);
 	assert_int_equal(s->n_nearest[0], 0);
 	free(s);
 }
