@@ -146,8 +146,7 @@ HANDLER(run_container)
 	_fm_pb_ FM_PB(Container) *elsewhere = NULL;
 	char host[64];
 	ProtobufCMessage *c = NULL;
-	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0 ||
-	    require_open(s, host, err) < 0)
+	if (choose_host(s, req->host, host, sizeof(host), err) < 0 || require_online(s, host, err) < 0 || require_open(s, host, err) < 0)
 		return -1;
 	if (fm_fleet_container(s->fleet, req->name, &elsewhere, NULL) == 0 && !fm_streq(elsewhere->host, host)) {
 		(void)fm_error_set(err, FM_E_ALREADY_EXISTS, "container '%s' exists on host '%s'", req->name, elsewhere->host);
