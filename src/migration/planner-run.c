@@ -232,5 +232,6 @@ void fm_planner_run(void *arg)
 	fm_pb_free(p->active);
 	p->active = NULL;
 	p->busy = false;
+	pthread_cond_broadcast(&p->idle);
 	pthread_mutex_unlock(&p->lock);
 }
