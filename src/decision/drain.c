@@ -12,7 +12,7 @@
 #include "decision/memory.h"
 #include "decision/search.h"
 
-#define IMPROVED_EACH 64 /* containers up to which every assignment is improved by itself */
+#define IMPROVED_EACH 16 /* containers up to which every assignment is improved by itself */
 
 static const unsigned shares[] = { 1, 2, 4 };
 
