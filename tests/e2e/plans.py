@@ -39,6 +39,9 @@ class Stat:
         for host in HOSTS:
             self.cluster._run(*self.cluster.enter_mounts(host), "mount", "--bind", self.cluster.path("stat", host), "/proc/stat")
         self.thread.start()
+        for host in HOSTS:  # an agent may have opened the other one
+            self.cluster.restart(self.cluster.agents[host])
+        self.cluster.wait_online()
         return self
 
     def __exit__(self, *_):
@@ -102,7 +105,6 @@ class Plans:
             time.sleep(0.2)
 
     def check_cordon(self):
-        self.cluster.cli("host", "cordon", MANAGER_HOST)
         done = self.cli("migrate", self.residents[0].name, "--to", MANAGER_HOST)
         expect(done.returncode == 1 and "cordoned" in done.stdout + done.stderr, f"exit {done.returncode}: {done.stdout}{done.stderr}")
         self.cluster.restart(self.cluster.manager)
@@ -177,6 +179,7 @@ class Plans:
         expect(len(self.cluster.json("migration", "ls")["migrations"]) == moved and places == {name: self.where(name) for name in self.burners}, "it went on moving")
 
     def run(self):
+        self.cluster.cli("host", "cordon", MANAGER_HOST)  # it sees what the whole machine uses
         for name in ("one", "two", "three"):
             self.residents.append(Resident(self.cluster, name, host="a"))
         for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain),
