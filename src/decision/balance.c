@@ -59,7 +59,7 @@ int fm_plan_balance(const struct fm_snapshot *s, const struct fm_plan_opts *o, s
 	struct fm_plan *best = attempt(l, &r, &stuck);
 	for (int i = 1; i < ATTEMPTS && stuck > 0; i++) {
 		struct fm_plan *p = attempt(l, &r, &stuck);
-		bool better = p->n_over < best->n_over || (p->n_over == best->n_over && p->n_steps < best->n_steps);
+		bool better = p->n_over < best->n_over; /* else the first one, which says what is stuck */
 		fm_plan_free(better ? best : p);
 		best = better ? p : best;
 	}
