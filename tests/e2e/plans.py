@@ -50,12 +50,11 @@ class Stat:
 
     def used_s(self, host):
         group = f"fleximigrate/{self.cluster.name}/{host}"
-        for path, scale in ((f"/sys/fs/cgroup/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/unified/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/cpuacct/{group}/cpuacct.usage", 1e9),
-                            (f"/sys/fs/cgroup/cpu,cpuacct/{group}/cpuacct.usage", 1e9)):
+        for path, scale in ((f"/sys/fs/cgroup/cpuacct/{group}/cpuacct.usage", 1e9), (f"/sys/fs/cgroup/cpu,cpuacct/{group}/cpuacct.usage", 1e9), (f"/sys/fs/cgroup/{group}/cpu.stat", 1e6)):
             try:
                 with open(path, encoding="ascii") as file:
                     words = file.read().split()
-                return int(words[1] if "." in os.path.basename(path) and words[0] == "usage_usec" else words[0]) / scale
+                return int(words[1] if words[0] == "usage_usec" else words[0]) / scale
             except (OSError, ValueError, IndexError):
                 continue
         return 0.0
