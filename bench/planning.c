@@ -22,9 +22,9 @@ static size_t over_after(const struct fm_snapshot *s, const struct fm_plan *p, u
 	return n;
 }
 
-static void balance(size_t hosts, size_t containers, double full, uint64_t seed)
+static void balance(size_t hosts, size_t containers, double low, double full, uint64_t seed)
 {
-	struct fm_snapshot *s = lab_planted(hosts, containers, full, &seed);
+	struct fm_snapshot *s = lab_planted(hosts, containers, low, full, &seed);
 	struct lab_world w = lab_world(s);
 	size_t before = lab_over(s, &w, 80, 70);
 	struct fm_plan *p = NULL;
@@ -42,7 +42,7 @@ static void balance(size_t hosts, size_t containers, double full, uint64_t seed)
 
 static void consolidate(size_t hosts, size_t containers, double full, uint64_t seed)
 {
-	struct fm_snapshot *s = lab_planted(hosts, containers, full, &seed);
+	struct fm_snapshot *s = lab_planted(hosts, containers, 0.9 * full, full, &seed);
 	struct fm_plan *p = NULL;
 	const char *wrong = "";
 	uint64_t begin = fm_thread_cpu_us();
@@ -57,7 +57,7 @@ static void consolidate(size_t hosts, size_t containers, double full, uint64_t s
 
 static void drain(size_t hosts, size_t containers, uint64_t deadline_ms, uint64_t seed)
 {
-	struct fm_snapshot *s = lab_planted(hosts, containers, 0.6, &seed);
+	struct fm_snapshot *s = lab_planted(hosts, containers, 0.5, 0.6, &seed);
 	struct fm_plan_opts o = { .deadline_ms = deadline_ms };
 	struct fm_plan *p = NULL;
 	uint64_t begin = fm_thread_cpu_us();
@@ -74,9 +74,13 @@ int main(void)
 	printf("             hosts  containers full  over before/after  moves  processor time\n");
 	for (size_t i = 0; i < sizeof(full) / sizeof(full[0]); i++)
 		for (uint64_t seed = 1; seed <= 3; seed++)
-			balance(1000, 20000, full[i], seed);
-	balance(100, 500, 0.95, 1); /* large pieces */
-	balance(100, 500, 1, 1);
+			balance(1000, 20000, 0.9 * full[i], full[i], seed);
+	for (uint64_t seed = 1; seed <= 3; seed++) {
+		balance(1000, 20000, 0.985, 0.99, seed); /* hardly any room anywhere */
+		balance(1000, 20000, 0.995, 1, seed);
+		balance(1000, 5000, 0.9, 0.95, seed); /* large pieces */
+		balance(1000, 5000, 0.95, 1, seed);
+	}
 	consolidate(1000, 20000, 0.5, 1);
 	consolidate(100, 2000, 0.3, 1);
 	drain(1000, 20000, 0, 1);

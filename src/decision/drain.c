@@ -12,6 +12,8 @@
 #include "decision/memory.h"
 #include "decision/search.h"
 
+#define IMPROVED_EACH 16 /* containers up to which every assignment is improved by itself */
+
 static const unsigned shares[] = { 1, 2, 4 };
 
 enum by { BY_VALUE, BY_IMPORTANCE, SHORTEST_FIRST, LONGEST_FIRST, _BY_MAX };
@@ -187,26 +189,67 @@ static void improve(const struct fm_drain *d, struct best *b)
 	fm_drain_improve(&part, &b->answer);
 }
 
+static void best_new(const struct fm_drain *d, struct best *b)
+{
+	*b = (struct best){ 0 };
+	b->items = fm_alloc_array(d->n, sizeof(*b->items));
+	b->to = fm_alloc_array(d->n, sizeof(*b->to));
+	b->answer.jobs = fm_alloc_array(d->n_containers, sizeof(*b->answer.jobs));
+}
+
+static void best_done(struct best *b)
+{
+	free(b->items);
+	free(b->to);
+	free(b->answer.jobs);
+}
+
+/* One assignment by itself: the best of several need not be the one that can be improved most. */
+static void improve_assignment(const struct fm_drain *d, const size_t *to, struct best *b)
+{
+	struct best one;
+	best_new(d, &one);
+	try_assignment(d, to, &one);
+	improve(d, &one);
+	if (fm_drain_better(&one.answer, &b->answer)) {
+		struct fm_drain part = only_placed(d, to, one.items, one.to); /* the same items; where they go is in the answer */
+		for (size_t i = 0; i < part.n_containers; i++)
+			for (size_t k = 0; k < part.n; k++)
+				if (d->l->item_of[one.answer.jobs[i].container] == part.items[k])
+					one.to[k] = one.answer.jobs[i].to;
+		keep(b, &part, &one.answer);
+	}
+	best_done(&one);
+}
+
+/* to[]: the assignment that is found in this way; false: there is none. */
+static bool assign(struct fm_drain *d, int way, size_t *to)
+{
+	if (way < _FM_DRAIN_WAY_MAX) {
+		(void)fm_drain_assign(d, (enum fm_drain_way)way, to);
+		return true;
+	}
+	return fm_drain_assign_exactly(d, to);
+}
+
 static void try_all(struct fm_drain *d, struct best *b)
 {
 	_fm_free_ size_t *to = fm_alloc_array(d->n, sizeof(*to));
-	bool all = false;
 	fm_load_limits(d->l, d->limit[FM_CPU], d->limit[FM_MEMORY]);
-	for (int way = 0; way < _FM_DRAIN_WAY_MAX; way++) {
-		all = fm_drain_assign(d, (enum fm_drain_way)way, to) || all;
-		try_assignment(d, to, b);
-	}
-	if (!all && fm_drain_assign_exactly(d, to))
-		try_assignment(d, to, b);
-	if (d->o.deadline_ms)
-		improve(d, b);
+	for (int way = 0; way <= _FM_DRAIN_WAY_MAX; way++)
+		if (assign(d, way, to))
+			try_assignment(d, to, b);
+	if (d->o.deadline_ms == 0)
+		return;
+	improve(d, b);
+	for (int way = _FM_DRAIN_WAY_MAX; way >= 0 && b->answer.moved < d->n_containers && d->n_containers <= IMPROVED_EACH; way--)
+		if (assign(d, way, to))
+			improve_assignment(d, to, b);
 }
 
 static void find_best(struct fm_drain *d, struct best *b)
 {
-	b->items = fm_alloc_array(d->n, sizeof(*b->items));
-	b->to = fm_alloc_array(d->n, sizeof(*b->to));
-	b->answer.jobs = fm_alloc_array(d->n_containers, sizeof(*b->answer.jobs));
+	best_new(d, b);
 	try_all(d, b);
 	if (d->o.deadline_ms && b->answer.moved < d->n_containers) { /* a host that is full is better than one that is gone */
 		d->limit[FM_CPU] = FM_PLAN_DRAIN_CPU_PERCENT;
@@ -345,9 +388,7 @@ int fm_plan_drain(const struct fm_snapshot *s, size_t host, const struct fm_plan
 	free(d.items);
 	free(d.bytes);
 	free(d.importance);
-	free(b.items);
-	free(b.to);
-	free(b.answer.jobs);
+	best_done(&b);
 	*ret = p;
 	return 0;
 }

@@ -36,6 +36,14 @@ static size_t host_to_relieve(const struct exact *e)
 	return best;
 }
 
+static bool same_numbers(const struct fm_load_host *a, const struct fm_load_host *b)
+{
+	for (int d = 0; d < FM_DIMENSIONS; d++)
+		if (a->used[d] < b->used[d] || a->used[d] > b->used[d] || a->limit[d] < b->limit[d] || a->limit[d] > b->limit[d])
+			return false;
+	return true;
+}
+
 /* Two hosts with nothing on them and the same numbers lead to the same: one of them is enough. */
 static bool same_as_earlier(const struct exact *e, size_t item, size_t host)
 {
@@ -44,8 +52,7 @@ static bool same_as_earlier(const struct exact *e, size_t item, size_t host)
 		return false;
 	for (size_t k = 0; k < host; k++) {
 		const struct fm_load_host *other = &e->l->hosts[k];
-		if (other->n_items == 0 && other->takes && memcmp(other->used, h->used, sizeof(h->used)) == 0 &&
-		    memcmp(other->limit, h->limit, sizeof(h->limit)) == 0)
+		if (other->n_items == 0 && other->takes && same_numbers(other, h))
 			return true;
 	}
 	return false;

@@ -30,6 +30,7 @@ struct fair {
 	struct fm_job *jobs;
 	struct flow *flows;
 	size_t n;
+	size_t *active, n_active; /* jobs under way */
 	unsigned slots;
 	double now;
 	double *out, *in; /* bytes/ms left of each host's way into the network, and out of it */
@@ -84,52 +85,61 @@ static bool sends(const struct fair *f, size_t i)
 
 /* All rates grow together until a link of theirs is full, or the job's own way is; those that are stopped stay as they are, the others go on. A way of two hosts is no narrower for two jobs
  * than for one here: it is one link of the network behind it, and the hosts' own ways bound them together. */
+static double rate_of_way(const struct fair *f, const struct fm_job *j)
+{
+	double sum = 0;
+	for (size_t k = 0; k < f->n_active; k++) {
+		const struct fm_job *o = &f->jobs[f->active[k]];
+		if (sends(f, f->active[k]) && o->from == j->from && o->to == j->to)
+			sum += f->flows[f->active[k]].rate;
+	}
+	return sum;
+}
+
+/* How much all rates can still grow before this job's way is full. */
+static double room_of_way(const struct fair *f, const struct fm_job *j)
+{
+	size_t out = 0, in = 0, both = 0;
+	for (size_t k = 0; k < f->n_active; k++) {
+		const struct fm_job *o = &f->jobs[f->active[k]];
+		if (f->flows[f->active[k]].fixed)
+			continue;
+		out += o->from == j->from;
+		in += o->to == j->to;
+		both += o->from == j->from && o->to == j->to;
+	}
+	double room = fmin(f->out[j->from] / (double)out, f->in[j->to] / (double)in);
+	return fmin(room, fmax(0, j->alone - rate_of_way(f, j)) / (double)both);
+}
+
 static void share_out(struct fair *f)
 {
 	for (size_t k = 0; k < f->n_hosts; k++) {
 		f->out[f->hosts[k]] = f->cap_out[f->hosts[k]];
 		f->in[f->hosts[k]] = f->cap_in[f->hosts[k]];
 	}
-	for (size_t i = 0; i < f->n; i++) {
-		f->flows[i].rate = 0;
-		f->flows[i].fixed = !sends(f, i);
+	for (size_t k = 0; k < f->n_active; k++) {
+		f->flows[f->active[k]].rate = 0;
+		f->flows[f->active[k]].fixed = !sends(f, f->active[k]);
 	}
 	for (;;) {
 		double step = INFINITY;
-		for (size_t i = 0; i < f->n; i++) {
-			size_t out = 0, in = 0, pair = 0;
-			double pair_rate = 0;
-			if (f->flows[i].fixed)
-				continue;
-			for (size_t k = 0; k < f->n; k++) {
-				bool same_from = f->jobs[k].from == f->jobs[i].from, same_to = f->jobs[k].to == f->jobs[i].to;
-				if (sends(f, k) && same_from && same_to)
-					pair_rate += f->flows[k].rate;
-				if (f->flows[k].fixed)
-					continue;
-				out += same_from;
-				in += same_to;
-				pair += same_from && same_to;
-			}
-			step = fmin(step, fmin(f->out[f->jobs[i].from] / (double)out, f->in[f->jobs[i].to] / (double)in));
-			step = fmin(step, fmax(0, f->jobs[i].alone - pair_rate) / (double)pair);
-		}
+		for (size_t k = 0; k < f->n_active; k++)
+			if (!f->flows[f->active[k]].fixed)
+				step = fmin(step, room_of_way(f, &f->jobs[f->active[k]]));
 		if (!isfinite(step))
 			return;
-		for (size_t i = 0; i < f->n; i++)
-			if (!f->flows[i].fixed) {
-				f->flows[i].rate += step;
-				f->out[f->jobs[i].from] -= step;
-				f->in[f->jobs[i].to] -= step;
+		for (size_t k = 0; k < f->n_active; k++)
+			if (!f->flows[f->active[k]].fixed) {
+				f->flows[f->active[k]].rate += step;
+				f->out[f->jobs[f->active[k]].from] -= step;
+				f->in[f->jobs[f->active[k]].to] -= step;
 			}
-		for (size_t i = 0; i < f->n; i++) {
-			double pair_rate = 0;
-			for (size_t k = 0; k < f->n; k++)
-				if (sends(f, k) && f->jobs[k].from == f->jobs[i].from && f->jobs[k].to == f->jobs[i].to)
-					pair_rate += f->flows[k].rate;
-			f->flows[i].fixed = f->flows[i].fixed || f->out[f->jobs[i].from] <= SETTLED * f->cap_out[f->jobs[i].from] ||
-			                    f->in[f->jobs[i].to] <= SETTLED * f->cap_in[f->jobs[i].to] ||
-			                    pair_rate >= f->jobs[i].alone * (1 - SETTLED);
+		for (size_t k = 0; k < f->n_active; k++) {
+			const struct fm_job *j = &f->jobs[f->active[k]];
+			struct flow *w = &f->flows[f->active[k]];
+			w->fixed = w->fixed || f->out[j->from] <= SETTLED * f->cap_out[j->from] ||
+			           f->in[j->to] <= SETTLED * f->cap_in[j->to] || rate_of_way(f, j) >= j->alone * (1 - SETTLED);
 		}
 	}
 }
@@ -139,48 +149,43 @@ static void share_out(struct fair *f)
 static bool may_begin(const struct fair *f, size_t i)
 {
 	const struct fm_job *j = &f->jobs[i];
-	size_t active = 0, at_from = 0, at_to = 0;
+	size_t at_from = 0, at_to = 0;
 	for (size_t k = 0; k < j->n_after; k++)
 		if (f->flows[j->after[k]].phase != OVER || f->jobs[j->after[k]].left_out)
 			return false;
-	for (size_t k = 0; k < f->n; k++) {
-		if (f->flows[k].phase == WAITS || f->flows[k].phase == OVER)
-			continue;
-		active++;
-		at_from += f->jobs[k].from == j->from || f->jobs[k].to == j->from;
-		at_to += f->jobs[k].from == j->to || f->jobs[k].to == j->to;
+	for (size_t k = 0; k < f->n_active; k++) {
+		const struct fm_job *o = &f->jobs[f->active[k]];
+		at_from += o->from == j->from || o->to == j->from;
+		at_to += o->from == j->to || o->to == j->to;
 	}
 	unsigned most = f->slots < f->o->max_concurrent ? f->slots : f->o->max_concurrent;
-	return active < most && at_from < f->o->max_per_host && at_to < f->o->max_per_host;
+	return f->n_active < most && at_from < f->o->max_per_host && at_to < f->o->max_per_host;
 }
 
-static size_t begin_jobs(struct fair *f)
+static void begin_jobs(struct fair *f)
 {
-	size_t active = 0;
-	for (size_t i = 0; i < f->n; i++) {
+	for (size_t i = 0; i < f->n && f->n_active < f->slots; i++) {
 		struct fm_job *j = &f->jobs[i];
-		if (f->flows[i].phase == WAITS && !j->left_out && may_begin(f, i)) {
-			f->flows[i] = (struct flow){ .phase = PREPARES, .left_ms = fmax(j->fixed_ms, NOTHING_MS), .left_bytes = j->bytes };
-			j->start_ms = (uint64_t)f->now;
-			j->bandwidth_bytes_per_s = (uint64_t)(j->alone * 1000);
-		}
-		active += f->flows[i].phase == PREPARES || f->flows[i].phase == SENDS;
+		if (f->flows[i].phase != WAITS || j->left_out || !may_begin(f, i))
+			continue;
+		f->flows[i] = (struct flow){ .phase = PREPARES, .left_ms = fmax(j->fixed_ms, NOTHING_MS), .left_bytes = j->bytes };
+		j->start_ms = (uint64_t)f->now;
+		j->bandwidth_bytes_per_s = (uint64_t)(j->alone * 1000);
+		f->active[f->n_active++] = i;
 	}
-	return active;
 }
 
 static void pass_time(struct fair *f)
 {
 	double step = INFINITY;
-	for (size_t i = 0; i < f->n; i++) {
-		const struct flow *w = &f->flows[i];
-		if (w->phase == PREPARES)
-			step = fmin(step, w->left_ms);
-		else if (w->phase == SENDS)
-			step = fmin(step, w->left_bytes / w->rate);
+	size_t kept = 0;
+	for (size_t k = 0; k < f->n_active; k++) {
+		const struct flow *w = &f->flows[f->active[k]];
+		step = fmin(step, w->phase == PREPARES ? w->left_ms : w->left_bytes / w->rate);
 	}
 	f->now += step;
-	for (size_t i = 0; i < f->n; i++) {
+	for (size_t k = 0; k < f->n_active; k++) {
+		size_t i = f->active[k];
 		struct flow *w = &f->flows[i];
 		if (w->phase == PREPARES && (w->left_ms -= step) <= NOTHING_MS)
 			w->phase = SENDS;
@@ -189,15 +194,19 @@ static void pass_time(struct fair *f)
 		if (w->phase == SENDS && w->left_bytes < 1) {
 			w->phase = OVER;
 			f->jobs[i].end_ms = (uint64_t)ceil(f->now);
+		} else {
+			f->active[kept++] = i;
 		}
 	}
+	f->n_active = kept;
 }
 
 static void simulate(struct fair *f)
 {
 	f->now = 0;
 	memset(f->flows, 0, f->n * sizeof(*f->flows));
-	while (begin_jobs(f) > 0) {
+	f->n_active = 0;
+	for (begin_jobs(f); f->n_active > 0; begin_jobs(f)) {
 		share_out(f);
 		pass_time(f);
 	}
@@ -233,7 +242,10 @@ uint64_t fm_schedule_fair(const struct fm_load *l, const struct fm_plan_opts *o,
 	_fm_free_ double *ports = fm_alloc_array(4 * l->n_hosts, sizeof(*ports));
 	_fm_free_ bool *known = fm_alloc_array(l->n_hosts, sizeof(*known));
 	_fm_free_ size_t *hosts = fm_alloc_array(l->n_hosts, sizeof(*hosts));
-	struct fair f = { .l = l, .o = o, .jobs = jobs, .flows = flows, .n = n, .slots = slots, .known = known, .hosts = hosts };
+	_fm_free_ size_t *active = fm_alloc_array(n, sizeof(*active));
+	struct fair f = {
+		.l = l, .o = o, .jobs = jobs, .flows = flows, .n = n, .slots = slots, .known = known, .hosts = hosts, .active = active
+	};
 	uint64_t last = 0;
 	f.out = ports;
 	f.in = ports + l->n_hosts;

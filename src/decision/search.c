@@ -18,8 +18,10 @@
 #define TABU_TENURE      7
 #define EXACT_ITEMS      64 /* what counts as small */
 #define EXACT_HOSTS      16
-#define EXACT_POSITIONS  3000000
-#define CHAIN_HOSTS      48 /* with the most room, for the last of a chain */
+#define EXACT_POSITIONS  200000
+#define CHAIN_HOSTS      48       /* with the most room, for the last of a chain */
+#define CHAIN_STEPS      20000000 /* pairs looked at for all chains together */
+#define EXCHANGE_HOSTS   64       /* that one round looks for exchanges at; the next round at others */
 
 /* ---------------------------------------------------------------- the whole position */
 
@@ -319,6 +321,7 @@ static bool leave_and_place(struct fm_load *l, const struct fm_placement_weights
 struct chain {
 	struct fm_load *l;
 	size_t roomy[CHAIN_HOSTS], n_roomy;
+	uint64_t left; /* steps that may still be taken */
 };
 
 static void find_roomy(struct chain *c)
@@ -346,12 +349,14 @@ static bool make_room(struct chain *c, size_t item, size_t to)
 {
 	struct fm_load *l = c->l;
 	size_t from = l->items[item].host;
-	for (size_t k = 0; k < l->hosts[to].n_items; k++) {
+	for (size_t k = 0; k < l->hosts[to].n_items && c->left > 0; k++) {
 		size_t other = l->hosts[to].items[k];
+		c->left--;
 		if (!l->items[other].movable || !fits_without(&l->hosts[to], &l->items[item], &l->items[other]))
 			continue;
-		for (size_t r = 0; r < c->n_roomy; r++) {
+		for (size_t r = 0; r < c->n_roomy && c->left > 0; r++) {
 			size_t last = c->roomy[r];
+			c->left--;
 			if (last == to || last == from || !fm_load_fits(&l->hosts[last], &l->items[other]) ||
 			    !fm_load_allows(l, other, last))
 				continue;
@@ -383,7 +388,7 @@ static bool chain_from(struct chain *c, size_t host)
 
 static void chains(struct fm_load *l)
 {
-	struct chain c = { .l = l };
+	struct chain c = { .l = l, .left = CHAIN_STEPS };
 	for (size_t h = 0; h < l->n_hosts; h++)
 		while (fm_load_over(&l->hosts[h])) {
 			double before = fm_load_excess(&l->hosts[h]);
@@ -442,7 +447,8 @@ static void look_around(struct tabu *t, size_t host, bool exchanges)
 {
 	struct fm_load *l = t->l;
 	double was[2] = { fm_load_excess(&l->hosts[host]), 0 };
-	for (size_t to = 0; to < l->n_hosts; to++) {
+	size_t stride = exchanges && l->n_hosts > EXCHANGE_HOSTS ? l->n_hosts / EXCHANGE_HOSTS : 1;
+	for (size_t to = t->now % stride; to < l->n_hosts; to += stride) {
 		const struct fm_load_host *there = &l->hosts[to];
 		if (to == host || !there->takes)
 			continue;

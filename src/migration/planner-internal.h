@@ -18,6 +18,7 @@ struct fm_planner {
 	struct fm_stop shutdown;
 	struct fm_proactive *proactive; /* of the thread that plans unasked */
 	pthread_mutex_t lock;
+	pthread_cond_t idle;         /* busy has become false */
 	bool busy;                   /* somebody makes a plan that will be carried out, or one is under way */
 	FM_PB(ClusterPlan) * active; /* changed by its worker only, under the lock; NULL */
 	unsigned max_concurrent;     /* of active */

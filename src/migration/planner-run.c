@@ -10,7 +10,6 @@
 
 #define TICK_MS       100  /* how often migrations under way are asked about */
 #define SHORTEST_MS   1000 /* that a migration is given, however near the deadline is */
-#define RETRY_TICKS   50   /* that a record which could not be written is tried again for */
 #define WAITING       "waiting"
 #define RUNNING       "running"
 #define DONE          "done"
@@ -226,11 +225,13 @@ void fm_planner_run(void *arg)
 		if (!over)
 			(void)fm_wait_fd(p->shutdown.fd, POLLIN, TICK_MS, NULL);
 	}
-	for (int i = 0; r.changed && i < RETRY_TICKS && fm_wait_fd(p->shutdown.fd, POLLIN, TICK_MS, NULL) != 0; i++)
+	/* Not given up before its end is on record: who asks is told the truth meanwhile. */
+	while (over && r.changed && fm_wait_fd(p->shutdown.fd, POLLIN, TICK_MS, NULL) == 0)
 		record(&r);
 	pthread_mutex_lock(&p->lock);
 	fm_pb_free(p->active);
 	p->active = NULL;
 	p->busy = false;
+	pthread_cond_broadcast(&p->idle);
 	pthread_mutex_unlock(&p->lock);
 }

@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
@@ -18,6 +19,7 @@
 FM_DEFINE_CLEANUP(struct fm_snapshot *, fm_snapshot_free);
 
 #define PROACTIVE_PERIOD_MS 10000
+#define SETTLE_S            5
 #define PLANS_LISTED        100
 #define MAX_DEADLINE_MS     (7ull * 24 * 3600 * 1000)
 
@@ -46,7 +48,13 @@ static int predict(void *userdata, const struct fm_snapshot *s, const struct fm_
 static int claim(struct fm_planner *p, struct fm_error *err)
 {
 	char id[FM_MIGRATION_ID_LEN + 1] = "";
+	struct timespec until;
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += SETTLE_S;
 	pthread_mutex_lock(&p->lock);
+	/* Over, as everybody can see, and only being put away. */
+	while (p->busy && p->active && p->active->finished_unix_ms && pthread_cond_timedwait(&p->idle, &p->lock, &until) == 0)
+		;
 	bool busy = p->busy;
 	if (p->active)
 		(void)snprintf(id, sizeof(id), "%s", p->active->id);
@@ -62,6 +70,7 @@ static void unclaim(struct fm_planner *p)
 {
 	pthread_mutex_lock(&p->lock);
 	p->busy = false;
+	pthread_cond_broadcast(&p->idle);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -279,6 +288,7 @@ int fm_planner_new(const struct fm_planner_opts *o, struct fm_planner **ret, str
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	p->o = *o;
 	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->idle, NULL);
 	p->proactive = fm_proactive_new();
 	if (fm_stop_init(&p->shutdown, err) < 0 || fm_planner_interrupt_all(p, err) < 0 || fm_pool_new(2, 2, &p->pool, err) < 0 ||
 	    (o->proactive && fm_pool_submit(p->pool, proactive_loop, p, err) < 0)) {
@@ -298,6 +308,7 @@ void fm_planner_free(struct fm_planner *p)
 		fm_pool_free(p->pool);
 	fm_proactive_free(p->proactive);
 	fm_stop_done(&p->shutdown);
+	pthread_cond_destroy(&p->idle);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }

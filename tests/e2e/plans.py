@@ -39,6 +39,9 @@ class Stat:
         for host in HOSTS:
             self.cluster._run(*self.cluster.enter_mounts(host), "mount", "--bind", self.cluster.path("stat", host), "/proc/stat")
         self.thread.start()
+        for host in HOSTS:  # an agent may have opened the other one
+            self.cluster.restart(self.cluster.agents[host])
+        self.cluster.wait_online()
         return self
 
     def __exit__(self, *_):
@@ -47,12 +50,11 @@ class Stat:
 
     def used_s(self, host):
         group = f"fleximigrate/{self.cluster.name}/{host}"
-        for path, scale in ((f"/sys/fs/cgroup/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/unified/{group}/cpu.stat", 1e6), (f"/sys/fs/cgroup/cpuacct/{group}/cpuacct.usage", 1e9),
-                            (f"/sys/fs/cgroup/cpu,cpuacct/{group}/cpuacct.usage", 1e9)):
+        for path, scale in ((f"/sys/fs/cgroup/cpuacct/{group}/cpuacct.usage", 1e9), (f"/sys/fs/cgroup/cpu,cpuacct/{group}/cpuacct.usage", 1e9), (f"/sys/fs/cgroup/{group}/cpu.stat", 1e6)):
             try:
                 with open(path, encoding="ascii") as file:
                     words = file.read().split()
-                return int(words[1] if "." in os.path.basename(path) and words[0] == "usage_usec" else words[0]) / scale
+                return int(words[1] if words[0] == "usage_usec" else words[0]) / scale
             except (OSError, ValueError, IndexError):
                 continue
         return 0.0
@@ -79,8 +81,8 @@ class Stat:
 
 
 class Plans:
-    def __init__(self, cluster, tap):
-        self.cluster, self.tap = cluster, tap
+    def __init__(self, cluster, tap, options):
+        self.cluster, self.tap, self.options = cluster, tap, options
         self.residents = []
         self.burners = [f"burn{number}" for number in range(max(2, os.cpu_count()))]
 
@@ -102,7 +104,6 @@ class Plans:
             time.sleep(0.2)
 
     def check_cordon(self):
-        self.cluster.cli("host", "cordon", MANAGER_HOST)
         done = self.cli("migrate", self.residents[0].name, "--to", MANAGER_HOST)
         expect(done.returncode == 1 and "cordoned" in done.stdout + done.stderr, f"exit {done.returncode}: {done.stdout}{done.stderr}")
         self.cluster.restart(self.cluster.manager)
@@ -177,10 +178,13 @@ class Plans:
         expect(len(self.cluster.json("migration", "ls")["migrations"]) == moved and places == {name: self.where(name) for name in self.burners}, "it went on moving")
 
     def run(self):
+        self.cluster.cli("host", "cordon", MANAGER_HOST)  # it sees what the whole machine uses
         for name in ("one", "two", "three"):
             self.residents.append(Resident(self.cluster, name, host="a"))
         for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain),
-                           ("a host that is overloaded is balanced", self.check_balance), ("the same unasked, once", self.check_proactive)):
+                           ("a host that is overloaded is balanced", self.check_balance), ("one that is overloaded is relieved unasked, once", self.check_proactive)):
+            if self.options.only not in name:
+                continue
             with self.tap.test(name):
                 step()
         for resident in self.residents:
@@ -194,7 +198,7 @@ def main():
     tap = Tap("plans", options.tap)
     name = lab_name("plan")
     with Cluster(name, hosts=(*HOSTS, MANAGER_HOST), own_folders=("/srv",), keep_on_failure=options.keep) as cluster, Stat(cluster):
-        Plans(cluster, tap).run()
+        Plans(cluster, tap, options).run()
     with tap.test("nothing is left"):
         left = system_leftovers(name)
         expect(not left, f"left over: {left}")

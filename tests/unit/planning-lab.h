@@ -154,11 +154,10 @@ static inline size_t lab_over(const struct fm_snapshot *s, const struct lab_worl
 	return n;
 }
 
-/* A cluster for which an assignment exists in which every host uses at most `full` of its thresholds (80 and 70): then some containers are moved onto every tenth host. */
-static inline struct fm_snapshot *lab_planted(size_t hosts, size_t containers, double full, uint64_t *seed)
+/* A cluster for which an assignment exists in which every host uses from `low` to `full` of its thresholds (80 and 70): then some containers are moved onto every tenth host. */
+static inline struct fm_snapshot *lab_planted(size_t hosts, size_t containers, double low, double full, uint64_t *seed)
 {
 	struct fm_snapshot *s = fm_snapshot_new(1000000);
-	double *cpu = calloc(hosts, sizeof(double)), *memory = calloc(hosts, sizeof(double));
 	size_t per_host = containers / hosts;
 	for (size_t h = 0; h < hosts; h++)
 		(void)lab_host(s);
@@ -167,15 +166,13 @@ static inline struct fm_snapshot *lab_planted(size_t hosts, size_t containers, d
 		for (size_t k = 0; k < 2 * per_host; k++)
 			sum[k % 2] += parts[k] = lab_uniform(seed, 0.2, 1.8);
 		for (size_t k = 0; k < per_host; k++) {
-			double share = lab_uniform(seed, 0.9, 1) * full; /* of the host's thresholds, altogether */
+			double share = lab_uniform(seed, low, full); /* of the host's thresholds, altogether */
 			size_t at = h % 10 != 0 && lab_random(seed) % 12 == 0 ? h - h % 10 : h;
 			(void)lab_container(s, at, parts[2 * k] / sum[0] * 8 * share,
 			                    (uint64_t)(parts[2 * k + 1] / sum[1] * 70 * share * (double)GB));
 		}
 		free(parts);
 	}
-	free(cpu);
-	free(memory);
 	return s;
 }
 

@@ -110,7 +110,7 @@ static void large(size_t hosts, size_t containers, double full, size_t rounds)
 {
 	uint64_t seed = 7;
 	for (size_t i = 0; i < rounds; i++) {
-		struct fm_snapshot *s = lab_planted(hosts, containers, full, &seed);
+		struct fm_snapshot *s = lab_planted(hosts, containers, 0.9 * full, full, &seed);
 		struct lab_world w = lab_world(s);
 		size_t over = lab_over(s, &w, 80, 70);
 		assert_true(over > hosts / 20);
@@ -274,7 +274,7 @@ static void test_hosts_that_a_container_wants(void **state)
 static void test_the_same_twice(void **state)
 {
 	uint64_t seed = 11;
-	struct fm_snapshot *s = lab_planted(30, 600, 0.95, &seed), *copy = fm_snapshot_copy(s);
+	struct fm_snapshot *s = lab_planted(30, 600, 0.85, 0.95, &seed), *copy = fm_snapshot_copy(s);
 	struct fm_plan *p = balance(s), *q = balance(copy);
 	char *a = fm_plan_to_json(p), *b = fm_plan_to_json(q);
 	assert_true(p->n_steps > 0);

@@ -238,6 +238,9 @@ static void fill_value(const ProtobufCFieldDescriptor *f, void *p, int depth)
 	case PROTOBUF_C_TYPE_INT32:
 		*(int32_t *)p = -5;
 		break;
+	case PROTOBUF_C_TYPE_DOUBLE:
+		*(double *)p = 0.25;
+		break;
 	case PROTOBUF_C_TYPE_ENUM:
 		*(int *)p = ((const ProtobufCEnumDescriptor *)f->descriptor)->values[1].value;
 		break;
@@ -286,6 +289,9 @@ static void check_value(const ProtobufCFieldDescriptor *f, const json_t *v)
 		break;
 	case PROTOBUF_C_TYPE_INT32:
 		assert_true(json_integer_value(v) == -5);
+		break;
+	case PROTOBUF_C_TYPE_DOUBLE:
+		assert_true(json_number_value(v) == 0.25);
 		break;
 	case PROTOBUF_C_TYPE_ENUM:
 		assert_string_equal(json_string_value(v), ((const ProtobufCEnumDescriptor *)f->descriptor)->values[1].name);
