@@ -60,6 +60,8 @@ static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *p)
 		return enum_to_json(f->descriptor, *(const int *)p);
 	case PROTOBUF_C_TYPE_BOOL:
 		return json_boolean(*(const protobuf_c_boolean *)p);
+	case PROTOBUF_C_TYPE_FLOAT:
+		return isfinite(*(const float *)p) ? json_real((double)*(const float *)p) : json_null();
 	case PROTOBUF_C_TYPE_UINT64:
 		return unsigned_to_json(*(const uint64_t *)p);
 	case PROTOBUF_C_TYPE_BYTES:

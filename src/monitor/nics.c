@@ -49,7 +49,7 @@ static uint64_t capacity_of(int fd, const char *name)
 
 	if (!ask(fd, name, &link))
 		return 0;
-	mbit = ethtool_cmd_speed(&link);
+	mbit = (uint32_t)link.speed_hi << 16 | link.speed; /* and not the header's function, which shifts an int too far */
 	return mbit == 0 || mbit == UINT16_MAX || mbit == (uint32_t)SPEED_UNKNOWN ? 0 : (uint64_t)mbit * 125000;
 }
 

@@ -4,6 +4,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 
@@ -89,8 +90,8 @@ class Monitoring:
     def check_connections_and_network(self):
         """One connection from the lab's client, and what it says."""
         client = self.cluster.lab.popen("cli", ["python3", "-c",
-                                                "import socket, sys, time\ns = socket.create_connection(('%s', 7000))\nprint('up', flush=True)\n"
-                                                "while True:\n    s.sendall(b'1\\n' * 200)\n    s.recv(65536)\n    time.sleep(0.01)" % ADDRESS])
+                                                "import socket, sys, time\ns = socket.create_connection(('%s', 7000))\n"
+                                                "while True:\n    s.sendall(b'1\\n')\n    s.recv(65536)\n    time.sleep(0.002)" % ADDRESS], stdout=subprocess.DEVNULL)
         try:
             self.wait("its connection is counted", lambda: int(usage(self.cluster).get("connections", 0)) >= 1)
             self.wait("its network is counted", lambda: number_of(usage(self.cluster), "network_in_bytes_per_s") > 5000 and number_of(usage(self.cluster), "network_out_bytes_per_s") > 5000)

@@ -229,6 +229,9 @@ static void fill_value(const ProtobufCFieldDescriptor *f, void *p, int depth)
 	case PROTOBUF_C_TYPE_BOOL:
 		*(protobuf_c_boolean *)p = 1;
 		break;
+	case PROTOBUF_C_TYPE_FLOAT:
+		*(float *)p = 0.5f;
+		break;
 	case PROTOBUF_C_TYPE_UINT64:
 		*(uint64_t *)p = 1ull << 53;
 		break;
@@ -280,6 +283,9 @@ static void check_value(const ProtobufCFieldDescriptor *f, const json_t *v)
 		break;
 	case PROTOBUF_C_TYPE_BOOL:
 		assert_true(json_is_true(v));
+		break;
+	case PROTOBUF_C_TYPE_FLOAT:
+		assert_true(json_number_value(v) == 0.5);
 		break;
 	case PROTOBUF_C_TYPE_UINT64:
 		assert_true(json_integer_value(v) == 1ll << 53);
