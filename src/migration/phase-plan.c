@@ -158,19 +158,52 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		.rootfs_bytes = m->facts->rootfs_bytes + volumes_bytes,
 		.destination_memory_available_bytes = dst->memory_available_bytes,
 	};
-	if (fm_strategy_choose(&w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
+	if (fm_strategy_choose(&w, m->requested, ret, err) < 0 || fm_rules_apply(m, &w, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
 	    streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)
 		return -1;
 	keep_plan(m, ret);
 	return 0;
 }
 
+/* The plan, until nothing had to be waited for since it was made: what it was made of may have changed meanwhile. */
+static int plan_to_begin(struct fm_migration *m, struct fm_strategy_choice *choice, struct fm_error *err)
+{
+	for (bool queued = false, waited = true; waited;) {
+		if (fm_check_cancelled(m, err) < 0 || fm_plan(m, choice, err) < 0)
+			return -1;
+		waited = m->terms.approval_by[0] && !m->pb->approved_unix_ms;
+		if (waited && fm_await_approval(m, err) < 0)
+			return -1;
+		if (waited || queued)
+			continue;
+		if (fm_queue_enter(m, &waited, err) < 0)
+			return -1;
+		queued = true; /* its place is kept while it is planned once more */
+	}
+	return fm_check_cancelled(m, err);
+}
+
+/* From here on the time runs that a policy gives it: what it waited does not count. */
+static void limit_duration(struct fm_migration *m)
+{
+	uint64_t end_ms = fm_now_ms() + m->terms.duration_s * 1000ull;
+	if (!m->terms.duration_s || (m->deadline_ms && m->deadline_ms <= end_ms))
+		return;
+	m->deadline_ms = end_ms;
+	m->deadline_is_policys = true;
+}
+
 int fm_phase_planning(struct fm_migration *m, struct fm_error *err)
 {
 	struct fm_strategy_choice choice;
 	fm_migration_step(m, "planning");
-	if (fm_check_cancelled(m, err) < 0 || fm_plan(m, &choice, err) < 0)
+	if (plan_to_begin(m, &choice, err) < 0) {
+		if (!fm_stopping(m))
+			fm_rules_notify(m, "denied", err->message);
 		return fm_error_phase(err, "planning");
+	}
+	fm_rules_notify(m, "allowed", "");
+	limit_duration(m);
 	fm_mlog(m, FM_LOG_INFO, "DecisionEngine", "Analyzing workload and resources for '%s'. Optimal strategy: %s. %s", m->pb->container,
 	        fm_strategy_to_string(choice.strategy), choice.explanation);
 	fm_mlog(m, FM_LOG_INFO, "ResourceAllocator", "Allocating resources on destination '%s'.", m->pb->destination);

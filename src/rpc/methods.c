@@ -37,6 +37,8 @@ const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1] = {
 	[FM_MANAGER_CHECK_NETWORK] = MANAGER("CheckNetwork", empty, check_network_response),
 	[FM_MANAGER_LIST_INTENTS] = MANAGER("ListIntents", empty, list_intents_response),
 	[FM_MANAGER_GET_INTENT] = MANAGER("GetIntent", name_request, intent),
+	[FM_MANAGER_APPROVE_MIGRATION] = MANAGER("ApproveMigration", id_request, migration),
+	[FM_MANAGER_LIST_POLICIES] = MANAGER("ListPolicies", empty, list_policies_response),
 };
 
 const struct fm_rpc_method fm_agent_methods[] = {
