@@ -116,7 +116,7 @@ def group_integration(tally):
 
 
 def group_e2e(tally):
-    for script in ("inputs.py", "scenarios.py", "strategies.py", "soak.py", "chaos.py", "network.py", "refusals.py"):
+    for script in ("inputs.py", "scenarios.py", "strategies.py", "soak.py", "chaos.py", "network.py", "refusals.py", "policies.py"):
         run_program(tally, f"e2e {script}", [sys.executable, os.path.join(ROOT, "tests", "e2e", script), "--short", "--tap"])
 
 

@@ -145,9 +145,9 @@ static void judge(struct decider *d, struct opinion *o)
 		say(o->reason, sizeof(o->reason), "it is in force outside its windows");
 	} else if (fm_policy_has(p, FM_POLICY_ALLOW)) {
 		o->verdict = ALLOW;
-		say(o->reason, sizeof(o->reason), "it allows%s%s", why[0] ? ": " : "", why);
+		say(o->reason, sizeof(o->reason), "its conditions hold%s%s", why[0] ? ": " : "", why);
 	} else {
-		say(o->reason, sizeof(o->reason), "it is in force%s%s", why[0] ? ": " : "", why);
+		say(o->reason, sizeof(o->reason), "its conditions hold%s%s", why[0] ? ": " : "", why);
 	}
 }
 

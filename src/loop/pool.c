@@ -217,6 +217,11 @@ void fm_stop_done(struct fm_stop *s)
 
 int fm_signals_block(int *ret_signalfd, struct fm_error *err)
 {
+	return fm_signals_block_and(SIGTERM, ret_signalfd, err);
+}
+
+int fm_signals_block_and(int one_more, int *ret_signalfd, struct fm_error *err)
+{
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigset_t set;
 	int rc, fd;
@@ -224,6 +229,7 @@ int fm_signals_block(int *ret_signalfd, struct fm_error *err)
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, one_more);
 	rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (rc)
 		return fm_error_errno(err, rc, "blocking signals");

@@ -33,5 +33,7 @@ void fm_stop_done(struct fm_stop *s);
 
 /* Blocks SIGINT, SIGTERM (and SIGPIPE ignored) in the calling thread; call in main before starting threads. fd is a signalfd. */
 int fm_signals_block(int *ret_signalfd, struct fm_error *err);
+/* And one more, SIGHUP for instance: reading struct signalfd_siginfo says which it was. */
+int fm_signals_block_and(int one_more, int *ret_signalfd, struct fm_error *err);
 
 #endif

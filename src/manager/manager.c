@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
@@ -20,7 +21,7 @@
 #include "rpc/service.h"
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *policies, *log_format, *log_level;
 	uint64_t max_concurrent;
 };
 
@@ -33,6 +34,7 @@ struct manager {
 	struct fm_store *store;
 	struct fm_fleet *fleet;
 	struct fm_network *network;
+	struct fm_rulebook *policies;
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
 	struct fm_manager_service service;
@@ -72,6 +74,7 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->tls = (struct fm_rpc_tls){ .ca_pem_path = m->ca, .cert_pem_path = m->cert, .key_pem_path = m->key };
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
+	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	m->secrets_dir = fm_xasprintf("%s/secrets", m->o.state_dir);
@@ -81,6 +84,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .log = m->log,
 		                          .fault = m->fault,
 		                          .network = m->network,
+		                          .policies = m->policies,
 		                          .secrets_dir = m->secrets_dir,
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0)
@@ -91,7 +95,8 @@ static int wire(struct manager *m, struct fm_error *err)
 		                                  .fleet = m->fleet,
 		                                  .agents = fm_agent_clients_api(m->clients),
 		                                  .log = m->log,
-		                                  .network = m->network };
+		                                  .network = m->network,
+		                                  .policies = m->policies };
 	fm_manager_service_methods(m->methods);
 	struct fm_rpc_server_opts so = { .methods = m->methods,
 		                         .userdata = &m->service,
@@ -111,6 +116,7 @@ static void unwire(struct manager *m)
 	fm_coordinator_free(m->coordinator);
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
+	fm_rulebook_free(m->policies);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -118,6 +124,37 @@ static void unwire(struct manager *m)
 	free(m->ca);
 	free(m->cert);
 	free(m->key);
+}
+
+/* What is wrong with a file is told with its place; then everything stays as it was. */
+static void reload(struct manager *m)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (!m->policies)
+		fm_log_write(m->log, FM_LOG_WARN, "PolicyEnforcer", NULL,
+		             "SIGHUP: there is nothing to read again, this manager was started without --policies PATH.");
+	else if (fm_rulebook_reload(m->policies, &e) < 0)
+		fm_log_write(m->log, FM_LOG_ERROR, "PolicyEnforcer", NULL, "The changed policies are refused, those from before hold: %s",
+		             e.message);
+	else
+		fm_log_write(m->log, FM_LOG_INFO, "PolicyEnforcer", NULL, "The policies were read again: %zu from %s hold from now on.",
+		             fm_rulebook_count(m->policies), m->o.policies);
+}
+
+static void wait_for_the_end(struct manager *m, int signals)
+{
+	struct signalfd_siginfo which;
+
+	for (;;) {
+		int rc = fm_wait_fd(signals, POLLIN, m->network ? FM_NETWORK_RECHECK_MS : -1, NULL);
+
+		if (rc < 0 || (rc > 0 && (read(signals, &which, sizeof(which)) != sizeof(which) || which.ssi_signo != SIGHUP)))
+			return;
+		if (rc > 0)
+			reload(m);
+		fm_network_recheck(m->network, m->log);
+	}
 }
 
 static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
@@ -131,7 +168,10 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
-		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
+		{ "policies", FM_OPT_STRING, &o->policies, "PATH",
+		  "file or folder of policies, YAML or JSON; SIGHUP has them read again (default: only those that are built in)", NULL },
+		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time; more wait in the queue (default: 8)",
+		  NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
 		{ "log-level", FM_OPT_CHOICE, &o->log_level, "LEVEL", "smallest level that is written (default: info)",
 		  "debug|info|warn|error" },
@@ -162,7 +202,7 @@ int fm_manager_main(int argc, char **argv)
 	if (rc > 0)
 		return 0;
 	if (rc == 0)
-		rc = fm_signals_block(&signals, &err);
+		rc = fm_signals_block_and(SIGHUP, &signals, &err);
 	(void)fm_log_level_from_string(m.o.log_level, &level);
 	m.log = fm_log_new(STDERR_FILENO, fm_streq(m.o.log_format, "json") ? FM_LOG_JSON : FM_LOG_HUMAN, level);
 	bool usage = rc < 0;
@@ -171,8 +211,10 @@ int fm_manager_main(int argc, char **argv)
 	if (rc == 0) {
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket,
 		             m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
-		while (fm_wait_fd(signals, POLLIN, m.network ? FM_NETWORK_RECHECK_MS : -1, NULL) == 0)
-			fm_network_recheck(m.network, m.log);
+		if (m.policies)
+			fm_log_write(m.log, FM_LOG_INFO, "PolicyEnforcer", NULL, "%zu policies from %s are in force.",
+			             fm_rulebook_count(m.policies), m.o.policies);
+		wait_for_the_end(&m, signals);
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL,
 		             "Stopping; migrations under way go on when the manager is back.");
 	} else {
