@@ -17,7 +17,7 @@ struct fm_manager_service {
 	struct fm_fleet *fleet;
 	struct fm_agent_api agents;
 	struct fm_log *log;
-	struct fm_network *network; /* NULL: none is described */
+	struct fm_network *network;   /* NULL: none is described */
 	struct fm_rulebook *policies; /* NULL: only those that are built in */
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
