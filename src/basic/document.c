@@ -104,8 +104,8 @@ struct fm_document_place fm_document_entry_place(const struct fm_document *d, co
 
 /* ---------------------------------------------------------------- errors */
 
-static int verror(const struct fm_document *d, enum fm_code code, struct fm_document_place at, struct fm_error *err, const char *fmt,
-                  va_list ap)
+__attribute__((format(printf, 5, 0))) static int verror(const struct fm_document *d, enum fm_code code, struct fm_document_place at,
+                                                        struct fm_error *err, const char *fmt, va_list ap)
 {
 	char text[600], line[32] = "";
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
@@ -240,11 +240,13 @@ static int take_key(struct builder *b, struct open *top, const char *s, size_t n
 /* Into what is open; the tree owns it then. */
 static void put(struct builder *b, json_t *value, struct fm_document_place at)
 {
-	struct open *top = b->depth ? &b->stack[b->depth - 1] : NULL;
-	if (!top) {
+	if (b->depth == 0) {
 		b->d->root = value;
 		keep_place(b->d, b->d, NULL, 0, at, at);
-	} else if (top->key) {
+		return;
+	}
+	struct open *top = &b->stack[b->depth - 1];
+	if (top->key) {
 		(void)json_object_set_new(top->value, top->key, value);
 		keep_place(b->d, top->value, json_object_iter_key(json_object_iter_at(top->value, top->key)), 0, top->key_place, at);
 		free(top->key);
@@ -290,11 +292,11 @@ static int scalar(struct builder *b, const yaml_event_t *e)
 static int begin(struct builder *b, const yaml_event_t *e, json_t *value, const void *anchor, const void *tag)
 {
 	struct fm_document_place at = place_of(e->start_mark);
-	const struct open *top = b->depth ? &b->stack[b->depth - 1] : NULL;
+	bool wants_key = b->depth > 0 && json_is_object(b->stack[b->depth - 1].value) && !b->stack[b->depth - 1].key;
 	int rc = 0;
 	if (anchor || tag)
 		rc = fm_document_error(b->d, at, b->err, "anchors and tags are not read here");
-	else if (top && json_is_object(top->value) && !top->key)
+	else if (wants_key)
 		rc = fm_document_error(b->d, at, b->err, "the key of a mapping has to be a text");
 	else if (b->depth == b->d->limits.depth)
 		rc = too_much(b->d, at, b->err, "more than %u lists and mappings in each other", b->d->limits.depth);

@@ -130,12 +130,18 @@ static struct value eval_arithmetic(struct run *r, uint16_t i)
 
 /* ---------------------------------------------------------------- comparisons */
 
+/* Of a value whose type is text; never NULL */
+static const char *text_of(const struct value *v)
+{
+	return v->text ? v->text : "";
+}
+
 static int order(const struct value *a, const struct value *b, unsigned type)
 {
 	if (type != FM_EXPR_TEXT)
 		return (a->number > b->number) - (a->number < b->number);
 	size_t n = a->len < b->len ? a->len : b->len;
-	int c = memcmp(a->text, b->text, n); /* UTF-8 sorts like its characters */
+	int c = memcmp(text_of(a), text_of(b), n); /* UTF-8 sorts like its characters */
 	return c ? c : (a->len > b->len) - (a->len < b->len);
 }
 
@@ -188,7 +194,7 @@ static struct value is_in(struct run *r, const struct value *a, unsigned type, u
 		return in_list(r, a, type, right);
 	struct value b = eval(r, right);
 	if (b.known != KNOWN || a->known == KNOWN)
-		return b.known != KNOWN ? b : number(memmem(b.text, b.len, a->text, a->len) != NULL);
+		return b.known != KNOWN ? b : number(memmem(text_of(&b), b.len, text_of(a), a->len) != NULL);
 	return *a;
 }
 
@@ -247,7 +253,7 @@ static struct value change_case(struct run *r, uint16_t i, const struct value *v
 	if (v->len >= SCRATCH_BYTES - r->used)
 		return failed(r, i, "a text is too long");
 	for (size_t k = 0; k < v->len; k++) {
-		char c = v->text[k];
+		char c = text_of(v)[k];
 		to[k] = upper && c >= 'a' && c <= 'z' ? (char)(c - 32) : !upper && c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 	}
 	to[v->len] = '\0';
@@ -259,7 +265,7 @@ static size_t characters(const struct value *v)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < v->len; i++)
-		n += ((unsigned char)v->text[i] & 0xc0) != 0x80;
+		n += ((unsigned char)text_of(v)[i] & 0xc0) != 0x80;
 	return n;
 }
 
@@ -291,9 +297,9 @@ static struct value two_arguments(struct run *r, uint16_t i, const struct value 
 	case F_ROUND:
 		return number(python_round(a->number, (int)b->number));
 	case F_STARTSWITH:
-		return number(a->len >= b->len && memcmp(a->text, b->text, b->len) == 0);
+		return number(a->len >= b->len && memcmp(text_of(a), text_of(b), b->len) == 0);
 	default:
-		return number(a->len >= b->len && memcmp(a->text + a->len - b->len, b->text, b->len) == 0);
+		return number(a->len >= b->len && memcmp(text_of(a) + a->len - b->len, text_of(b), b->len) == 0);
 	}
 }
 

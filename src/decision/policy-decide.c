@@ -252,25 +252,25 @@ static json_t *variables_to_json(const struct decider *d)
 	return o;
 }
 
-static json_t *opinion_to_json(struct decider *d, const struct opinion *o)
+static json_t *opinion_to_json(struct decider *d, const struct fm_policy *p, const struct opinion *o)
 {
 	static const char *const verdicts[] = { "none", "allow", "deny" };
 	struct fm_expr_part parts[MAX_PARTS];
 	json_t *list = json_array(), *actions = json_array();
-	size_t n = o->p->expr ? fm_expr_explain(o->p->expr, &d->env, parts, MAX_PARTS) : 0;
+	size_t n = p->expr ? fm_expr_explain(p->expr, &d->env, parts, MAX_PARTS) : 0;
 	for (size_t i = 0; i < n; i++) {
 		char text[600];
-		part_to_text(d, o->p, &parts[i], text, sizeof(text));
+		part_to_text(d, p, &parts[i], text, sizeof(text));
 		(void)json_array_append_new(list, json_pack("{s:s, s:s}", "text", text, "result", truth_name(parts[i].truth)));
 	}
-	for (size_t i = 0; i < o->p->n_actions; i++) {
-		const char *argument = o->p->actions[i].argument, *name = fm_policy_action_name(o->p->actions[i].action);
+	for (size_t i = 0; i < p->n_actions; i++) {
+		const char *argument = p->actions[i].argument, *name = fm_policy_action_name(p->actions[i].action);
 		_fm_free_ char *text = argument ? fm_xasprintf("%s(\"%s\")", name, argument) : fm_xstrdup(name);
 		(void)json_array_append_new(actions, json_string(text));
 	}
-	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:s, s:o, s:o}", "name", o->p->name, "at", o->p->at, "priority",
-	                 (json_int_t)o->p->priority, "result", truth_name(o->result.truth), "verdict", verdicts[o->verdict], "in_windows",
-	                 o->in_window, "reason", o->reason, "because", list, "actions", actions);
+	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:s, s:o, s:o}", "name", p->name, "at", p->at, "priority", (json_int_t)p->priority,
+	                 "result", truth_name(o->result.truth), "verdict", verdicts[o->verdict], "in_windows", o->in_window, "reason",
+	                 o->reason, "because", list, "actions", actions);
 }
 
 static json_t *effects_to_json(const struct fm_policy_decision *e)
@@ -289,7 +289,7 @@ static json_t *to_record(struct decider *d, const struct opinion *v, const struc
 {
 	json_t *policies = json_array();
 	for (size_t i = 0; i < d->set->n; i++)
-		(void)json_array_append_new(policies, opinion_to_json(d, &v[i]));
+		(void)json_array_append_new(policies, opinion_to_json(d, d->set->v[i], &v[i]));
 	return json_pack("{s:b, s:s?, s:s, s:I, s:i, s:o, s:O, s:o, s:o}", "allowed", ret->allowed, "decided_by", ret->decided_by,
 	                 "message", ret->message, "at_unix_ms", (json_int_t)d->c->snapshot->at_unix_ms, "utc_offset_s",
 	                 d->c->snapshot->utc_offset_s, "variables", variables_to_json(d), "labels", d->labels, "policies", policies,
