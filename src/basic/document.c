@@ -227,6 +227,12 @@ static struct fm_document_place place_of(yaml_mark_t mark)
 	return (struct fm_document_place){ (unsigned)mark.line + 1, (unsigned)mark.column + 1 };
 }
 
+/* Is what is open a mapping, and its next key what comes? */
+static bool wants_key(const struct builder *b)
+{
+	return b->depth > 0 && json_is_object(b->stack[b->depth - 1].value) && !b->stack[b->depth - 1].key;
+}
+
 static int take_key(struct builder *b, struct open *top, const char *s, size_t n, struct fm_document_place at)
 {
 	if (json_object_getn(top->value, s, n))
@@ -269,14 +275,13 @@ static int scalar(struct builder *b, const yaml_event_t *e)
 	const char *s = (const char *)e->data.scalar.value;
 	size_t n = e->data.scalar.length;
 	struct fm_document_place at = place_of(e->start_mark);
-	struct open *top = b->depth ? &b->stack[b->depth - 1] : NULL;
 	json_t *value = NULL;
 	if (e->data.scalar.anchor || e->data.scalar.tag)
 		return fm_document_error(b->d, at, b->err, "anchors and tags are not read here");
 	if (memchr(s, '\0', n))
 		return fm_document_error(b->d, at, b->err, "a text with a NUL character");
-	if (top && json_is_object(top->value) && !top->key)
-		return take_key(b, top, s, n, at);
+	if (wants_key(b))
+		return take_key(b, &b->stack[b->depth - 1], s, n, at);
 	if (count(b, at) < 0)
 		return -1;
 	if (e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -292,11 +297,10 @@ static int scalar(struct builder *b, const yaml_event_t *e)
 static int begin(struct builder *b, const yaml_event_t *e, json_t *value, const void *anchor, const void *tag)
 {
 	struct fm_document_place at = place_of(e->start_mark);
-	bool wants_key = b->depth > 0 && json_is_object(b->stack[b->depth - 1].value) && !b->stack[b->depth - 1].key;
 	int rc = 0;
 	if (anchor || tag)
 		rc = fm_document_error(b->d, at, b->err, "anchors and tags are not read here");
-	else if (wants_key)
+	else if (wants_key(b))
 		rc = fm_document_error(b->d, at, b->err, "the key of a mapping has to be a text");
 	else if (b->depth == b->d->limits.depth)
 		rc = too_much(b->d, at, b->err, "more than %u lists and mappings in each other", b->d->limits.depth);

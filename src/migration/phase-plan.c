@@ -180,7 +180,7 @@ static int plan_to_begin(struct fm_migration *m, struct fm_strategy_choice *choi
 			return -1;
 		queued = true; /* its place is kept while it is planned once more */
 	}
-	return fm_check_cancelled(m, err);
+	return 0;
 }
 
 /* From here on the time runs that a policy gives it: what it waited does not count. */
