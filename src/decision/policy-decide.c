@@ -71,6 +71,7 @@ static void say(char *buf, size_t cap, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(buf, cap, fmt, ap);
 	va_end(ap);
+	fm_str_sanitize(buf); /* what was cut may end in the middle of a character */
 }
 
 static void value_to_text(const struct fm_expr_value *v, enum fm_expr_type type, char *buf, size_t cap)
@@ -90,11 +91,11 @@ static void part_to_text(const struct decider *d, const struct fm_policy *p, con
 {
 	const struct fm_expr_vocabulary *voc = fm_policy_vocabulary();
 	size_t len = part->len < MAX_PART_BYTES ? part->len : MAX_PART_BYTES;
+	char text[MAX_PART_BYTES + 1] = "";
 	bool any = false;
-	say(buf, cap, "%.*s%s", (int)len, part->text, len < part->len ? "…" : "");
-	for (char *c = buf; *c; c++)
-		if (*c == '\n' || *c == '\t')
-			*c = ' ';
+	for (size_t i = 0; i < len; i++) /* it may have been written on several lines */
+		text[i] = (char)(strchr("\n\r\t", part->text[i]) ? ' ' : part->text[i]);
+	say(buf, cap, "%s%s", text, len < part->len ? "…" : "");
 	for (unsigned i = 0; i < voc->n_variables; i++) {
 		char value[96];
 		if (!fm_expr_part_uses(p->expr, part, i))

@@ -180,7 +180,7 @@ int fm_await_approval(struct fm_migration *m, struct fm_error *err);
 int fm_rules_apply(struct fm_migration *m, const struct fm_workload_snapshot *w, struct fm_strategy_choice *choice, struct fm_error *err);
 /* The record of what a built-in policy denied, too. */
 void fm_rules_denied(struct fm_migration *m, const char *policy, const struct fm_error *why);
-/* The terms' notices; outcome: "allowed", "denied", "waits for approval". Returns at once. */
+/* The terms' notices; outcome: "allowed", "denied", "failed", "waits for approval". Returns at once. */
 void fm_rules_notify(struct fm_migration *m, const char *outcome, const char *why);
 
 /* policy.c - the Policy Enforcer: built-in policies; they always hold, before those of rules.c. DENIED: FAILED_PRECONDITION. */

@@ -199,7 +199,7 @@ int fm_phase_planning(struct fm_migration *m, struct fm_error *err)
 	fm_migration_step(m, "planning");
 	if (plan_to_begin(m, &choice, err) < 0) {
 		if (!fm_stopping(m))
-			fm_rules_notify(m, "denied", err->message);
+			fm_rules_notify(m, err->code == FM_E_FAILED_PRECONDITION ? "denied" : "failed", err->message);
 		return fm_error_phase(err, "planning");
 	}
 	fm_rules_notify(m, "allowed", "");

@@ -289,6 +289,53 @@ static void test_trigger(void **state)
 	fm_pb_free(m);
 }
 
+static const char balanced[] =
+        "{\"version\":1,\"load_balancers\":[{\"name\":\"lb1\",\"socket\":\"/run/haproxy.sock\",\"max_drain_ms\":700}],"
+        "\"intents\":[{\"service\":\"web\",\"container\":\"web\",\"keep\":\"address\",\"addresses\":{\"alpha\":\"192.0.2.1\",\"beta\":"
+        "\"192.0.2.2\"},"
+        "\"drivers\":[\"bridge\",\"haproxy\"],\"load_balancer\":{\"name\":\"lb1\",\"backend\":\"be\",\"server\":\"web\",\"port\":80%s}}]}";
+
+/* How often the plan has the balancer's server follow */
+static unsigned planned_balancers(struct lab *l)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	unsigned n = 0;
+	req.container = "web";
+	req.to = "beta";
+	req.dry_run = true;
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	for (size_t i = 0; i < m->n_redirections; i++) {
+		n += strstr(m->redirections[i]->action, "\"driver\":\"haproxy\"") != NULL;
+		assert_null(strstr(m->redirections[i]->action, "by_policy")); /* the driver does not know it */
+	}
+	fm_pb_free(m);
+	return n;
+}
+
+static void test_balancer(void **state)
+{
+	struct lab *l = *state;
+	_fm_free_ char *path = fm_xasprintf("%s/network.json", l->dir);
+	_fm_free_ char *always = fm_xasprintf(balanced, ""), *by_policy = fm_xasprintf(balanced, ",\"by_policy\":true");
+	struct fm_error e = FM_ERROR_INIT;
+	l->t->endpoint = true;
+	assert_ok(fm_write_file_atomic(path, by_policy, strlen(by_policy), 0600, &e), e);
+	assert_ok(fm_network_open(path, l->fleet, &l->network, &e), e);
+	rules(l, "policy_name: lb\nACTIONS: [trigger_load_balancer_reconfiguration]\n");
+	lab_start(l);
+	assert_int_equal(planned_balancers(l), 1);
+	rules(l, "[]");
+	assert_int_equal(planned_balancers(l), 0);
+	lab_stop(l);
+	fm_network_free(l->network);
+	assert_ok(fm_write_file_atomic(path, always, strlen(always), 0600, &e), e);
+	assert_ok(fm_network_open(path, l->fleet, &l->network, &e), e);
+	lab_start(l);
+	assert_int_equal(planned_balancers(l), 1);
+}
+
 /* What is wrong with a file changes nothing. */
 static void test_reload(void **state)
 {
@@ -313,7 +360,7 @@ int main(void)
 		T(test_denied),   T(test_windows),          T(test_built_in_is_recorded),
 		T(test_approval), T(test_approval_refused), T(test_approval_and_restart),
 		T(test_duration), T(test_priorities),       T(test_strategy),
-		T(test_trigger),  T(test_reload),
+		T(test_trigger),  T(test_reload),           T(test_balancer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -250,6 +250,21 @@ static void test_effects(void **state)
 	fm_snapshot_free(s);
 }
 
+/* What is told is cut, but not so that it were no text any more. */
+static void test_long_parts(void **state)
+{
+	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
+	for (int shift = 0; shift < 3; shift++) {
+		fm_buf_addf(&b, "policy_name: a\nACTIONS: [deny_migration]\nCONDITIONS: |\n  container !=%*s'", shift + 1, "");
+		for (int i = 0; i < 300; i++)
+			fm_buf_addf(&b, "\xe4\xb8\xad");
+		fm_buf_addf(&b, "'\n  and\n  nested\n");
+		decides(b.data, false, "a", "it denies: container != ");
+		fm_buf_done(&b);
+		b = FM_BUF_INIT;
+	}
+}
+
 static void test_record(void **state)
 {
 	struct fm_snapshot *s = world();
@@ -319,9 +334,9 @@ static void test_published(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mistakes),  cmocka_unit_test(test_who_decides), cmocka_unit_test(test_windows),
-		cmocka_unit_test(test_variables), cmocka_unit_test(test_effects),     cmocka_unit_test(test_record),
-		cmocka_unit_test(test_published),
+		cmocka_unit_test(test_mistakes),   cmocka_unit_test(test_who_decides), cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_variables),  cmocka_unit_test(test_effects),     cmocka_unit_test(test_record),
+		cmocka_unit_test(test_long_parts), cmocka_unit_test(test_published),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
