@@ -210,6 +210,15 @@ static void keep_line(void *userdata, enum fm_log_level level, const char *compo
 	fm_changed(c);
 }
 
+/* What a client says of itself it is only in these words. */
+static void take_trigger(struct fm_migration *m, const char *requested_by)
+{
+	static const char *const known[] = { "drain", "balance", "proactive" };
+	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)
+		if (fm_streq(known[i], requested_by))
+			(void)snprintf(m->trigger, sizeof(m->trigger), "%s", known[i]);
+}
+
 static bool has_begun(const struct fm_store_migration *r)
 {
 	return r->state != FM_STATE_PENDING && r->state != FM_STATE_PLANNING;
@@ -231,11 +240,14 @@ static int resume(struct fm_coordinator *c, const struct fm_store_migration *r, 
 	m->resume_from = (enum fm_state)r->state;
 	m->taken_up = true;
 	m->no_throttle = true; /* what was asked for is not on record, and nobody is slowed down on a guess */
-	m->requested = (enum fm_strategy)m->pb->strategy;
-	if (has_begun(r))
+	m->requested = (enum fm_strategy)(m->pb->requested_strategy ? m->pb->requested_strategy : m->pb->strategy);
+	take_trigger(m, m->pb->trigger);
+	if (has_begun(r)) {
 		fm_queue_join(m);
-	else
-		m->deadline_ms = fm_now_ms() + DEFAULT_TOTAL_MS; /* begins anew, and waits for nothing for ever */
+	} else { /* begins anew, and waits for nothing for ever */
+		m->deadline_ms = fm_now_ms() + DEFAULT_TOTAL_MS;
+		fm_pb_set(&m->pb->sub_state, "");
+	}
 	activate(c, m);
 	if (fm_pool_submit(c->pool, run, m, err) == 0)
 		return 0;
@@ -337,15 +349,6 @@ static int check_request(const FM_PB(MigrateRequest) * req, struct fm_error *err
 	return fm_strategy_check_available((enum fm_strategy)(req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO), err);
 }
 
-/* What a client says of itself it is only in these words. */
-static void take_trigger(struct fm_migration *m, const char *requested_by)
-{
-	static const char *const known[] = { "drain", "balance", "proactive" };
-	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)
-		if (fm_streq(known[i], requested_by))
-			(void)snprintf(m->trigger, sizeof(m->trigger), "%s", known[i]);
-}
-
 static struct fm_migration *migration_from_request(struct fm_coordinator *c, const FM_PB(MigrateRequest) * req)
 {
 	struct fm_migration *m = migration_new(c);
@@ -361,7 +364,9 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->pb->state = FLEXIMIGRATE__V1__STATE__PENDING;
 	m->pb->created_unix_ms = fm_realtime_ms();
 	m->requested = (enum fm_strategy)m->pb->strategy;
+	m->pb->requested_strategy = m->pb->strategy;
 	take_trigger(m, req->requested_by);
+	fm_pb_set(&m->pb->trigger, m->trigger);
 	m->max_downtime_ms = req->max_downtime_ms;
 	m->bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	m->no_throttle = req->no_throttle;

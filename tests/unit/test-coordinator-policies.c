@@ -183,6 +183,38 @@ static void test_approval_and_restart(void **state)
 	fm_pb_free(lab_finish(l, first));
 }
 
+/* What was asked for, and by whom, is on record: planned anew it is the same question. */
+static void test_question_and_restart(void **state)
+{
+	struct lab *l = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(Migration) *m = NULL;
+	char id[64];
+	rules(l, "policy_name: ask\nCONDITIONS: trigger == 'drain' and requested_strategy == 'auto'\nACTIONS: [allow_migration, "
+	         "require_approval, 'set_strategy(\"cold\")']\n");
+	l->t->memory_bytes = 64 << 20;
+	lab_start(l);
+	FM_PB(MigrateRequest) req = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	req.container = "web";
+	req.to = "beta";
+	req.requested_by = "drain";
+	assert_ok(fm_coordinator_migrate(l->c, &req, &m, &e), e);
+	(void)snprintf(id, sizeof(id), "%s", m->id);
+	fm_pb_free(m);
+	fm_pb_free(lab_await_sub_state(l, id, "AWAITING_APPROVAL"));
+	lab_stop(l);
+	lab_start(l);
+	fm_pb_free(lab_await_sub_state(l, id, "AWAITING_APPROVAL"));
+	assert_ok(fm_coordinator_approve(l->c, id, &m, &e), e);
+	fm_pb_free(m);
+	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
+	m = lab_get(l, id);
+	assert_int_equal(m->strategy, FLEXIMIGRATE__V1__STRATEGY__COLD);
+	assert_int_equal(m->requested_strategy, FLEXIMIGRATE__V1__STRATEGY__AUTO);
+	assert_string_equal(m->trigger, "drain");
+	fm_pb_free(m);
+}
+
 static void test_duration(void **state)
 {
 	struct lab *l = *state;
@@ -357,10 +389,19 @@ static void test_reload(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_denied),   T(test_windows),          T(test_built_in_is_recorded),
-		T(test_approval), T(test_approval_refused), T(test_approval_and_restart),
-		T(test_duration), T(test_priorities),       T(test_strategy),
-		T(test_trigger),  T(test_reload),           T(test_balancer),
+		T(test_denied),
+		T(test_windows),
+		T(test_built_in_is_recorded),
+		T(test_approval),
+		T(test_approval_refused),
+		T(test_approval_and_restart),
+		T(test_question_and_restart),
+		T(test_duration),
+		T(test_priorities),
+		T(test_strategy),
+		T(test_trigger),
+		T(test_reload),
+		T(test_balancer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
