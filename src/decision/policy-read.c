@@ -92,8 +92,10 @@ static int read_name(struct reader *r, const struct fm_policies *set)
 			return fm_document_error(r->d, at, r->err, "there is a policy '%s' already, at %s", name, set->v[i]->at);
 	r->p->name = fm_xstrdup(name);
 	r->p->at = fm_xasprintf("%s:%u:%u", fm_document_name(r->d), at.line, at.column);
-	if (r->key[DESCRIPTION] && !json_is_string(value(r, DESCRIPTION)))
-		return fm_document_error(r->d, place(r, DESCRIPTION), r->err, "description has to be a text");
+	if (r->key[DESCRIPTION] &&
+	    (!json_is_string(value(r, DESCRIPTION)) || json_string_length(value(r, DESCRIPTION)) > FM_MAX_POLICY_DESCRIPTION))
+		return fm_document_error(r->d, place(r, DESCRIPTION), r->err, "description has to be a text of at most %u bytes",
+		                         FM_MAX_POLICY_DESCRIPTION);
 	r->p->description = fm_xstrdup(r->key[DESCRIPTION] ? json_string_value(value(r, DESCRIPTION)) : "");
 	return 0;
 }
