@@ -170,7 +170,7 @@ FM_PB(Policy) * fm_policy_to_pb(const struct fm_policy *p)
 	fm_pb_set(&to->description, p->description);
 	fm_pb_set(&to->at, p->at);
 	fm_pb_set(&to->conditions, p->conditions);
-	to->priority = p->priority;
+	to->priority = (int32_t)p->priority;
 	for (size_t i = 0; i < p->n_actions; i++) {
 		const char *name = fm_policy_action_name(p->actions[i].action);
 		_fm_free_ char *text = p->actions[i].argument ? fm_xasprintf("%s(\"%s\")", name, p->actions[i].argument) : fm_xstrdup(name);
