@@ -194,7 +194,7 @@ def integration_jobs():
 
 def e2e_jobs():
     return [Job("e2e", script, [sys.executable, os.path.join(ROOT, "tests", "e2e", script), "--short", "--tap"])
-            for script in ("inputs.py", "scenarios.py", "strategies.py", "soak.py", "chaos.py", "network.py", "refusals.py", "monitoring.py", "metrics.py", "plans.py")]
+            for script in ("inputs.py", "scenarios.py", "strategies.py", "soak.py", "chaos.py", "network.py", "refusals.py", "monitoring.py", "metrics.py", "plans.py", "policies.py")]
 
 
 def vm_jobs():

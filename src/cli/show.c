@@ -106,6 +106,8 @@ void fm_print_migration_summary(const FM_PB(Migration) * m)
 	printf("  path      %s\n", m->path);
 	if (m->pause)
 		printf("  pause     %s; it ends by itself when that is over\n", format_pause(m, pause, sizeof(pause)));
+	else if (m->sub_state[0])
+		printf("  waits     %s: %s\n", m->sub_state, m->step);
 	if (m->finished_unix_ms)
 		printf("  total     %llu ms\n", (unsigned long long)(m->finished_unix_ms - m->created_unix_ms));
 	if (m->frozen_us)

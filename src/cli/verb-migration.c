@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* verb-migration.c - `migration ls|show|watch|cancel`. */
+/* verb-migration.c - `migration ls|show|watch|cancel|approve`. */
 #include <stdio.h>
 
 #include "basic/cleanup.h"
@@ -43,8 +43,8 @@ int fm_verb_migration_ls(int argc, char **argv)
 	for (size_t i = 0; i < r->n_migrations; i++) {
 		const FM_PB(Migration) *m = r->migrations[i];
 		char down[32] = "-", started[40], state[48];
-		(void)snprintf(state, sizeof(state), "%s%s%s%s", fm_state_to_string((enum fm_state)m->state), m->pause ? " (" : "",
-		               m->pause ? m->sub_state : "", m->pause ? ")" : "");
+		(void)snprintf(state, sizeof(state), "%s%s%s%s", fm_state_to_string((enum fm_state)m->state), m->sub_state[0] ? " (" : "",
+		               m->sub_state, m->sub_state[0] ? ")" : "");
 		if (m->frozen_us)
 			(void)snprintf(down, sizeof(down), "%.1f ms", (double)m->frozen_us / 1000);
 		fm_table_row(t, m->id, m->container, m->source, m->destination, fm_strategy_to_string((enum fm_strategy)m->strategy), state,
@@ -79,6 +79,10 @@ static int one(int argc, char **argv, const char *usage, const char *summary, en
 		printf("Migration %s is being cancelled; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
 		return 0;
 	}
+	if (method == FM_MANAGER_APPROVE_MIGRATION) {
+		printf("Migration %s is approved; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
+		return 0;
+	}
 	fm_print_migration_summary(m);
 	for (size_t i = 0; i < m->n_transitions; i++) {
 		char at[40];
@@ -99,6 +103,12 @@ int fm_verb_migration_cancel(int argc, char **argv)
 {
 	return one(argc, argv, "fleximigrate migration cancel ID [options]",
 	           "Cancel a migration; possible until its commit point. The container stays on its source.", FM_MANAGER_CANCEL_MIGRATION);
+}
+
+int fm_verb_migration_approve(int argc, char **argv)
+{
+	return one(argc, argv, "fleximigrate migration approve ID [options]",
+	           "Approve a migration that waits for it, because a policy requires it.", FM_MANAGER_APPROVE_MIGRATION);
 }
 
 int fm_verb_migration_watch(int argc, char **argv)

@@ -27,7 +27,7 @@
 #define LOAD_MS_MAX 86400000u
 
 struct options {
-	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *http, *strategy_selector, *log_format, *log_level;
+	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *http, *policies, *strategy_selector, *log_format, *log_level;
 	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
@@ -46,6 +46,7 @@ struct manager {
 	struct fm_usage_history *history;
 	struct fm_forecasts *forecasts;
 	struct fm_cluster cluster; /* what snapshots are made of */
+	struct fm_rulebook *policies;
 	struct fm_agent_clients *clients;
 	struct fm_coordinator *coordinator;
 	struct fm_planner *planner;
@@ -107,11 +108,22 @@ static int start_planner(struct manager *m, struct fm_error *err)
 	return fm_planner_new(&po, &m->planner, err);
 }
 
+static void judge(void *userdata, FM_PB(Host) * host)
+{
+	struct manager *m = userdata;
+	fm_usage_history_load(m->history, host);
+}
+
 static int serve_http(struct manager *m, struct fm_error *err)
 {
 	if (!m->o.http)
 		return 0;
-	m->web = (struct fm_web_manager){ .version = FM_VERSION, .fleet = m->fleet, .coordinator = m->coordinator, .tally = m->tally };
+	m->web = (struct fm_web_manager){ .version = FM_VERSION,
+		                          .fleet = m->fleet,
+		                          .coordinator = m->coordinator,
+		                          .tally = m->tally,
+		                          .judge = judge,
+		                          .judge_userdata = m };
 	const struct fm_web_server_opts o = {
 		.address = m->o.http, .metrics = fm_web_manager_metrics, .ready = fm_web_manager_ready, .userdata = &m->web
 	};
@@ -130,6 +142,7 @@ static int wire(struct manager *m, struct fm_error *err)
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
 	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
+	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) ||
 	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
@@ -142,6 +155,9 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .fault = m->fault,
 		                          .network = m->network,
 		                          .tally = m->tally,
+		                          .policies = m->policies,
+		                          .snapshot = take_snapshot,
+		                          .snapshot_userdata = m,
 		                          .secrets_dir = m->secrets_dir,
 		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
@@ -158,6 +174,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		.log = m->log,
 		.network = m->network,
 		.planner = m->planner,
+		.policies = m->policies,
 		.history = m->history,
 		.snapshot = take_snapshot,
 		.snapshot_userdata = m,
@@ -188,6 +205,7 @@ static void unwire(struct manager *m)
 	fm_forecasts_free(m->forecasts);
 	fm_usage_history_free(m->history);
 	fm_tally_free(m->tally);
+	fm_rulebook_free(m->policies);
 	fm_fleet_free(m->fleet);
 	fm_store_close(m->store);
 	fm_fault_free(m->fault);
@@ -211,21 +229,40 @@ static int set_limits(struct options *o, struct fm_error *err)
 	return fm_load_limits_check(&o->limits, err);
 }
 
-/* What is wrong with the file is told with its place; then everything stays as it was. */
-static void reload(struct manager *m)
+/* What is wrong with a file is told with its place; then everything stays as it was. */
+static void reload_network(struct manager *m)
 {
 	struct fm_error e = FM_ERROR_INIT;
-
-	if (!m->network)
-		fm_log_write(m->log, FM_LOG_WARN, "NetworkManager", NULL,
-		             "SIGHUP: there is nothing to read again, this manager was started without --network FILE.");
-	else if (fm_network_reload(m->network, &e) < 0)
+	if (fm_network_reload(m->network, &e) < 0)
 		fm_log_write(m->log, FM_LOG_ERROR, "NetworkManager", NULL,
 		             "The changed description of the network is refused, the one from before holds: %s", e.message);
 	else
 		fm_log_write(m->log, FM_LOG_INFO, "NetworkManager", NULL,
 		             "The description of the network, %s, was read again: it holds for migrations that begin from now on.",
 		             m->o.network);
+}
+
+static void reload_policies(struct manager *m)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	if (fm_rulebook_reload(m->policies, &e) < 0)
+		fm_log_write(m->log, FM_LOG_ERROR, "PolicyEnforcer", NULL, "The changed policies are refused, those from before hold: %s",
+		             e.message);
+	else
+		fm_log_write(m->log, FM_LOG_INFO, "PolicyEnforcer", NULL, "The policies were read again: %zu from %s hold from now on.",
+		             fm_rulebook_count(m->policies), m->o.policies);
+}
+
+static void reload(struct manager *m)
+{
+	if (!m->network && !m->policies)
+		fm_log_write(
+		        m->log, FM_LOG_WARN, "MigrationManager", NULL,
+		        "SIGHUP: there is nothing to read again, this manager was started without --network FILE and --policies PATH.");
+	if (m->network)
+		reload_network(m);
+	if (m->policies)
+		reload_policies(m);
 }
 
 static void wait_for_the_end(struct manager *m, int signals)
@@ -254,12 +291,15 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "state-dir", FM_OPT_STRING, &o->state_dir, "DIR", "database (default: /var/lib/fleximigrate)", NULL },
 		{ "network", FM_OPT_STRING, &o->network, "FILE",
 		  "description of the network and of what services want of it (default: none)", NULL },
+		{ "policies", FM_OPT_STRING, &o->policies, "PATH",
+		  "file or folder of policies, YAML or JSON; SIGHUP has them read again (default: only those that are built in)", NULL },
 		{ "http", FM_OPT_STRING, &o->http, "ADDR:PORT",
 		  "serve /metrics, /healthz and /readyz there, without TLS; :PORT is loopback (default: not at all)", NULL },
 		{ "strategy-selector", FM_OPT_CHOICE, &o->strategy_selector, "WAY",
 		  "how strategy auto is chosen: cost (default: the cheapest that meets the limits) or weights (the published ones)",
 		  "cost|weights" },
-		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time (default: 8)", NULL },
+		{ "max-concurrent", FM_OPT_UINT, &o->max_concurrent, "N", "migrations at a time; more wait in the queue (default: 8)",
+		  NULL },
 		{ "proactive", FM_OPT_FLAG, &o->proactive, NULL,
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
@@ -317,6 +357,9 @@ int fm_manager_main(int argc, char **argv)
 	if (rc == 0) {
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL, "Manager %s ready on %s%s%s.", FM_VERSION, m.o.socket,
 		             m.o.listen ? " and " : "", m.o.listen ? m.o.listen : "");
+		if (m.policies)
+			fm_log_write(m.log, FM_LOG_INFO, "PolicyEnforcer", NULL, "%zu policies from %s are in force.",
+			             fm_rulebook_count(m.policies), m.o.policies);
 		wait_for_the_end(&m, signals);
 		fm_log_write(m.log, FM_LOG_INFO, "MigrationManager", NULL,
 		             "Stopping; migrations under way go on when the manager is back.");

@@ -9,6 +9,7 @@
 #include "basic/clock.h"
 #include "basic/id.h"
 #include "basic/str.h"
+#include "decision/policy.h"
 #include "decision/selector.h"
 #include "loop/pool.h"
 #include "migration/coordinator.h"
@@ -18,8 +19,19 @@
 #define FM_CALL_TIMEOUT_MS    15000  /* calls that answer at once */
 #define FM_PREPARE_TIMEOUT_MS 600000 /* root filesystems travel */
 #define FM_EXECUTE_TIMEOUT_MS 180000
+#define FM_AWAITING_APPROVAL  "AWAITING_APPROVAL" /* sub-states, docs/LIFECYCLE.md */
+#define FM_QUEUED             "QUEUED"
 #define FM_RETRY_PAUSE_MS     300
 #define FM_RETRY_PAUSE_MAX_MS 60000
+
+/* What policies make of a migration that they allow; of the last plan. Copied: a set of policies may be replaced meanwhile. */
+struct fm_terms {
+	int64_t priority;
+	struct fm_policy_limits limits;
+	uint32_t duration_s; /* 0: not limited */
+	char duration_by[FM_MAX_NAME], approval_by[FM_MAX_NAME], balancer_by[FM_MAX_NAME];
+	char **notices; /* policy and URL, one after the other */
+};
 
 struct fm_migration {
 	struct fm_coordinator *c;
@@ -43,7 +55,19 @@ struct fm_migration {
 	char checkpoint_id[96];
 	bool source_touched, destination_touched; /* Prepare was called: Abort has work */
 	bool destination_ran;
-	uint64_t committed_ms; /* monotonic, of the switch-over; 0 unknown */
+	uint64_t committed_ms;      /* monotonic, of the switch-over; 0 unknown */
+	enum fm_strategy requested; /* as asked for; pb->strategy is the one that was chosen */
+	char trigger[16];           /* "user", "drain", … */
+	struct fm_terms terms;
+	json_t *built_in;          /* what the built-in policies said, for the record */
+	bool deadline_is_policys;  /* deadline_ms is terms.duration_s, not what was asked for */
+	struct fm_place_in_queue { /* queue.c; guarded by the coordinator's lock */
+		bool running, waiting;
+		uint64_t number; /* of its arrival; 0: has not arrived */
+		int64_t priority;
+		struct fm_policy_limits limits;
+		char source[FM_MAX_NAME + 1], destination[FM_MAX_NAME + 1];
+	} queue;
 	struct fm_migration *next;
 	struct fm_migration *of; /* carry-back.c: whose way back this is; else NULL */
 };
@@ -57,6 +81,8 @@ struct fm_coordinator {
 	pthread_cond_t changed; /* new event or state of any migration */
 	uint64_t changes;       /* how many there were, so that a waiter cannot miss one */
 	struct fm_migration *active;
+	uint64_t arrivals;          /* in the queue, so far; under lock */
+	struct fm_pool *messengers; /* of notify("…") */
 };
 
 /* Has it to do with that container or one of those hosts (NULL = not asked)? For any thread. */
@@ -146,7 +172,21 @@ bool fm_redirections_revert(struct fm_migration *m);                    /* false
 /* Those that the source flips in its switch-over, and takes back when its port opens again. Borrowed; *ret is free()d. */
 void fm_redirections_urgent(struct fm_migration *m, FM_PB(Redirection) * **ret, size_t *ret_n);
 
-/* policy.c - the Policy Enforcer: built-in policies (the policy language has its own issue). DENIED: FAILED_PRECONDITION. */
+/* queue.c: who may begin now. Waits, as sub-state QUEUED, until the limits that hold for it allow it and nobody who comes before it could go instead. *ret_waited: something may have changed meanwhile. */
+int fm_queue_enter(struct fm_migration *m, bool *ret_waited, struct fm_error *err);
+/* Taken up after a restart in the middle: it is under way, whatever the limits say. */
+void fm_queue_join(struct fm_migration *m);
+/* queue.c: waits, as sub-state AWAITING_APPROVAL, until somebody approves it; cancelled and too late like everywhere. */
+int fm_await_approval(struct fm_migration *m, struct fm_error *err);
+
+/* rules.c: what the operator's policies say about the plan; the record of the decision, terms, strategy. FAILED_PRECONDITION: denied. */
+int fm_rules_apply(struct fm_migration *m, const struct fm_workload_snapshot *w, struct fm_strategy_choice *choice, struct fm_error *err);
+/* The record of what a built-in policy denied, too. */
+void fm_rules_denied(struct fm_migration *m, const char *policy, const struct fm_error *why);
+/* The terms' notices; outcome: "allowed", "denied", "failed", "waits for approval". Returns at once. */
+void fm_rules_notify(struct fm_migration *m, const char *outcome, const char *why);
+
+/* policy.c - the Policy Enforcer: built-in policies; they always hold, before those of rules.c. DENIED: FAILED_PRECONDITION. */
 int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err);
 
 #endif

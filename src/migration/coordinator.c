@@ -20,6 +20,9 @@
 #define MAX_TOTAL_MS     (7ull * 24 * 3600 * 1000)
 #define MIN_BANDWIDTH    65536u
 
+#define MESSENGERS          2  /* threads that deliver policies' notices */
+#define MAX_NOTICES_WAITING 64 /* for one of them; more are dropped, and the log says so */
+
 /* ---------------------------------------------------------------- one migration */
 
 static struct fm_migration *migration_new(struct fm_coordinator *c)
@@ -28,6 +31,8 @@ static struct fm_migration *migration_new(struct fm_coordinator *c)
 	if (!m)
 		abort();
 	m->c = c;
+	m->terms.priority = FM_PRIORITY_NORMAL;
+	(void)snprintf(m->trigger, sizeof(m->trigger), "user");
 	pthread_mutex_init(&m->lock, NULL);
 	if (fm_stop_init(&m->cancel, NULL) < 0)
 		abort();
@@ -39,6 +44,8 @@ static void migration_free(struct fm_migration *m)
 	fm_pb_free(m->pb);
 	fm_pb_free(m->facts);
 	fm_pb_free(m->prepared);
+	fm_strv_free(m->terms.notices);
+	json_decref(m->built_in);
 	fm_stop_done(&m->cancel);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
@@ -204,37 +211,72 @@ static void keep_line(void *userdata, enum fm_log_level level, const char *compo
 	fm_changed(c);
 }
 
+/* What a client says of itself it is only in these words. */
+static void take_trigger(struct fm_migration *m, const char *requested_by)
+{
+	static const char *const known[] = { "drain", "balance", "proactive" };
+	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)
+		if (fm_streq(known[i], requested_by))
+			(void)snprintf(m->trigger, sizeof(m->trigger), "%s", known[i]);
+}
+
+static bool has_begun(const struct fm_store_migration *r)
+{
+	return r->state != FM_STATE_PENDING && r->state != FM_STATE_PLANNING;
+}
+
+static int resume(struct fm_coordinator *c, const struct fm_store_migration *r, struct fm_error *err)
+{
+	struct fm_migration *m = migration_new(c);
+	m->pb = fleximigrate__v1__migration__unpack(NULL, r->detail_len, r->detail);
+	if (!m->pb) {
+		migration_free(m);
+		fm_log_write(c->o.log, FM_LOG_ERROR, "MigrationManager", NULL,
+		             "The record of migration '%s' is damaged; it needs an operator.", r->id);
+		return 0;
+	}
+	(void)snprintf(m->id, sizeof(m->id), "%s", r->id);
+	(void)snprintf(m->log_id, sizeof(m->log_id), "%s", r->id);
+	m->epoch = r->epoch;
+	m->resume_from = (enum fm_state)r->state;
+	m->taken_up = true;
+	m->no_throttle = true; /* what was asked for is not on record, and nobody is slowed down on a guess */
+	m->requested = (enum fm_strategy)(m->pb->requested_strategy ? m->pb->requested_strategy : m->pb->strategy);
+	take_trigger(m, m->pb->trigger);
+	if (has_begun(r)) {
+		fm_queue_join(m);
+	} else { /* begins anew, and waits for nothing for ever */
+		m->deadline_ms = fm_now_ms() + DEFAULT_TOTAL_MS;
+		fm_pb_set(&m->pb->sub_state, "");
+	}
+	activate(c, m);
+	if (fm_pool_submit(c->pool, run, m, err) == 0)
+		return 0;
+	deactivate(c, m);
+	migration_free(m);
+	return -1;
+}
+
+/* Those in the middle first, as the others may have to wait for them; of each kind the oldest first, as they were asked for. */
 static int resume_unfinished(struct fm_coordinator *c, struct fm_error *err)
 {
 	struct fm_store_migration *v = NULL;
 	size_t n = 0;
+	int rc = 0;
 	if (fm_store_migration_list(c->o.store, true, 0, &v, &n, err) < 0)
 		return -1;
-	for (size_t i = n; i-- > 0;) { /* the oldest first, as they were asked for */
-		struct fm_migration *m = migration_new(c);
-		m->pb = fleximigrate__v1__migration__unpack(NULL, v[i].detail_len, v[i].detail);
-		if (!m->pb) {
-			migration_free(m);
-			fm_log_write(c->o.log, FM_LOG_ERROR, "MigrationManager", NULL,
-			             "The record of migration '%s' is damaged; it needs an operator.", v[i].id);
-			continue;
-		}
-		(void)snprintf(m->id, sizeof(m->id), "%s", v[i].id);
-		(void)snprintf(m->log_id, sizeof(m->log_id), "%s", v[i].id);
-		m->epoch = v[i].epoch;
-		m->resume_from = (enum fm_state)v[i].state;
-		m->taken_up = true;
-		m->no_throttle = true; /* what was asked for is not on record, and nobody is slowed down on a guess */
-		activate(c, m);
-		if (fm_pool_submit(c->pool, run, m, err) < 0) {
-			deactivate(c, m);
-			migration_free(m);
-			fm_store_migrations_free(v, n);
-			return -1;
-		}
-	}
+	for (int begun = 1; begun >= 0; begun--)
+		for (size_t i = n; rc == 0 && i-- > 0;)
+			if (has_begun(&v[i]) == begun)
+				rc = resume(c, &v[i], err);
 	fm_store_migrations_free(v, n);
-	return 0;
+	return rc;
+}
+
+/* Who waits in the queue, or for approval, has a thread, too; how many are under way at a time is the queue's matter. */
+static unsigned worker_threads(const struct fm_coordinator *c)
+{
+	return c->o.max_concurrent > FM_MAX_MIGRATIONS_ACTIVE ? c->o.max_concurrent : FM_MAX_MIGRATIONS_ACTIVE;
 }
 
 int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinator **ret, struct fm_error *err)
@@ -244,6 +286,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	if (!c)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	c->o = *o;
+	c->o.max_concurrent = o->max_concurrent ? o->max_concurrent : 8;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -251,8 +294,9 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	pthread_condattr_destroy(&attr);
 	fm_log_set_observer(o->log, keep_line, c);
 	if (fm_stop_init(&c->shutdown, err) < 0 || fm_costs_new(o->store, &c->costs, err) < 0 ||
-	    fm_pool_new(o->max_concurrent ? o->max_concurrent : 8, FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 ||
-	    fm_redirections_remember(c, err) < 0 || resume_unfinished(c, err) < 0) {
+	    fm_pool_new(MESSENGERS, MAX_NOTICES_WAITING, &c->messengers, err) < 0 ||
+	    fm_pool_new(worker_threads(c), FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 || fm_redirections_remember(c, err) < 0 ||
+	    resume_unfinished(c, err) < 0) {
 		fm_coordinator_free(c);
 		return -1;
 	}
@@ -273,6 +317,8 @@ void fm_coordinator_free(struct fm_coordinator *c)
 	pthread_mutex_unlock(&c->lock);
 	if (c->pool)
 		fm_pool_free(c->pool);
+	if (c->messengers)
+		fm_pool_free(c->messengers);
 	fm_costs_free(c->costs);
 	fm_log_set_observer(c->o.log, NULL, NULL);
 	fm_stop_done(&c->shutdown);
@@ -326,6 +372,10 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->pb->strategy = req->strategy ? req->strategy : FLEXIMIGRATE__V1__STRATEGY__AUTO;
 	m->pb->state = FLEXIMIGRATE__V1__STATE__PENDING;
 	m->pb->created_unix_ms = fm_realtime_ms();
+	m->requested = (enum fm_strategy)m->pb->strategy;
+	m->pb->requested_strategy = m->pb->strategy;
+	take_trigger(m, req->requested_by);
+	fm_pb_set(&m->pb->trigger, m->trigger);
 	m->max_downtime_ms = req->max_downtime_ms;
 	m->bandwidth_bytes_per_s = req->bandwidth_bytes_per_s;
 	m->no_throttle = req->no_throttle;
@@ -450,7 +500,7 @@ int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit
 	FM_PB(Migration) **list = calloc(n ? n : 1, sizeof(*list));
 	for (size_t i = 0; list && i < n; i++)
 		if ((list[out] = from_record(c, &v[i])))
-			out++;
+			fm_pb_set(&list[out++]->decision, ""); /* together they could be more than a message holds */
 	fm_store_migrations_free(v, n);
 	if (!list)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
@@ -477,6 +527,8 @@ int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migrat
 		else
 			fm_stop_request(&m->cancel);
 	}
+	c->changes++; /* who waits in the queue looks */
+	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
 	if (rc < 0)
 		return -1;
@@ -490,6 +542,51 @@ int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migrat
 		return -1;
 	}
 	return 0;
+}
+
+/* Under the coordinator's lock. */
+static int approve(struct fm_migration *m, struct fm_error *err)
+{
+	int rc = 0;
+	pthread_mutex_lock(&m->lock);
+	if (!fm_streq(m->pb->sub_state, FM_AWAITING_APPROVAL))
+		rc = fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' does not wait for approval", m->id);
+	else
+		m->pb->approved_unix_ms = fm_realtime_ms();
+	pthread_mutex_unlock(&m->lock);
+	/* on record before it counts: a manager that is restarted does not ask again */
+	if (rc == 0 && fm_migration_save(m) < 0) {
+		pthread_mutex_lock(&m->lock);
+		m->pb->approved_unix_ms = 0;
+		pthread_mutex_unlock(&m->lock);
+		return fm_error_set(err, FM_E_UNAVAILABLE, "the approval of migration '%s' cannot be recorded", m->id);
+	}
+	return rc;
+}
+
+int fm_coordinator_approve(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err)
+{
+	int rc = 0;
+	bool found = false;
+	pthread_mutex_lock(&c->lock);
+	for (struct fm_migration *m = c->active; m && !found; m = m->next) {
+		if (!fm_streq(m->id, id))
+			continue;
+		found = true;
+		rc = approve(m, err);
+	}
+	c->changes++;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	if (rc < 0 || fm_coordinator_get(c, id, ret, err) < 0)
+		return -1;
+	if (found)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "migration '%s' is over: %s", id,
+	                   fm_state_to_string((enum fm_state)(*ret)->state));
+	fm_pb_free(*ret);
+	*ret = NULL;
+	return -1;
 }
 
 static int read_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, FM_PB(Event) * *ret, struct fm_error *err)

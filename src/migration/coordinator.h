@@ -19,6 +19,7 @@
 #include "migration/agent-api.h"
 #include "migration/fleet.h"
 #include "migration/network.h"
+#include "migration/rules.h"
 #include "migration/tally.h"
 #include "store/store.h"
 
@@ -30,11 +31,15 @@ struct fm_coordinator_opts {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
-	unsigned max_concurrent;    /* 0 = 8 */
-	struct fm_network *network; /* what there is around the hosts, and services' intents; NULL: nothing */
-	struct fm_tally *tally;     /* what is over is counted there; NULL: nobody asks for figures */
-	const char *secrets_dir;    /* key files that redirections name (network/redirect.h); NULL: none */
-	bool strategy_by_weights;   /* decision/selector.h */
+	unsigned max_concurrent;      /* 0 = 8 */
+	struct fm_network *network;   /* what there is around the hosts, and services' intents; NULL: nothing */
+	struct fm_rulebook *policies; /* the operator's; NULL: none */
+	/* The cluster as policies see it; NULL: what the fleet and the store know */
+	int (*snapshot)(void *userdata, struct fm_snapshot **ret, struct fm_error *err);
+	void *snapshot_userdata;
+	struct fm_tally *tally;   /* what is over is counted there; NULL: nobody asks for figures */
+	const char *secrets_dir;  /* key files that redirections name (network/redirect.h); NULL: none */
+	bool strategy_by_weights; /* decision/selector.h */
 	int agent_grace_ms; /* how long to wait for an agent that was lost in mid-migration before going on without it where that is safe; 0 = 30000 */
 };
 /* Reads unfinished migrations from the store and resumes or rolls back each on a worker thread before new ones are accepted for the same container. */
@@ -51,6 +56,8 @@ int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit
                         struct fm_error *err);
 /* Before the commit point: the migration fails with reason `cancelled` and rolls back. After it: FAILED_PRECONDITION. Finished: FAILED_PRECONDITION saying so. Returns at once. */
 int fm_coordinator_cancel(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err);
+/* Of one that waits for approval (docs/POLICIES.md). FAILED_PRECONDITION: it does not. */
+int fm_coordinator_approve(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err);
 /* The next event with seq > after_seq, waiting up to wait_ms; *ret NULL when none came. Free with fleximigrate__v1__event__free_unpacked. */
 int fm_coordinator_next_event(struct fm_coordinator *c, const char *id, uint64_t after_seq, int wait_ms, FM_PB(Event) * *ret,
                               struct fm_error *err);

@@ -367,6 +367,18 @@ int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(
 	return rc;
 }
 
+bool fm_network_has_balancer(struct fm_network *n, const FM_PB(Container) * container)
+{
+	const struct fm_intent *i = NULL;
+
+	if (!n)
+		return false;
+	pthread_rwlock_rdlock(&n->lock);
+	bool has = fm_network_intent_of(n, container, &i, NULL) == 0 && i && i->balancer.balancer;
+	pthread_rwlock_unlock(&n->lock);
+	return has;
+}
+
 void fm_network_moved(struct fm_network *n, const char *container, const json_t *actions)
 {
 	const json_t *switches, *s;

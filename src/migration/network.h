@@ -58,6 +58,8 @@ int fm_network_between(struct fm_network *n, const char *from, const char *to, s
  */
 int fm_network_compile(struct fm_network *n, const char *migration, const FM_PB(Container) * container, const char *source,
                        const char *destination, uint64_t predicted_downtime_ms, json_t **ret, struct fm_error *err);
+/* Does an intent of the container's service name a load balancer? */
+bool fm_network_has_balancer(struct fm_network *n, const FM_PB(Container) * container);
 /* The move is over and these were its actions: the flows of switches lead where they say. Kept in memory: a coordinator that starts says it of all migrations on record. Of containers that have
  * none on record (any more) it is computed from the topology. */
 void fm_network_moved(struct fm_network *n, const char *container, const json_t *actions);

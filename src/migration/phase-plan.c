@@ -149,6 +149,27 @@ static void keep_plan(struct fm_migration *m, const struct fm_cost_case *known, 
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* What the network's description and the agents' measurements say of it; the user's limit counts in any case. */
+static void look_at_the_way(struct fm_migration *m, struct fm_cost_case *c)
+{
+	struct fm_network_way way;
+	if (m->c->o.network && fm_network_between(m->c->o.network, m->pb->source, m->pb->destination, &way, NULL) == 0) {
+		c->latency_ms = (double)way.latency_us / 1000;
+		if (way.bandwidth_bytes_per_s != UINT64_MAX)
+			c->bandwidth_bytes_per_s = (uint64_t)((double)way.bandwidth_bytes_per_s * (1 - way.utilisation_ppm / 1e6));
+	}
+	if (m->bandwidth_bytes_per_s && (!c->bandwidth_bytes_per_s || m->bandwidth_bytes_per_s < c->bandwidth_bytes_per_s))
+		c->bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
+}
+
+/* Label fleximigrate.importance, 0 to 100; what is none of these is 1. */
+static double importance(const FM_PB(Container) * c)
+{
+	const char *label = fm_pb_label(c, "fleximigrate.importance");
+	int value = 1;
+	return label && fm_parse_int(label, 0, 100, &value, NULL) < 0 ? 1 : value;
+}
+
 int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_error *err)
 {
 	_fm_pb_ FM_PB(Host) *src = NULL;
@@ -158,23 +179,57 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 		return -1;
 	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
 	fm_costs_case(m->facts, src, &w.c);
-	w.c.bandwidth_bytes_per_s = m->bandwidth_bytes_per_s;
+	look_at_the_way(m, &w.c);
+	w.importance = importance(m->facts->container);
 	w.destination_memory_available_bytes = dst->memory_available_bytes;
 	w.max_downtime_ms = m->max_downtime_ms;
 	w.by_weights = m->c->o.strategy_by_weights;
-	if (fm_costs_choose(m->c->costs, &w, (enum fm_strategy)m->pb->strategy, ret, err) < 0 || throttle_of_label(m, err) < 0 ||
-	    streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)
+	if (fm_costs_choose(m->c->costs, &w, m->requested, ret, err) < 0 || fm_rules_apply(m, &w, ret, err) < 0 ||
+	    throttle_of_label(m, err) < 0 || streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)
 		return -1;
 	keep_plan(m, &w.c, ret);
 	return 0;
+}
+
+/* The plan, until nothing had to be waited for since it was made: what it was made of may have changed meanwhile. */
+static int plan_to_begin(struct fm_migration *m, struct fm_strategy_choice *choice, struct fm_error *err)
+{
+	for (bool queued = false, waited = true; waited;) {
+		if (fm_check_cancelled(m, err) < 0 || fm_plan(m, choice, err) < 0)
+			return -1;
+		waited = m->terms.approval_by[0] && !m->pb->approved_unix_ms;
+		if (waited && fm_await_approval(m, err) < 0)
+			return -1;
+		if (waited || queued)
+			continue;
+		if (fm_queue_enter(m, &waited, err) < 0)
+			return -1;
+		queued = true; /* its place is kept while it is planned once more */
+	}
+	return 0;
+}
+
+/* From here on the time runs that a policy gives it: what it waited does not count. */
+static void limit_duration(struct fm_migration *m)
+{
+	uint64_t end_ms = fm_now_ms() + m->terms.duration_s * 1000ull;
+	if (!m->terms.duration_s || (m->deadline_ms && m->deadline_ms <= end_ms))
+		return;
+	m->deadline_ms = end_ms;
+	m->deadline_is_policys = true;
 }
 
 int fm_phase_planning(struct fm_migration *m, struct fm_error *err)
 {
 	struct fm_strategy_choice choice;
 	fm_migration_step(m, "planning");
-	if (fm_check_cancelled(m, err) < 0 || fm_plan(m, &choice, err) < 0)
+	if (plan_to_begin(m, &choice, err) < 0) {
+		if (!fm_stopping(m))
+			fm_rules_notify(m, err->code == FM_E_FAILED_PRECONDITION ? "denied" : "failed", err->message);
 		return fm_error_phase(err, "planning");
+	}
+	fm_rules_notify(m, "allowed", "");
+	limit_duration(m);
 	fm_mlog(m, FM_LOG_INFO, "DecisionEngine", "Analyzing workload and resources for '%s'. Optimal strategy: %s. %s", m->pb->container,
 	        fm_strategy_to_string(choice.strategy), choice.explanation);
 	fm_mlog(m, FM_LOG_INFO, "ResourceAllocator", "Allocating resources on destination '%s'.", m->pb->destination);

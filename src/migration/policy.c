@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * policy.c - the Policy Enforcer: the policies that are always in force. Their names are what users see in logs; the policy language comes with the Decision Engine's own issue and joins here.
+ * policy.c - the Policy Enforcer: the policies that are always in force. Their names are what users see in logs. Those that an operator writes come after them (rules.c).
  *   placement              label "fleximigrate.migrate" = "deny" keeps a container where it is
  *   destination_readiness  the destination can restore (CRIU, runtime)
  *   destination_capacity   its available memory holds the container with a tenth to spare, its disk the root filesystem
- *   concurrency            at most max_concurrent_migrations of one host at a time
+ *   concurrency            at most max_concurrent_migrations of one host at a time; what is more waits in the queue (queue.c)
  */
 #include <string.h>
 
@@ -45,17 +45,8 @@ static int capacity(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_e
 
 static int concurrency(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
 {
-	unsigned n = 0;
-	pthread_mutex_lock(&m->c->lock);
-	for (struct fm_migration *o = m->c->active; o; o = o->next)
-		n += o != m && fm_is_about(o, NULL, m->pb->source, dst->name);
-	pthread_mutex_unlock(&m->c->lock);
-	if (n < MAX_PER_HOST)
-		return 0;
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-	                   "%u migrations of '%s' or '%s' are under way already (max_concurrent_migrations %d)", n, m->pb->source,
-	                   dst->name, MAX_PER_HOST);
-	return fm_error_hint(err, "try again when one of them is over: 'fleximigrate migration ls --active'");
+	m->terms.limits.per_host = MAX_PER_HOST;
+	return 0;
 }
 
 static const struct {
@@ -68,15 +59,27 @@ static const struct {
 	{ "concurrency", concurrency },
 };
 
+static void note(struct fm_migration *m, const char *policy, const char *verdict, const char *reason)
+{
+	(void)json_array_append_new(m->built_in, json_pack("{s:s, s:s, s:s}", "name", policy, "verdict", verdict, "reason", reason));
+}
+
 int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err)
 {
+	json_decref(m->built_in);
+	m->built_in = json_array();
+	fm_strv_free(m->terms.notices);
+	m->terms = (struct fm_terms){ .priority = FM_PRIORITY_NORMAL };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(policies); i++) {
 		fm_mlog(m, FM_LOG_INFO, "PolicyEnforcer", "Checking policy '%s'.", policies[i].name);
 		if (policies[i].check(m, destination, err) < 0) {
+			note(m, policies[i].name, "deny", err->message);
+			fm_rules_denied(m, policies[i].name, err);
 			fm_mlog(m, FM_LOG_WARN, "PolicyEnforcer", "Migration request '%s' violates policy '%s'. %s.", m->id,
 			        policies[i].name, err->message);
 			return fm_error_prefix(err, "policy '%s'", policies[i].name);
 		}
+		note(m, policies[i].name, "none", "nothing against it");
 	}
 	return 0;
 }

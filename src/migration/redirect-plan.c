@@ -27,6 +27,7 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 	r->lasting = is_lasting(driver);
 	r->urgent = fm_streq(driver, "tunnel") && fm_streq(side, "source") && fm_streq(r->at, m->pb->source);
 	(void)json_object_del(action, "at");
+	(void)json_object_del(action, "by_policy");
 	text = json_dumps(action, JSON_COMPACT);
 	if (!text) {
 		fm_pb_free(r);
@@ -38,17 +39,42 @@ static int add_redirection(struct fm_migration *m, FM_PB(Migration) * pb, json_t
 	return 0;
 }
 
+/* A plan that is made once more begins anew; nothing of it was prepared. */
+static void drop_planned(FM_PB(Migration) * pb)
+{
+	for (size_t i = 0; i < pb->n_redirections; i++)
+		fm_pb_free(pb->redirections[i]);
+	free(pb->redirections);
+	pb->redirections = NULL;
+	pb->n_redirections = 0;
+}
+
+/* What a policy asks of the load balancer has to be possible. */
+static int check_balancer(struct fm_migration *m, struct fm_error *err)
+{
+	if (!m->terms.balancer_by[0] || fm_network_has_balancer(m->c->o.network, m->facts->container))
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
+	                   "policy '%s' wants its load balancer reconfigured, but no intent of container '%s' has a load_balancer",
+	                   m->terms.balancer_by, m->pb->container);
+	return fm_error_hint(err, "add one to the file given with --network (docs/NETWORK.md), or take the action out of the policy");
+}
+
 int fm_redirections_plan(struct fm_migration *m, uint64_t downtime_ms, struct fm_error *err)
 {
 	_fm_cleanup_(json_decrefp) json_t *actions = NULL;
 	int rc = 0;
 
+	if (check_balancer(m, err) < 0)
+		return -1;
 	if (fm_network_compile(m->c->o.network, m->id, m->facts->container, m->pb->source, m->pb->destination, downtime_ms, &actions, err) <
 	    0)
 		return -1;
 	pthread_mutex_lock(&m->lock);
+	drop_planned(m->pb);
 	for (size_t i = 0; rc == 0 && i < json_array_size(actions); i++)
-		rc = add_redirection(m, m->pb, json_array_get(actions, i), err);
+		if (m->terms.balancer_by[0] || !json_is_true(json_object_get(json_array_get(actions, i), "by_policy")))
+			rc = add_redirection(m, m->pb, json_array_get(actions, i), err);
 	pthread_mutex_unlock(&m->lock);
 	return rc;
 }

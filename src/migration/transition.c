@@ -212,7 +212,11 @@ int fm_check_cancelled(struct fm_migration *m, struct fm_error *err)
 	if (!m->past_commit && fm_stop_requested(&m->cancel))
 		return fm_error_set(err, FM_E_CANCELLED, "cancelled");
 	if (!m->past_commit && m->deadline_ms && !fm_deadline_left_ms(m->deadline_ms))
-		return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the migration took longer than its limit (--max-total-time)");
+		return m->deadline_is_policys
+		               ? fm_error_set(err, FM_E_DEADLINE_EXCEEDED,
+		                              "the migration took longer than policy '%s' allows (migration_duration %u s)",
+		                              m->terms.duration_by, m->terms.duration_s)
+		               : fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the migration took longer than its limit (--max-total-time)");
 	return 0;
 }
 

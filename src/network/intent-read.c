@@ -148,6 +148,7 @@ static int read_balancer(const struct fm_description *d, const json_t *o, const 
 		{ AT(server), .required = true, .max = HAPROXY_NAME_MAX, .check = is_haproxy_name, .what = "is not the name of a server" },
 		{ AT(port), .type = FM_FIELD_U32, .required = true, .min = 1, .max = 65535 },
 		{ AT(drain), .type = FM_FIELD_BOOL },
+		{ AT(by_policy), .type = FM_FIELD_BOOL },
 		{ 0 },
 	};
 #undef AT

@@ -195,6 +195,8 @@ static int plan_balancer(struct fm_intent_plan *p, struct fm_error *err)
 		return 0;
 	a = json_pack("{s:s, s:s, s:s, s:o, s:o, s:b}", "socket", b->balancer->socket, "backend", b->backend, "server", b->server, "from",
 	              with_port(from, b->port), "to", with_port(to, b->port), "drain", (int)b->drain);
+	if (a && b->by_policy)
+		json_object_set_new(a, "by_policy", json_true());
 	if (a && b->drain)
 		json_object_set_new(a, "max_drain_ms", json_integer((json_int_t)b->balancer->max_drain_ms));
 	return fm_plan_add(p, FM_INTENT_AT_MANAGER, "haproxy", a, err);

@@ -14,7 +14,8 @@
  *    "clients": ["gw", "h3"],                            hosts or switches of the topology that they come from; missing: the source host while it moves; while it rests, its host's own links are looked at
  *    "drivers": ["bridge", "openflow", …],               the only ones that may be used; missing: all
  *    "isolation": "none",                                or "vlan:ID": its flows match this VLAN only; or "dedicated-path": no link of its clients' ways is another service's
- *    "load_balancer": {"name": "lb1", "backend": "be", "server": "redis1", "port": 6379, "drain": true},
+ *    "load_balancer": {"name": "lb1", "backend": "be", "server": "redis1", "port": 6379, "drain": true,
+ *                      "by_policy": true},                  its address is changed only by a move for which a policy says trigger_load_balancer_reconfiguration
  *    "publish": [{"host_port": 6379, "port": 6379, "protocol": "tcp"}],
  *    "webhooks": ["chat"]}
  *
@@ -66,7 +67,7 @@ struct fm_intent_balancer {
 	const struct fm_net_balancer *balancer; /* NULL: none */
 	const char *name, *backend, *server;
 	uint32_t port;
-	bool drain;
+	bool drain, by_policy;
 };
 
 /* As it is written, checked; texts are the description's. */

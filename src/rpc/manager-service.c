@@ -230,6 +230,25 @@ HANDLER(cancel_migration)
 	return 0;
 }
 
+HANDLER(approve_migration)
+{
+	SERVICE(s);
+	FM_PB(Migration) *m = NULL;
+	if (fm_coordinator_approve(s->coordinator, ((const FM_PB(IdRequest) *)request)->id, &m, err) < 0)
+		return -1;
+	GIVE(m);
+	return 0;
+}
+
+HANDLER(list_policies)
+{
+	SERVICE(s);
+	FM_PB(ListPoliciesResponse) *r = FM_PB_NEW(ListPoliciesResponse, list_policies_response);
+	fm_rulebook_list(s->policies, r);
+	GIVE(r);
+	return 0;
+}
+
 HANDLER(get_network)
 {
 	SERVICE(s);
@@ -405,6 +424,8 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_CANCEL_PLAN] = cancel_plan,
 	[FM_MANAGER_CORDON_HOST] = cordon_host,
 	[FM_MANAGER_GET_SNAPSHOT] = get_snapshot,
+	[FM_MANAGER_APPROVE_MIGRATION] = approve_migration,
+	[FM_MANAGER_LIST_POLICIES] = list_policies,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

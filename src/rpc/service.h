@@ -24,6 +24,7 @@ struct fm_manager_service {
 	struct fm_usage_history *history; /* takes the reports */
 	int (*snapshot)(void *userdata, struct fm_snapshot **ret, struct fm_error *err);
 	void *snapshot_userdata;
+	struct fm_rulebook *policies; /* NULL: only those that are built in */
 };
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1]);
 

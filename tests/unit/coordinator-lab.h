@@ -168,8 +168,9 @@ struct lab {
 	struct fm_fleet *fleet;
 	struct fm_log *log;
 	struct fm_fault *fault;
-	struct fm_network *network; /* NULL: nothing is described */
-	struct fm_tally *tally;     /* NULL: nobody asks for figures */
+	struct fm_network *network;   /* NULL: nothing is described */
+	struct fm_tally *tally;       /* NULL: nobody asks for figures */
+	struct fm_rulebook *policies; /* NULL: only those that are built in */
 	int null_fd;
 	struct twin *t;
 	struct fm_coordinator *c;
@@ -208,6 +209,7 @@ static inline void lab_start(struct lab *l)
 		                         .fault = l->fault,
 		                         .network = l->network,
 		                         .tally = l->tally,
+		                         .policies = l->policies,
 		                         .max_concurrent = l->max_concurrent,
 		                         .agent_grace_ms = l->grace_ms };
 	assert_ok(fm_coordinator_new(&o, &l->c, &e), e);
@@ -265,6 +267,7 @@ static inline int lab_teardown(void **state)
 	fm_log_free(l->log);
 	fm_fault_free(l->fault);
 	fm_network_free(l->network);
+	fm_rulebook_free(l->policies);
 	(void)close(l->null_fd);
 	twin_free(l->t);
 	int rc = fm_remove_tree(l->dir, &e);
@@ -334,6 +337,23 @@ static inline void lab_await_state(struct lab *l, const char *id, FM_PB(State) s
 		fm_pb_free(m);
 		if (there)
 			return;
+		assert_ok(fm_coordinator_next_event(l->c, id, UINT32_MAX, 50, &event, &e), e);
+		fm_pb_free(event);
+	}
+}
+
+/* Until the record shows that sub-state. */
+__attribute__((unused)) static FM_PB(Migration) * lab_await_sub_state(struct lab *l, const char *id, const char *sub_state)
+{
+	for (;;) {
+		struct fm_error e = FM_ERROR_INIT;
+		FM_PB(Event) *event = NULL;
+		FM_PB(Migration) *m = lab_get(l, id);
+		if (strcmp(m->sub_state, sub_state) == 0)
+			return m;
+		if (m->finished_unix_ms)
+			fail_msg("it ended before it was %s: %s", sub_state, m->error_message);
+		fm_pb_free(m);
 		assert_ok(fm_coordinator_next_event(l->c, id, UINT32_MAX, 50, &event, &e), e);
 		fm_pb_free(event);
 	}

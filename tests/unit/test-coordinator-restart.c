@@ -49,8 +49,8 @@ static void test_restart_on_the_way(void **state)
 	check_restart("beta", FM_AGENT_RELEASE, true, "1N 2N 3N 4N 5N 6N", "beta");
 }
 
-/* PENDING: queued behind another one when the manager stops; nothing is started on the way out. */
-static void test_restart_pending(void **state)
+/* Queued behind another one when the manager stops; nothing is started on the way out. */
+static void test_restart_queued(void **state)
 {
 	struct lab *l = *state;
 	struct fm_error e = FM_ERROR_INIT;
@@ -58,13 +58,14 @@ static void test_restart_pending(void **state)
 	l->max_concurrent = 1;
 	(void)twin_instance_add(l->t, "alpha", "other", TWIN_RUNNING);
 	lab_report(l, "alpha", (const char *const[]){ "web", "other", NULL }, 8ull << 30);
-	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_INSPECT, .action = TWIN_BLOCK });
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_BLOCK });
 	lab_start(l);
 	assert_ok(lab_try_migrate(l, "other", "beta", first, &e), e);
-	twin_await(l->t, "alpha Inspect", 1);
+	twin_await(l->t, "beta PrepareDestination", 1);
 	lab_migrate(l, id);
+	fm_pb_free(lab_await_sub_state(l, id, "QUEUED"));
 	lab_stop(l);
-	assert_int_equal(l->t->n_calls, 1);
+	assert_int_equal(l->t->n_calls, 3); /* two were looked at, one was prepared */
 	twin_lift_all(l->t);
 	lab_start(l);
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
@@ -266,7 +267,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_restart_on_the_way),
-		T(test_restart_pending),
+		T(test_restart_queued),
 		T(test_restart_many),
 		cmocka_unit_test(test_restart_in_execution),
 		cmocka_unit_test(test_restart_in_rollback),

@@ -204,11 +204,11 @@ static void test_policy_concurrency(void **state)
 		assert_ok(lab_try_migrate(l, names[i], "beta", ids[i], &e), e);
 		twin_await(l->t, "beta PrepareDestination", (unsigned)i + 1);
 	}
-	lab_migrate(l, id);
-	FM_PB(Migration) *m = lab_finish(l, id);
-	assert_string_equal(m->path, "1N 2F 8N");
+	lab_migrate(l, id); /* the sixth waits */
+	FM_PB(Migration) *m = lab_await_sub_state(l, id, "QUEUED");
+	assert_int_equal(m->state, FLEXIMIGRATE__V1__STATE__PLANNING);
 	fm_pb_free(m);
-	assert_true(lab_has_line(l, id, "WARN * violates policy 'concurrency'*"));
+	assert_true(lab_has_line(l, id, "INFO * waits in the queue (priority 50, 0 before it)*"));
 	twin_lift_all(l->t);
 	for (int i = 0; i < 5; i++) {
 		m = lab_finish(l, ids[i]);
@@ -216,7 +216,6 @@ static void test_policy_concurrency(void **state)
 		fm_pb_free(m);
 	}
 	assert_int_equal(l->t->violations, 0);
-	lab_migrate(l, id);
 	lab_assert_end(l, id, COMPLETED, "1N 2N 3N 4N 5N 6N", "beta");
 }
 
@@ -379,8 +378,8 @@ static void test_cancel_executing(void **state)
 	cancel_at(*state, "alpha Execute", (struct twin_rule){ .method = FM_AGENT_EXECUTE }, "1N 2N 3N 4F 8N");
 }
 
-/* Queued behind another one: PENDING. */
-static void test_cancel_pending(void **state)
+/* Queued behind another one: PLANNING, and nothing was done. */
+static void test_cancel_queued(void **state)
 {
 	struct lab *l = *state;
 	struct fm_error e = FM_ERROR_INIT;
@@ -394,11 +393,11 @@ static void test_cancel_pending(void **state)
 	assert_ok(lab_try_migrate(l, "other", "beta", first, &e), e);
 	twin_await(l->t, "beta PrepareDestination", 1);
 	lab_migrate(l, id);
+	fm_pb_free(lab_await_sub_state(l, id, "QUEUED"));
 	assert_ok(fm_coordinator_cancel(l->c, id, &m, &e), e);
-	assert_int_equal(m->state, FLEXIMIGRATE__V1__STATE__PENDING);
 	fm_pb_free(m);
+	lab_assert_end(l, id, FAILED, "1N 2F 8N", "alpha"); /* while the first is under way */
 	twin_lift_all(l->t);
-	lab_assert_end(l, id, FAILED, "1F", "alpha");
 	fm_pb_free(lab_finish(l, first));
 }
 
@@ -687,17 +686,21 @@ static void test_limit_of_active(void **state)
 {
 	struct lab *l = *state;
 	struct fm_error e = FM_ERROR_INIT;
-	char name[16], id[64];
+	char names[70][16], id[64];
+	const char *list[71] = { "web" };
 	unsigned n = 0;
-	l->max_concurrent = 1;
+	for (n = 1; n < 70; n++) {
+		(void)snprintf(names[n], sizeof(names[n]), "c%u", n);
+		list[n] = names[n];
+	}
+	lab_report(l, "alpha", list, 8ull << 30);
 	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_INSPECT, .action = TWIN_BLOCK });
 	lab_start(l);
 	lab_migrate(l, id);
 	twin_await(l->t, "alpha Inspect", 1);
-	for (n = 1; n < 1000; n++) {
-		(void)snprintf(name, sizeof(name), "c%u", n);
+	for (n = 1; n < 70; n++) {
 		e = FM_ERROR_INIT;
-		if (lab_try_migrate(l, name, "beta", id, &e) < 0)
+		if (lab_try_migrate(l, names[n], "beta", id, &e) < 0)
 			break;
 	}
 	assert_int_equal(e.code, FM_E_RESOURCE_EXHAUSTED);
@@ -858,7 +861,7 @@ int main(void)
 		T(test_cancel_preparing_destination),
 		T(test_cancel_preparing_source),
 		T(test_cancel_executing),
-		T(test_cancel_pending),
+		T(test_cancel_queued),
 		T(test_cancel_after_commit),
 		T(test_cancel_while_rolling_back),
 		T(test_cancel_too_late),

@@ -372,6 +372,8 @@ static void test_balancer_and_webhook(void **state)
 	} cases[] = {
 		{ ", \"drain\": true", "", "10.77.0.100:6379", "10.77.0.100:6379", "true, \"max_drain_ms\": 700" },
 		{ "", ", \"addresses\": {\"h1\": \"fd00::1\", \"h2\": \"fd00::2\"}", "[fd00::1]:6379", "[fd00::2]:6379", "false" },
+		{ ", \"by_policy\": true", ", \"addresses\": {\"h1\": \"fd00::1\", \"h2\": \"fd00::2\"}", "[fd00::1]:6379",
+		  "[fd00::2]:6379", "false, \"by_policy\": true" },
 		{ "", "", NULL, NULL, NULL }, /* nothing changes for it */
 	};
 	struct fm_intent_move m = move("h1", "h2");
