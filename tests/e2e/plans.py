@@ -161,7 +161,7 @@ class Plans:
         expect(0 < self.burning_on_b() < len(self.burners), f"{self.burning_on_b()} of {len(self.burners)} burn on b")
         for name in self.burners:
             self.cluster.cli("container", "rm", "--force", name)
-        self.cluster.wait("b is quiet again", lambda: (self.cpu("b") or 100) < 40, 60)
+        self.cluster.wait("b is quiet again", lambda: self.cpu("b") is not None and self.cpu("b") < 40, 60)
 
     def check_proactive(self):
         """The manager does it unasked, once."""
