@@ -97,6 +97,10 @@ class Plans:
         usage = self.cluster.json("host", "show", host).get("usage") or {}
         return None if 2 in usage.get("unknown", []) or "cpu_percent" not in usage else float(usage["cpu_percent"])
 
+    def quiet(self, host):
+        used = self.cpu(host)
+        return used is not None and used < 40
+
     def need_usage(self):
         deadline = time.monotonic() + 20 * STRETCH
         while any(self.cpu(host) is None for host in HOSTS):
@@ -161,7 +165,7 @@ class Plans:
         expect(0 < self.burning_on_b() < len(self.burners), f"{self.burning_on_b()} of {len(self.burners)} burn on b")
         for name in self.burners:
             self.cluster.cli("container", "rm", "--force", name)
-        self.cluster.wait("b is quiet again", lambda: self.cpu("b") is not None and self.cpu("b") < 40, 60)
+        self.cluster.wait("b is quiet again", lambda: self.quiet("b"), 60)
 
     def check_proactive(self):
         """The manager does it unasked, once."""
