@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "basic/clock.h"
+#include "basic/proc.h"
 #include "monitor/dirty.h"
 
 #define MB   (1u << 20)
@@ -121,6 +122,8 @@ static void test_brings_nothing_in(void **state)
 	struct fm_dirty *d = fm_dirty_new(5);
 	uint64_t v;
 
+	while (fm_proc_state(pid) != 'S') /* it has said that it is ready, and is on its way to sleep */
+		fm_pause_ms(1);
 	(void)snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
 	FILE *f = fopen(path, "re");
 	assert_true(f && fgets(before, sizeof(before), f));
