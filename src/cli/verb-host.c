@@ -40,7 +40,8 @@ int fm_verb_host_ls(int argc, char **argv)
 		bool known =
 		        u.memory_total_bytes != FM_USAGE_UNKNOWN && u.memory_total_bytes && u.memory_available_bytes != FM_USAGE_UNKNOWN;
 		(void)snprintf(containers, sizeof(containers), "%u", h->containers);
-		fm_table_row(t, h->name, h->cordoned ? "cordoned" : h->status, h->address, containers, fm_show_percent(u.cpu_percent, cpu, sizeof(cpu)),
+		fm_table_row(t, h->name, h->cordoned ? "cordoned" : h->status, h->address, containers,
+		             fm_show_percent(u.cpu_percent, cpu, sizeof(cpu)),
 		             fm_show_percent(known ? (total - left) * 100 / total : NAN, used, sizeof(used)), h->load[0] ? h->load : "-",
 		             fm_format_bytes(h->memory_available_bytes, memory, sizeof(memory)),
 		             h->criu_problem[0] ? "missing" : h->criu_version, h->kernel, (char *)NULL);

@@ -125,7 +125,7 @@ static void begin(struct running *r, FM_PB(PlanStep) * s)
 	req.to = s->to;
 	req.strategy = s->strategy;
 	req.bandwidth_bytes_per_s = s->bandwidth_bytes_per_s > MIN_BANDWIDTH ? s->bandwidth_bytes_per_s : MIN_BANDWIDTH;
-	req.requested_by = r->pb->id;
+	req.requested_by = fm_streq(r->pb->kind, "consolidate") ? "balance" : r->pb->kind; /* the trigger that policies see */
 	if (r->deadline_ms) {
 		int left = fm_deadline_left_ms(r->deadline_ms);
 		req.max_total_ms = left > SHORTEST_MS ? (uint64_t)left : SHORTEST_MS;
