@@ -128,10 +128,11 @@ static void tell(struct fm_migration *m, unsigned ahead)
 {
 	char step[96];
 	(void)snprintf(step, sizeof(step), "in the queue, priority %lld, %u before it", (long long)m->terms.priority, ahead);
-	set_sub_state(m, FM_QUEUED, step);
+	/* The line first: who sees the sub-state finds it. */
 	fm_mlog(m, FM_LOG_INFO, "MigrationManager",
 	        "Migration '%s' waits in the queue (priority %lld, %u before it): as many are under way as may be.", m->id,
 	        (long long)m->terms.priority, ahead);
+	set_sub_state(m, FM_QUEUED, step);
 	fm_changed(m->c);
 }
 
@@ -180,10 +181,10 @@ static bool is_approved(struct fm_migration *m)
 int fm_await_approval(struct fm_migration *m, struct fm_error *err)
 {
 	int rc = 0;
-	set_sub_state(m, FM_AWAITING_APPROVAL, "waiting for approval");
 	fm_mlog(m, FM_LOG_INFO, "PolicyEnforcer",
 	        "Migration '%s' waits for approval, as policy '%s' wants: 'fleximigrate migration approve %s'.", m->id,
 	        m->terms.approval_by, m->id);
+	set_sub_state(m, FM_AWAITING_APPROVAL, "waiting for approval");
 	fm_changed(m->c);
 	fm_rules_notify(m, "waits for approval", "");
 	pthread_mutex_lock(&m->c->lock);

@@ -3,7 +3,7 @@
  * veth.c - the pair of an endpoint.
  *
  * Invariants of the host end, each of them learned from an accident:
- *  - Its MAC starts with fe: a bridge without a configured MAC takes the lowest of its ports', and must not change its own because a
+ *  - Its MAC starts with fe:ff: a bridge without a configured MAC takes the lowest of its ports', and must not change its own because a
  *    container came.
  *  - Its MTU is the bridge's, whatever the container's end has: a bridge lowers its MTU to its smallest port's.
  *  - It is *sealed*: without a master it is an ordinary interface of the host, and the host would answer ARP on it and take in or forward
@@ -46,8 +46,10 @@ static void host_mac(const struct fm_endpoint_config *cfg, uint8_t ret[6])
 		memcpy(ret, routed, sizeof(routed));
 		return;
 	}
+	/* a network card in a lab may have a random one that begins with fe as well */
 	ret[0] = 0xfe;
-	for (int i = 1; i < 6; i++)
+	ret[1] = 0xff;
+	for (int i = 2; i < 6; i++)
 		ret[i] = (uint8_t)(h >> (8 * i));
 	/* equal to the container's, the bridge would deliver the container's frames to itself */
 	if (memcmp(ret, cfg->mac, 6) == 0)

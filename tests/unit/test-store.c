@@ -739,9 +739,9 @@ static void test_upgrade_sets_version_and_identity(void **state)
 	                                    -1, &st, NULL),
 	                 SQLITE_OK);
 	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
-	assert_int_equal(sqlite3_column_int(st, 0), 2);
+	assert_int_equal(sqlite3_column_int(st, 0), 3);
 	assert_int_equal(sqlite3_column_int(st, 1), 0x464d6967);
-	assert_int_equal(sqlite3_column_int(st, 2), 7);
+	assert_int_equal(sqlite3_column_int(st, 2), 8);
 	(void)sqlite3_finalize(st);
 	(void)sqlite3_close(db);
 	fm_store_close(s);
