@@ -2,6 +2,7 @@
 /* manager.c - wires the manager: store, fleet, clients of the agents, coordinator, service; then waits for a signal. */
 #include "manager/manager.h"
 
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,6 +90,15 @@ static int take_snapshot(void *userdata, struct fm_snapshot **ret, struct fm_err
 	return fm_cluster_snapshot_predicted(&m->cluster, &p, ret, err);
 }
 
+static double expected_traffic(void *userdata, const char *host)
+{
+	struct manager *m = userdata;
+	struct fm_series past;
+	return fm_usage_history_host(m->history, host, FM_USAGE_NETWORK, &past)
+	               ? fm_forecasts_predict(m->forecasts, true, host, FM_USAGE_NETWORK, &past)
+	               : NAN;
+}
+
 static int start_planner(struct manager *m, struct fm_error *err)
 {
 	struct fm_planner_opts po = { .store = m->store,
@@ -162,6 +172,8 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .strategy_by_weights = fm_streq(m->o.strategy_selector, "weights"),
 		                          .max_concurrent = (unsigned)m->o.max_concurrent };
 	m->forecasts = fm_forecasts_new();
+	if (m->network)
+		fm_network_set_forecast(m->network, expected_traffic, m);
 	m->cluster = (struct fm_cluster){ .fleet = m->fleet, .store = m->store, .history = m->history, .network = m->network };
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0 || start_planner(m, err) < 0)
 		return -1;

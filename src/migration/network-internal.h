@@ -16,6 +16,8 @@ struct fm_network {
 	struct fm_description *d; /* with its links' measurements; another one after a reload, so nothing of it outlives the lock */
 	struct fm_measured_link *measured; /* of each link of it */
 	uint64_t refreshed_ms;
+	double (*traffic)(void *userdata, const char *host); /* expected; NULL: nobody knows */
+	void *traffic_userdata;
 	json_t *known_ports; /* {"container": {"s1": 3}}: where flows lead */
 	json_t *told;        /* {"container": "the problem that was told last"}; recheck's alone */
 };

@@ -85,11 +85,11 @@ static struct ends *find_ends(const struct fm_topology *t)
 	return ends;
 }
 
-static void set_utilisation(struct fm_network *n, uint32_t link, uint64_t bytes_per_s, uint64_t at_unix_ms)
+static void set_utilisation(struct fm_network *n, uint32_t link, double bytes_per_s, uint64_t at_unix_ms)
 {
 	const struct fm_topology_link *l = fm_topology_link(n->d->topology, link);
 	struct fm_link_measurement m = l->m;
-	double part = (double)bytes_per_s / (double)(m.bandwidth_bytes_per_s ? m.bandwidth_bytes_per_s : 1);
+	double part = bytes_per_s / (double)(m.bandwidth_bytes_per_s ? m.bandwidth_bytes_per_s : 1);
 	uint32_t ppm = part >= 1 ? FM_PPM : (uint32_t)(part * FM_PPM);
 
 	/* both ends may be hosts, and both directions of one link: the greatest counts */
@@ -98,6 +98,22 @@ static void set_utilisation(struct fm_network *n, uint32_t link, uint64_t bytes_
 		return;
 	n->measured[link].utilisation = true;
 	n->measured[link].at_unix_ms = at_unix_ms;
+}
+
+/* How many times as much as now is expected; 1 at least. */
+static double growth(const struct fm_network *n, const char *host, const struct fm_host_usage *u)
+{
+	double now = (double)u->network_in_bytes_per_s + (double)u->network_out_bytes_per_s;
+	if (!n->traffic || u->network_in_bytes_per_s == FM_USAGE_UNKNOWN || u->network_out_bytes_per_s == FM_USAGE_UNKNOWN || now < 1)
+		return 1;
+	double ahead = n->traffic(n->traffic_userdata, host);
+	return ahead > now ? ahead / now : 1;
+}
+
+void fm_network_set_forecast(struct fm_network *n, double (*traffic)(void *userdata, const char *host), void *userdata)
+{
+	n->traffic = traffic;
+	n->traffic_userdata = userdata;
 }
 
 static void measure_utilisation(struct fm_network *n, const struct work *w)
@@ -111,10 +127,11 @@ static void measure_utilisation(struct fm_network *n, const struct work *w)
 		    fm_topology_find_node(n->d->topology, w->hosts[i]->name, &node, NULL) < 0)
 			continue;
 		fm_usage_host_figures(w->hosts[i]->usage, &u);
+		double times = growth(n, w->hosts[i]->name, &u);
 		if (u.network_out_bytes_per_s != FM_USAGE_UNKNOWN && ends[node].n[0] == 1)
-			set_utilisation(n, ends[node].link[0], u.network_out_bytes_per_s, w->hosts[i]->last_seen_unix_ms);
+			set_utilisation(n, ends[node].link[0], (double)u.network_out_bytes_per_s * times, w->hosts[i]->last_seen_unix_ms);
 		if (u.network_in_bytes_per_s != FM_USAGE_UNKNOWN && ends[node].n[1] == 1)
-			set_utilisation(n, ends[node].link[1], u.network_in_bytes_per_s, w->hosts[i]->last_seen_unix_ms);
+			set_utilisation(n, ends[node].link[1], (double)u.network_in_bytes_per_s * times, w->hosts[i]->last_seen_unix_ms);
 	}
 }
 

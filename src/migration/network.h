@@ -21,6 +21,12 @@
 
 struct fm_network;
 
+/*
+ * Traffic that is expected of a host, in and out together, bytes a second; NAN: not known. Where it is more than what is measured now, its links' utilisation is raised by as much, so that paths keep away from what will be
+ * full. Set once, before anybody asks for anything; called under the network's lock, so it must not ask the network.
+ */
+void fm_network_set_forecast(struct fm_network *n, double (*traffic)(void *userdata, const char *host), void *userdata);
+
 /* Reads the file. INVALID_ARGUMENT with the place of what is wrong. The fleet is borrowed. */
 int fm_network_open(const char *path, struct fm_fleet *fleet, struct fm_network **ret, struct fm_error *err);
 void fm_network_free(struct fm_network *n);

@@ -19,7 +19,7 @@ from cluster import MANAGER_HOST, system_leftovers  # noqa: E402
 
 HOSTS = ("a", "b", "c")
 DEADLINE_S = 90
-LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not what this is about
+LIMITS = ("--over-memory", "100")  # memory is the whole machine's, and not what this is about
 BURN = ["/bin/sh", "-c", "while :; do :; done"]
 QUIET_S = 25
 THRESHOLD = 70
@@ -171,7 +171,7 @@ class Plans:
         """The manager does it unasked, once."""
         manager = self.cluster.manager
         manager.stop()
-        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--cpu-threshold", str(THRESHOLD), "--memory-threshold", "100"]
+        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--over-cpu", str(THRESHOLD), "--over-memory", "100"]
         manager.start()
         self.cluster.wait_online((*HOSTS, MANAGER_HOST))
         before = len(self.cluster.json("plan", "ls")["plans"])

@@ -375,6 +375,26 @@ static void test_agents_measure(void **state)
 	(void)compile(f, &redis, "h1", "h2", FM_E_FAILED_PRECONDITION);
 }
 
+static double twice_as_much_at_h1(void *userdata, const char *host)
+{
+	return fm_streq(host, "h1") ? 2 * (300 + 100) : fm_streq(host, "h2") ? 1 : NAN;
+}
+
+/* What is expected counts where it is more than what passes now, and nowhere else. */
+static void test_expected_traffic(void **state)
+{
+	struct fixture *f = *state;
+	_fm_pb_ FM_PB(GetNetworkResponse) *r = NULL;
+	fm_network_set_forecast(f->network, twice_as_much_at_h1, NULL);
+	report_measures(f, "h1", 300, 100, (const char *const[]){ NULL });
+	report_measures(f, "h2", 50, 40, (const char *const[]){ NULL });
+	report_measures(f, "gw", 200, 0, (const char *const[]){ NULL });
+	assert_ok(fm_network_show(f->network, &r, &err));
+	assert_int_equal(link_of(r, "h1")->utilisation_ppm, 600000);
+	assert_int_equal(link_of(r, "h2")->utilisation_ppm, 50000);
+	assert_int_equal(link_of(r, "gw")->utilisation_ppm, 200000);
+}
+
 /* What an operator told stays where nothing is measured, and is what is measured against. */
 static void test_told_and_measured(void **state)
 {
@@ -592,6 +612,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_where_flows_lead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_measurements, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_agents_measure, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_expected_traffic, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_told_and_measured, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_intents, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_show, setup, teardown),
