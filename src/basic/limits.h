@@ -85,6 +85,21 @@
 #define FM_MAX_TRACE_POINTS 1000000u     /* two years of minutes; some minutes of work */
 #define FM_MAX_TRACE_BYTES  (128u << 20) /* of its file */
 
+/* documents that people write, basic/document.h: what it reads when its caller asks for no other limits */
+#define FM_MAX_DOCUMENT_BYTES (1u << 20)
+#define FM_MAX_DOCUMENT_DEPTH 32u    /* lists and mappings in each other */
+#define FM_MAX_DOCUMENT_NODES 65536u /* values, each some hundred bytes of memory */
+
+/* policies, decision/policy.h: what an operator writes, and what is evaluated for every request */
+#define FM_MAX_EXPR_BYTES         8192u /* of one CONDITIONS */
+#define FM_MAX_EXPR_NODES         2048u /* of its tree */
+#define FM_MAX_EXPR_DEPTH         64u   /* parentheses, nots and signs in each other: evaluation recurses */
+#define FM_MAX_POLICIES           256u
+#define FM_MAX_POLICY_FILES       256u  /* of a folder */
+#define FM_MAX_POLICY_DESCRIPTION 1024u /* all of them travel in one answer */
+#define FM_MAX_POLICY_LIST        32u   /* actions, windows of one of them */
+#define FM_MAX_POLICY_DURATION_S  604800u
+
 #define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
 #endif
