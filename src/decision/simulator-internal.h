@@ -196,6 +196,9 @@ void sim_account(struct sim *w, size_t host);      /* adds up what was since the
 void sim_refresh_host(struct sim *w, size_t host); /* the snapshot's view of it */
 void sim_refresh(struct sim *w);                   /* of everything */
 
+/* simulator.c */
+void sim_run(struct sim *w); /* once */
+
 /* simulator-move.c */
 void sim_start_plan(struct sim *w, struct fm_plan *p, uint64_t deadline_ms); /* takes it; deadline: a moment, 0: none */
 void sim_advance(struct sim *w, uint64_t until_ms); /* with all moves that begin and end meanwhile; returns before when a plan is over */

@@ -264,6 +264,23 @@ static void sum_up(struct sim *w)
 			        (struct fm_simulation_denials){ fm_xstrdup(i < n ? w->in->policies->v[i]->name : ""), w->denials[i] };
 }
 
+void sim_run(struct sim *w)
+{
+	for (uint64_t k = 0; k < w->r->steps; k++) {
+		go_on(w, k * w->sc->step_ms);
+		sim_load_step(w->load, w->now_ms);
+		take_load(w);
+		be_on_time(w);
+		if (w->in->mode & FM_SIMULATE_PROACTIVE)
+			predict(w);
+		decide(w);
+		tell_row(w);
+	}
+	go_on(w, w->r->duration_ms);
+	deadlines_due(w);
+	sum_up(w);
+}
+
 int fm_simulate(const struct fm_scenario *s, const struct fm_simulation_inputs *in, struct fm_simulation **ret, struct fm_error *err)
 {
 	_fm_cleanup_(sim_world_freep) struct sim *w = NULL;
@@ -274,19 +291,7 @@ int fm_simulate(const struct fm_scenario *s, const struct fm_simulation_inputs *
 			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "trace '%s' is missing", s->traces[i]);
 	if (sim_world_new(s, in, &w, err) < 0)
 		return -1;
-	for (uint64_t k = 0; k < w->r->steps; k++) {
-		go_on(w, k * s->step_ms);
-		sim_load_step(w->load, w->now_ms);
-		take_load(w);
-		be_on_time(w);
-		if (in->mode & FM_SIMULATE_PROACTIVE)
-			predict(w);
-		decide(w);
-		tell_row(w);
-	}
-	go_on(w, w->r->duration_ms);
-	deadlines_due(w);
-	sum_up(w);
+	sim_run(w);
 	*ret = FM_TAKE_PTR(w->r);
 	return 0;
 }
