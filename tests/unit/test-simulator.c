@@ -128,10 +128,10 @@ static struct fm_simulation *run(const char *text, const struct fm_policies *p)
 }
 
 #define LIVELY                                                                                                                             \
-	"seed: 5\nduration: 12h\nstep: 5m\nmode: %s\n"                                                                                     \
+	"seed: 5\nduration: 12h\nstep: 10m\nmode: %s\n"                                                                                     \
 	"hosts: [{name: h, count: 12, cpus: 16, memory: 64G}]\n"                                                                           \
 	"containers:\n"                                                                                                                    \
-	"- {name: web, count: 90, memory: [1G, 3G], placement: random, cpu: {kind: sine, cores: 0.7, amplitude: 0.5, period: 6h, noise: "  \
+	"- {name: web, count: 75, memory: [1G, 3G], placement: random, cpu: {kind: sine, cores: 0.7, amplitude: 0.5, period: 6h, noise: "  \
 	"0.1, spread: [0.5, 1.5]}}\n"                                                                                                      \
 	"- {name: job, count: 40, memory: 1G, cpu: {kind: bursts, cores: 0.1, peak: 2}}\n"                                                 \
 	"- {name: db, count: 8, memory: 6G, cpu: {kind: walk, cores: 2, deviation: 0.5}}\n"                                                \
@@ -164,7 +164,7 @@ static void test_load_is_the_same_in_all_modes(void **state)
 	fm_simulation_free(run_with(s, (struct fm_simulation_inputs){ .mode = 0 }, NULL, &none));
 	struct fm_simulation *r = run_with(s, (struct fm_simulation_inputs){ .mode = 7 }, NULL, &all);
 	assert_true(r->moved > 20);
-	assert_int_equal(none.n, 144);
+	assert_int_equal(none.n, 72);
 	for (size_t i = 0; i < none.n; i++)
 		assert_true(fabs(none.cpu[i] - all.cpu[i]) < 1e-6);
 	s->n_events = 5;
@@ -284,22 +284,27 @@ static void test_denied(void **state)
 
 static void test_strategy_and_limits_of_policies(void **state)
 {
+	/* both of a are at 90 % of their processors; each has one that goes to a host of its own, at the same time */
 	static const char *const text =
-	        "duration: 1h\nstep: 5m\noutcome: {noise: 0}\nhosts: [{name: a, cpus: 10, memory: 64G}, {name: b, count: 4, cpus: 10, "
-	        "memory: 64G}]\n"
-	        "containers: [{name: c, count: 4, memory: 1000000000, placement: pack, cpu: 1}]\nevents: [{at: 10m, drain: a}]\n";
+	        "duration: 1h\nstep: 5m\nmode: reactive\noutcome: {noise: 0}\nhosts: [{name: a, count: 2, cpus: 10, memory: 64G}, {name: "
+	        "b, count: 2, cpus: 10, memory: 64G}]\n"
+	        "containers:\n- {name: x, count: 2, memory: 1000000000, placement: pack, labels: {fleximigrate.anti-affinity: x}, cpu: 4}\n"
+	        "- {name: y, count: 2, memory: 1000000000, placement: pack, labels: {fleximigrate.anti-affinity: y}, cpu: 3}\nevents: "
+	        "[{at: 10m, load: y, factor: 1.7}]\n";
 	_fm_cleanup_(fm_policies_freep) struct fm_policies *p =
-	        policies("{policy_name: one, CONDITIONS: 'trigger == \"drain\"', ACTIONS: ['set_strategy(\"post-copy\")'], CONSTRAINTS: "
+	        policies("{policy_name: one, CONDITIONS: 'trigger == \"balance\"', ACTIONS: ['set_strategy(\"post-copy\")'], CONSTRAINTS: "
 	                 "{max_concurrent_migrations: {global: 1}}}");
 	_fm_cleanup_(fm_simulation_freep) struct fm_simulation *r = run(text, p), *free_of_it = run(text, NULL);
-	assert_int_equal(r->moved, 4);
-	assert_int_equal(r->by_strategy[FM_STRATEGY_POST_COPY], 4);
-	assert_true(r->queued > 0);
+	double alone = r->total_ms / 2;
+	assert_int_equal(r->moved, 2);
+	assert_int_equal(r->by_strategy[FM_STRATEGY_POST_COPY], 2);
+	assert_int_equal(r->queued, 1);
+	/* one waits for the other: over for one time, and for two */
+	assert_true(fabs(r->cpu_over_min * 60000 - 3 * alone) <= 4);
+	assert_int_equal(free_of_it->moved, 2);
+	assert_int_equal(free_of_it->by_strategy[FM_STRATEGY_LIVE], 2);
 	assert_int_equal(free_of_it->queued, 0);
-	assert_int_equal(free_of_it->moved, 4);
-	/* one after the other, so it is empty when four have gone */
-	assert_true(fabs((double)r->drains[0].empty_ms - r->total_ms) <= 4);
-	assert_true(free_of_it->drains[0].empty_ms < r->drains[0].empty_ms || free_of_it->by_strategy[FM_STRATEGY_LIVE] == 4);
+	assert_true(fabs(free_of_it->cpu_over_min * 60000 - free_of_it->total_ms) <= 4);
 }
 
 /* ---------------------------------------------------------------- drains, failures */
@@ -338,11 +343,8 @@ static void test_drains_keep_what_they_say(void **state)
 		        "events: [{at: 5m, drain: h-1, deadline: %us}]\n",
 		        i, 20 + 4 * i);
 		_fm_cleanup_(fm_simulation_freep) struct fm_simulation *r = run(text, NULL);
-		/* half a per cent: rates are whole numbers of bytes, ends whole milliseconds */
 		partly += r->drains[0].foretold > 0 && r->moved > 0;
-		if (r->drains[0].missed > r->drains[0].foretold)
-			assert_true(r->drains[0].missed == r->drains[0].foretold + 1 && r->drains[0].empty_ms != FM_UNKNOWN &&
-			            (double)r->drains[0].empty_ms < 1.005 * (double)r->drains[0].deadline_ms);
+		assert_int_equal(r->drains[0].missed, r->drains[0].foretold);
 		assert_int_equal(r->moved + r->drains[0].foretold, r->drains[0].containers);
 	}
 	assert_true(partly >= 10);
