@@ -109,6 +109,12 @@
 #define FM_MAX_POLICY_LIST        32u   /* actions, windows of one of them */
 #define FM_MAX_POLICY_DURATION_S  604800u
 
+/* scenarios, decision/simulator.h; hosts: FM_MAX_HOSTS */
+#define FM_MAX_SIMULATION_GROUPS     256u
+#define FM_MAX_SIMULATION_CONTAINERS 262144u /* each some hundred bytes */
+#define FM_MAX_SIMULATION_STEPS      200000u /* two years of 5 minutes */
+#define FM_MAX_SIMULATION_EVENTS     4096u
+
 #define FM_MAX_HAPROXY_ANSWER_BYTES (1u << 20) /* the state of some thousand servers of one backend */
 
 #endif

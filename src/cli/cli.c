@@ -44,6 +44,7 @@ const struct fm_verb fm_verbs[] = {
 	{ "plan ls", "list plans, newest first", fm_verb_plan_ls },
 	{ "plan show", "one plan and its steps", fm_verb_plan_show },
 	{ "plan cancel", "begin no more steps, roll back those under way", fm_verb_plan_cancel },
+	{ "simulate", "play a made-up cluster with the real decisions", fm_verb_simulate },
 	{ "snapshot", "the cluster as decisions see it: usage, links", fm_verb_snapshot },
 	{ "doctor", "what on this host is missing or left over", fm_verb_doctor },
 	{ "pki init", "make a development certificate authority", fm_verb_pki_init },

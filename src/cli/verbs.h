@@ -33,6 +33,7 @@ int fm_verb_consolidate(int argc, char **argv);
 int fm_verb_plan_ls(int argc, char **argv);
 int fm_verb_plan_show(int argc, char **argv);
 int fm_verb_plan_cancel(int argc, char **argv);
+int fm_verb_simulate(int argc, char **argv);
 int fm_verb_snapshot(int argc, char **argv);
 int fm_verb_doctor(int argc, char **argv);
 int fm_verb_pki_init(int argc, char **argv);

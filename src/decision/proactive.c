@@ -175,8 +175,11 @@ static void hold_back(const struct fm_proactive *p, struct fm_load *l, const boo
 	}
 }
 
-/* Only so many, the largest first: they help most. All are moves of their own, none waits for another. */
-static size_t keep_largest(const struct fm_load *l, size_t *to, size_t allowed)
+/*
+ * Only so many, the largest first: they help most. The assignment may count on all of its moves, one making room for another; of a part of it only what has room without the rest is kept. l: all items at
+ * home, and so it is left.
+ */
+static size_t keep_largest(struct fm_load *l, size_t *to, size_t allowed)
 {
 	_fm_free_ bool *taken = fm_alloc_array(l->n_items, sizeof(*taken));
 	size_t kept = 0;
@@ -187,7 +190,8 @@ static size_t keep_largest(const struct fm_load *l, size_t *to, size_t allowed)
 			const struct fm_load_item *item = &l->items[i];
 			double size = fmax(item->size[FM_CPU] / l->hosts[item->home].total[FM_CPU],
 			                   item->size[FM_MEMORY] / l->hosts[item->home].total[FM_MEMORY]);
-			if (to[i] != item->home && !taken[i] && size > most && kept + item->n <= allowed) {
+			if (to[i] != item->home && !taken[i] && size > most && kept + item->n <= allowed &&
+			    fm_load_fits(&l->hosts[to[i]], item)) {
 				best = i;
 				most = size;
 			}
@@ -196,7 +200,9 @@ static size_t keep_largest(const struct fm_load *l, size_t *to, size_t allowed)
 			break;
 		taken[best] = true;
 		kept += l->items[best].n;
+		fm_load_move(l, best, to[best]);
 	}
+	fm_search_reset(l, NULL);
 	for (size_t i = 0; i < l->n_items; i++)
 		if (!taken[i])
 			to[i] = l->items[i].home;

@@ -169,7 +169,7 @@ static void begin_jobs(struct fair *f)
 		if (f->flows[i].phase != WAITS || j->left_out || !may_begin(f, i))
 			continue;
 		f->flows[i] = (struct flow){ .phase = PREPARES, .left_ms = fmax(j->fixed_ms, NOTHING_MS), .left_bytes = j->bytes };
-		j->start_ms = (uint64_t)f->now;
+		j->start_ms = (uint64_t)ceil(f->now); /* as ends are: what begins when another ends does not overlap with it */
 		j->bandwidth_bytes_per_s = (uint64_t)(j->alone * 1000);
 		f->active[f->n_active++] = i;
 	}

@@ -19,7 +19,7 @@ from cluster import MANAGER_HOST, system_leftovers  # noqa: E402
 
 HOSTS = ("a", "b", "c")
 DEADLINE_S = 90
-LIMITS = ("--over-memory", "100")  # memory is the whole machine's, and not what this is about
+LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not what this is about
 BURN = ["/bin/sh", "-c", "while :; do :; done"]
 QUIET_S = 25
 THRESHOLD = 70
