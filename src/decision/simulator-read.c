@@ -220,7 +220,7 @@ static int read_labels(const struct reader *r, const json_t *o, struct fm_snap_l
 static size_t index_of(char ***v, const char *name)
 {
 	size_t i = 0, n = fm_strv_len(*v);
-	while (i < n && !fm_streq((*v)[i], name))
+	while (*v && i < n && !fm_streq((*v)[i], name))
 		i++;
 	if (i == n)
 		fm_strv_add(v, name);

@@ -79,7 +79,7 @@ static void add_measures(const struct work *w, const FM_PB(Host) * h, struct fm_
 	to->disk_available_bytes = h->disk_available_bytes;
 	to->network_in_bytes_per_s = u.network_in_bytes_per_s;
 	to->network_out_bytes_per_s = u.network_out_bytes_per_s;
-	to->network_capacity_bytes_per_s = u.network_capacity_bytes_per_s;
+	to->network_capacity_bytes_per_s = u.network_capacity_bytes_per_s ? u.network_capacity_bytes_per_s : FM_UNKNOWN;
 }
 
 static bool is_online(const struct work *w, const char *name)

@@ -29,6 +29,8 @@ static void report(struct lab *l, const char *host, const char *const *container
 	r->host->memory_available_bytes = 80ull << 30;
 	r->host->disk_available_bytes = 1ull << 40;
 	r->host->cordoned = true; /* not an agent's to say */
+	fm_pb_set(&r->host->criu_version, "4.2");
+	fm_pb_set(&r->host->runtime_version, "runc 1.1");
 	r->host->usage = FM_PB_NEW(HostUsage, host_usage);
 	r->host->usage->at_unix_ms = now;
 	r->host->usage->cpu_percent = cpu_percent;
@@ -42,7 +44,7 @@ static void report(struct lab *l, const char *host, const char *const *container
 		c->usage = FM_PB_NEW(ContainerUsage, container_usage);
 		c->usage->at_unix_ms = now;
 		c->usage->cpu_cores = 1;
-		c->usage->working_set_bytes = 64 << 20;
+		c->usage->memory_bytes = c->usage->working_set_bytes = 64 << 20;
 		FM_PB_ADD(r->containers, r->n_containers, c);
 	}
 	assert_ok(fm_fleet_report(l->fleet, r, &e), e);

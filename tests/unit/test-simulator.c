@@ -128,7 +128,7 @@ static struct fm_simulation *run(const char *text, const struct fm_policies *p)
 }
 
 #define LIVELY                                                                                                                             \
-	"seed: 5\nduration: 12h\nstep: 10m\nmode: %s\n"                                                                                     \
+	"seed: 5\nduration: 12h\nstep: 10m\nmode: %s\n"                                                                                    \
 	"hosts: [{name: h, count: 12, cpus: 16, memory: 64G}]\n"                                                                           \
 	"containers:\n"                                                                                                                    \
 	"- {name: web, count: 75, memory: [1G, 3G], placement: random, cpu: {kind: sine, cores: 0.7, amplitude: 0.5, period: 6h, noise: "  \
