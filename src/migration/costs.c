@@ -6,7 +6,9 @@
 #include <stdlib.h>
 
 #include "basic/cleanup.h"
+#include "decision/snapshot.h"
 #include "migration/pb.h"
+#include "migration/usage.h"
 
 #define HISTORY_MAX 256 /* more than the model keeps teach it nothing */
 
@@ -15,20 +17,11 @@ struct fm_costs {
 	struct fm_cost_model *model;
 };
 
-/* Numbers of fields in the contract */
-enum { HOST_CPU = 2, CONTAINER_DIRTY = 5 };
-
-static bool is_known(const uint32_t *unknown, size_t n, uint32_t field)
-{
-	for (size_t i = 0; i < n; i++)
-		if (unknown[i] == field)
-			return false;
-	return true;
-}
-
 void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(Host) * source, struct fm_cost_case *ret)
 {
 	const FM_PB(Container) *c = facts->container;
+	struct fm_container_usage used;
+	struct fm_host_usage busy;
 	*ret = FM_WORKLOAD_UNKNOWN.c;
 	ret->nested = fm_streq(c->kind, "nested");
 	ret->processes = c->processes;
@@ -36,10 +29,10 @@ void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(Host) * sou
 	ret->files_bytes = facts->rootfs_bytes;
 	for (size_t i = 0; i < facts->n_volumes; i++)
 		ret->files_bytes += facts->volumes[i]->bytes;
-	if (c->usage && is_known(c->usage->unknown, c->usage->n_unknown, CONTAINER_DIRTY))
-		ret->dirty_bytes_per_s = c->usage->dirty_bytes_per_s;
-	if (source && source->usage && is_known(source->usage->unknown, source->usage->n_unknown, HOST_CPU))
-		ret->source_cpu_percent = source->usage->cpu_percent;
+	fm_usage_container_figures(c->usage, &used);
+	ret->dirty_bytes_per_s = used.dirty_bytes_per_s == FM_USAGE_UNKNOWN ? FM_UNKNOWN : used.dirty_bytes_per_s;
+	fm_usage_host_figures(source ? source->usage : NULL, &busy);
+	ret->source_cpu_percent = busy.cpu_percent; /* NAN as there */
 }
 
 void fm_costs_keep(FM_PB(Plan) * p, const struct fm_cost_case *known, const struct fm_strategy_choice *choice)

@@ -434,6 +434,10 @@ static void release_held(struct fm_mover *m)
 	size_t n = fm_hold_release(m->hold);
 	if (n > 0)
 		fm_mover_note(m, "%zu frames that came while it was frozen were handed on", n);
+}
+
+static void forget_held(struct fm_mover *m)
+{
 	fm_hold_free(m->hold);
 	m->hold = NULL;
 }
@@ -465,6 +469,7 @@ static int hand_over(struct fm_mover *m, struct fm_error *err)
 	pthread_mutex_lock(&m->lock);
 	m->frozen_us = fm_now_us() - m->fence_us;
 	pthread_mutex_unlock(&m->lock);
+	forget_held(m);
 	fm_mover_phase(m, "resume", h.a);
 	fm_mover_step(m, "handed over");
 	return 0;
@@ -544,6 +549,7 @@ static int undo_fence(struct fm_mover *m, struct fm_error *err)
 	if (fm_endpoints_open(m->endpoints, err) < 0 || fm_endpoints_announce(m->endpoints, err) < 0)
 		return -1;
 	release_held(m);
+	forget_held(m);
 	return 0;
 }
 

@@ -218,7 +218,6 @@ static size_t release(struct fm_nl *nl, struct port *p, unsigned char *frame)
 		if (!p->family || from.sll_ifindex != hop.index)
 			sent += send_on(p, &hop, frame, (size_t)n);
 	}
-	forget(p);
 	return sent;
 }
 

@@ -22,9 +22,9 @@
 struct fm_hold;
 /* From now on keep IPv4 and IPv6 frames that come into this host for the MACs and addresses of these endpoints, of which each has sockets of its own. What cannot be kept is not; NULL when none can. */
 struct fm_hold *fm_hold_start(const struct fm_endpoint_config *v, size_t n);
-/* Send them on, oldest first; returns how many. Whatever comes later is not kept any more. */
+/* Send them on, oldest first; returns how many. Whatever comes later is not kept any more. The sockets stay until fm_hold_free: closing each waits for the kernel. */
 size_t fm_hold_release(struct fm_hold *h);
-/* Forgets what was not released. NULL-safe. */
+/* Forgets what was not released. NULL-safe. Takes milliseconds: not while somebody waits. */
 void fm_hold_free(struct fm_hold *h);
 
 #endif
