@@ -9,7 +9,9 @@ than a second than the freeze explains, and neither the manager nor the agents h
 """
 
 import argparse
+import collections
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -90,9 +92,11 @@ class Soak:
             return self.arguments.strategy
         return ("live", "post-copy", "live", "pre-copy", "cold")[number % 5]
 
+    def daemons(self):
+        return {"manager": self.cluster.manager, **{f"agent {host}": agent for host, agent in self.cluster.agents.items()}}
+
     def usages(self):
-        daemons = {"manager": self.cluster.manager, **{f"agent {host}": agent for host, agent in self.cluster.agents.items()}}
-        return {name: usage_of(daemon.process.pid) for name, daemon in daemons.items()}
+        return {name: usage_of(daemon.process.pid) for name, daemon in self.daemons().items()}
 
     def wait_for_writes(self):
         before = self.client.report()
@@ -154,9 +158,25 @@ class Soak:
                 capture.end()
         return self.conclude(digest)
 
+    def settled_usages(self):
+        """What an ended migration held is given back beside the next one's work: growth that stays is what counts."""
+        seen = {}
+
+        def settled():
+            seen.update(self.usages())
+            return all(fds - self.first_usage[name][0] <= FDS_GROWTH_MAX for name, (fds, _, _) in seen.items())
+        try:
+            self.cluster.wait("descriptors are given back", settled, 10)
+        except ClusterError:
+            for name, daemon in self.daemons().items():
+                folder = f"/proc/{daemon.process.pid}/fd"
+                held = collections.Counter(re.sub(r"[0-9]+", "N", os.readlink(os.path.join(folder, fd))) for fd in os.listdir(folder) if os.path.lexists(os.path.join(folder, fd)))
+                self.report.say(f"{name} holds {dict(held)}")
+        return seen
+
     def conclude(self, digest):
         check = self.report.check
-        last_usage = self.usages()
+        last_usage = self.settled_usages()
         reported = self.client.finish()
         found = int(self.cluster.redis(CONTAINER_IP, "GET", "counter").stdout.strip() or 0)
         self.cluster.redis(CONTAINER_IP, "DEL", "counter")

@@ -9,6 +9,7 @@ who changes it, too.
 import base64
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import socket
@@ -171,16 +172,27 @@ class Responder:
     """handler(number of the packet, packet, reply, from elsewhere) for each packet; TCP connections get tcp(packet)."""
 
     def __init__(self, handler, tcp=None):
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
+        self.udp, self.listener = self.same_port()
         self.port = self.udp.getsockname()[1]
         self.elsewhere = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.elsewhere.bind(("127.0.0.1", 0))
-        self.listener = socket.create_server(("127.0.0.1", self.port))
         self.handler, self.tcp, self.seen, self.tcp_seen, self.arrived = handler, tcp, [], 0, threading.Event()
         self.threads = [threading.Thread(target=self.serve_udp), threading.Thread(target=self.serve_tcp)]
         for thread in self.threads:
             thread.start()
+
+    @staticmethod
+    def same_port():
+        """A port that is free for UDP may be one where a connection of an earlier test still waits for its end."""
+        while True:
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            udp.bind(("127.0.0.1", 0))
+            try:
+                return udp, socket.create_server(udp.getsockname())
+            except OSError as e:
+                udp.close()
+                if e.errno != errno.EADDRINUSE:
+                    raise
 
     def serve_udp(self):
         while True:

@@ -96,7 +96,12 @@ static void make(struct world *w, struct slot *s, unsigned *r)
 
 	pthread_rwlock_rdlock(&w->layout);
 
-	*s = (struct slot){ .lock = s->lock, .n = 1 + pick(r, MAX_PAGES), .kind = (enum kind)pick(r, _KIND_MAX), .fd = -1 };
+	/* Field by field: the lock is held, others wait for it, and it must not be copied. */
+	s->n = 1 + pick(r, MAX_PAGES);
+	s->kind = (enum kind)pick(r, _KIND_MAX);
+	s->fd = -1;
+	s->none = s->end = 0;
+	s->split = s->guarded = false;
 	switch (s->kind) {
 	case ANON_HUGE:
 		if (pick(r, 4) == 0)
