@@ -169,8 +169,3 @@ void fm_watcher_peers(struct fm_watcher *w, const FM_PB(ReportResponse) * r)
 	}
 	fm_peers_set(w->peers, r->peer_key.data, r->peer_key.len, v, n);
 }
-
-struct fm_monitor *fm_watcher_monitor(struct fm_watcher *w)
-{
-	return w->monitor;
-}

@@ -31,7 +31,5 @@ void fm_watcher_watch(struct fm_watcher *w, FM_PB(Container) *const *v, size_t n
 void fm_watcher_report(struct fm_watcher *w, FM_PB(Host) * h, FM_PB(Container) *const *v, size_t n);
 /* What the manager answered: whose ways are to be measured. */
 void fm_watcher_peers(struct fm_watcher *w, const FM_PB(ReportResponse) * r);
-/* For who shows what is known here: the monitor itself, borrowed. */
-struct fm_monitor *fm_watcher_monitor(struct fm_watcher *w);
 
 #endif

@@ -47,6 +47,24 @@ int fm_client_call(const struct fm_client_options *o, enum fm_manager_method met
                    struct fm_error *err);
 bool fm_client_wants_json(const struct fm_client_options *o);
 
+/* For people, or (own_json) in either form. Returns the exit code. `answer` is of the method's type. */
+typedef int (*fm_client_print_fn)(const struct fm_client_options *o, const ProtobufCMessage *answer);
+
+/* One call, and its answer printed: as JSON, or by `print`. Returns the exit code; what fails is said. */
+int fm_client_ask(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request,
+                  fm_client_print_fn print);
+
+/* A verb that is just that: no options but those of every client, at most one argument. */
+struct fm_client_verb {
+	const char *usage, *summary, *details; /* as in struct fm_command_line */
+	enum fm_manager_method method;
+	ProtobufCMessage *request; /* NULL: Empty */
+	char **argument;           /* the field of the request that the verb's only argument goes into; NULL: the verb takes none */
+	fm_client_print_fn print;
+	bool own_json; /* print is called for JSON, too */
+};
+int fm_client_verb(const struct fm_client_verb *v, int argc, char **argv);
+
 /* Print an error for people ("fleximigrate: message" + "hint: …") or, with --output json, as {"error": {...}} on stdout; returns the exit code. */
 int fm_cli_fail(const struct fm_client_options *o, const struct fm_error *err);
 int fm_exit_code(enum fm_code code);

@@ -102,6 +102,53 @@ int fm_cli_fail(const struct fm_client_options *o, const struct fm_error *err)
 	return fm_exit_code(err->code);
 }
 
+/* ---------------------------------------------------------------- verbs that are one call */
+
+static int ask(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request, fm_client_print_fn print,
+               bool own_json)
+{
+	struct fm_error err = FM_ERROR_INIT;
+	ProtobufCMessage *answer = NULL;
+	int rc = 0;
+	if (fm_client_call(o, method, request, &answer, &err) < 0)
+		return fm_cli_fail(o, &err);
+	if (fm_client_wants_json(o) && !own_json)
+		fm_print_json(answer);
+	else
+		rc = print(o, answer);
+	fm_pb_free(answer);
+	return rc;
+}
+
+int fm_client_ask(const struct fm_client_options *o, enum fm_manager_method method, const ProtobufCMessage *request,
+                  fm_client_print_fn print)
+{
+	return ask(o, method, request, print, false);
+}
+
+int fm_client_verb(const struct fm_client_verb *v, int argc, char **argv)
+{
+	struct fm_client_options o = { 0 };
+	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
+	const struct fm_command_line cl = { .usage = v->usage,
+		                            .summary = v->summary,
+		                            .details = v->details,
+		                            .options = table,
+		                            .min_args = v->argument ? 1 : 0,
+		                            .max_args = v->argument ? 1 : 0 };
+	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
+	struct fm_error err = FM_ERROR_INIT;
+	FM_PB(Empty) empty = FLEXIMIGRATE__V1__EMPTY__INIT;
+	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
+	if (rc > 0)
+		return 0;
+	if (rc < 0)
+		return fm_cli_fail(&o, &err);
+	if (v->argument)
+		*v->argument = args.v[0];
+	return ask(&o, v->method, v->request ? v->request : &empty.base, v->print, v->own_json);
+}
+
 /* ---------------------------------------------------------------- tables */
 
 #define MAX_COLUMNS 16

@@ -37,8 +37,9 @@ static void print_endpoints(const FM_PB(Container) * c)
 	}
 }
 
-static void print_container(const FM_PB(Container) * c)
+static int print_container(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
+	const FM_PB(Container) *c = (const FM_PB(Container) *)answer;
 	char memory[32], limit[32], started[40];
 	printf("Container: %s on %s (%s, %s, %s)\n", c->name, c->host, c->status, c->kind, c->runtime);
 	printf("Instance:  %s, pid %d, %u processes\n", c->instance, c->pid, c->processes);
@@ -55,6 +56,7 @@ static void print_container(const FM_PB(Container) * c)
 	printf("Bundle:    %s\n", c->bundle);
 	if (c->started_unix_ms)
 		printf("Started:   %s\n", fm_format_time(c->started_unix_ms, started, sizeof(started)));
+	return 0;
 }
 
 static int add_labels(FM_PB(RunContainerRequest) * req, char **labels, struct fm_error *err)
@@ -167,6 +169,13 @@ static FM_PB(RunContainerRequest) * run_request(const struct run_options *o, str
 	return req;
 }
 
+static int print_started(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(Container) *c = (const FM_PB(Container) *)answer;
+	printf("Container '%s' runs on '%s' (%s, pid %d).\n", c->name, c->host, c->kind, c->pid);
+	return 0;
+}
+
 int fm_verb_container_run(int argc, char **argv)
 {
 	struct run_options o = { 0 };
@@ -203,7 +212,6 @@ int fm_verb_container_run(int argc, char **argv)
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
 	_fm_pb_ FM_PB(RunContainerRequest) *req = NULL;
-	_fm_pb_ FM_PB(Container) *c = NULL;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
 	if (rc > 0)
 		return 0;
@@ -214,40 +222,14 @@ int fm_verb_container_run(int argc, char **argv)
 		rc = (req = run_request(&o, &err)) ? 0 : -1;
 	fm_strv_free(o.labels);
 	fm_strv_free(o.endpoints);
-	if (rc < 0 || fm_client_call(&o.client, FM_MANAGER_RUN_CONTAINER, &req->base, &c, &err) < 0)
+	if (rc < 0)
 		return fm_cli_fail(&o.client, &err);
-	if (fm_client_wants_json(&o.client))
-		fm_print_json(&c->base);
-	else
-		printf("Container '%s' runs on '%s' (%s, pid %d).\n", c->name, c->host, c->kind, c->pid);
-	return 0;
+	return fm_client_ask(&o.client, FM_MANAGER_RUN_CONTAINER, &req->base, print_started);
 }
 
-int fm_verb_container_ls(int argc, char **argv)
+static int print_containers(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const char *host = NULL;
-	const struct fm_option table[] = { { "host", FM_OPT_STRING, &host, "HOST", "only this host's", NULL },
-		                           FM_CLIENT_OPTIONS(o),
-		                           { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate container ls [--host HOST] [options]",
-		                            .summary = "List the containers of all hosts.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListContainersResponse) *r = NULL;
-	FM_PB(ListContainersRequest) req = FLEXIMIGRATE__V1__LIST_CONTAINERS_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (host)
-		req.host = (char *)host;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_CONTAINERS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&r->base);
-		return 0;
-	}
+	const FM_PB(ListContainersResponse) *r = (const FM_PB(ListContainersResponse) *)answer;
 	struct fm_table *t =
 	        fm_table_new((const char *const[]){ "CONTAINER", "HOST", "STATUS", "KIND", "CPU", "MEM", "PROCESSES", "ADDRESS", NULL });
 	for (size_t i = 0; i < r->n_containers; i++) {
@@ -265,31 +247,39 @@ int fm_verb_container_ls(int argc, char **argv)
 	return 0;
 }
 
-int fm_verb_container_show(int argc, char **argv)
+int fm_verb_container_ls(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate container show NAME [options]",
-		                            .summary = "Show one container.",
-		                            .options = table,
-		                            .min_args = 1,
-		                            .max_args = 1 };
+	const char *host = NULL;
+	const struct fm_option table[] = { { "host", FM_OPT_STRING, &host, "HOST", "only this host's", NULL },
+		                           FM_CLIENT_OPTIONS(o),
+		                           { 0 } };
+	const struct fm_command_line cl = { .usage = "fleximigrate container ls [--host HOST] [options]",
+		                            .summary = "List the containers of all hosts.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Container) *c = NULL;
-	FM_PB(NameRequest) req = FLEXIMIGRATE__V1__NAME_REQUEST__INIT;
+	FM_PB(ListContainersRequest) req = FLEXIMIGRATE__V1__LIST_CONTAINERS_REQUEST__INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
 	if (rc > 0)
 		return 0;
-	if (rc == 0)
-		req.name = args.v[0];
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_CONTAINER, &req.base, &c, &err) < 0)
+	if (host)
+		req.host = (char *)host;
+	if (rc < 0)
 		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&c->base);
-	else
-		print_container(c);
-	return 0;
+	return fm_client_ask(&o, FM_MANAGER_LIST_CONTAINERS, &req.base, print_containers);
+}
+
+int fm_verb_container_show(int argc, char **argv)
+{
+	FM_PB(NameRequest) req = FLEXIMIGRATE__V1__NAME_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate container show NAME [options]",
+		                          .summary = "Show one container.",
+		                          .method = FM_MANAGER_GET_CONTAINER,
+		                          .request = &req.base,
+		                          .argument = &req.name,
+		                          .print = print_container };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_container_rm(int argc, char **argv)

@@ -9,26 +9,9 @@
 #include "cli/usage.h"
 #include "cli/verbs.h"
 
-int fm_verb_host_ls(int argc, char **argv)
+static int print_hosts(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate host ls [options]",
-		                            .summary = "List the hosts the manager knows.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListHostsResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_HOSTS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&r->base);
-		return 0;
-	}
+	const FM_PB(ListHostsResponse) *r = (const FM_PB(ListHostsResponse) *)answer;
 	struct fm_table *t = fm_table_new((const char *const[]){ "HOST", "STATUS", "ADDRESS", "CONTAINERS", "CPU", "MEM", "LOAD",
 	                                                         "MEMORY AVAILABLE", "CRIU", "KERNEL", NULL });
 	for (size_t i = 0; i < r->n_hosts; i++) {
@@ -50,8 +33,18 @@ int fm_verb_host_ls(int argc, char **argv)
 	return 0;
 }
 
-static void print_host(const FM_PB(Host) * h)
+int fm_verb_host_ls(int argc, char **argv)
 {
+	const struct fm_client_verb v = { .usage = "fleximigrate host ls [options]",
+		                          .summary = "List the hosts the manager knows.",
+		                          .method = FM_MANAGER_LIST_HOSTS,
+		                          .print = print_hosts };
+	return fm_client_verb(&v, argc, argv);
+}
+
+static int print_host(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(Host) *h = (const FM_PB(Host) *)answer;
 	char total[32], available[32], disk[32], seen[40];
 	printf("Host:       %s (%s%s)\n", h->name, h->status, h->cordoned ? ", cordoned" : "");
 	printf("Agent:      %s, version %s, last report %s\n", h->address, h->version,
@@ -65,31 +58,17 @@ static void print_host(const FM_PB(Host) * h)
 	printf("Bridge:     %s\n", h->bridge[0] ? h->bridge : "(none)");
 	printf("Containers: %u\n", h->containers);
 	fm_print_host_usage(h);
+	return 0;
 }
 
 int fm_verb_host_show(int argc, char **argv)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate host show HOST [options]",
-		                            .summary = "Show one host.",
-		                            .options = table,
-		                            .min_args = 1,
-		                            .max_args = 1 };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Host) *h = NULL;
 	FM_PB(NameRequest) req = FLEXIMIGRATE__V1__NAME_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc == 0)
-		req.name = args.v[0];
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_HOST, &req.base, &h, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&h->base);
-	else
-		print_host(h);
-	return 0;
+	const struct fm_client_verb v = { .usage = "fleximigrate host show HOST [options]",
+		                          .summary = "Show one host.",
+		                          .method = FM_MANAGER_GET_HOST,
+		                          .request = &req.base,
+		                          .argument = &req.name,
+		                          .print = print_host };
+	return fm_client_verb(&v, argc, argv);
 }

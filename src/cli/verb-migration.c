@@ -9,35 +9,9 @@
 #include "decision/strategy.h"
 #include "migration/state.h"
 
-int fm_verb_migration_ls(int argc, char **argv)
+static int print_migrations(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	bool active = false;
-	uint64_t limit = 20;
-	const struct fm_option table[] = {
-		{ "active", FM_OPT_FLAG, &active, NULL, "only those under way", NULL },
-		{ "limit", FM_OPT_UINT, &limit, "N", "at most this many, newest first (default 20)", NULL },
-		FM_CLIENT_OPTIONS(o),
-		{ 0 },
-	};
-	const struct fm_command_line cl = { .usage = "fleximigrate migration ls [--active] [options]",
-		                            .summary = "List migrations, newest first.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListMigrationsResponse) *r = NULL;
-	FM_PB(ListMigrationsRequest) req = FLEXIMIGRATE__V1__LIST_MIGRATIONS_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	req.active_only = active;
-	req.limit = (uint32_t)limit;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_MIGRATIONS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&r->base);
-		return 0;
-	}
+	const FM_PB(ListMigrationsResponse) *r = (const FM_PB(ListMigrationsResponse) *)answer;
 	struct fm_table *t =
 	        fm_table_new((const char *const[]){ "ID", "CONTAINER", "FROM", "TO", "STRATEGY", "STATE", "DOWNTIME", "STARTED", NULL });
 	for (size_t i = 0; i < r->n_migrations; i++) {
@@ -54,35 +28,36 @@ int fm_verb_migration_ls(int argc, char **argv)
 	return 0;
 }
 
-/* show and cancel: one id, one call, the migration printed. */
-static int one(int argc, char **argv, const char *usage, const char *summary, enum fm_manager_method method)
+int fm_verb_migration_ls(int argc, char **argv)
 {
 	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = usage, .summary = summary, .options = table, .min_args = 1, .max_args = 1 };
+	bool active = false;
+	uint64_t limit = 20;
+	const struct fm_option table[] = {
+		{ "active", FM_OPT_FLAG, &active, NULL, "only those under way", NULL },
+		{ "limit", FM_OPT_UINT, &limit, "N", "at most this many, newest first (default 20)", NULL },
+		FM_CLIENT_OPTIONS(o),
+		{ 0 },
+	};
+	const struct fm_command_line cl = { .usage = "fleximigrate migration ls [--active] [options]",
+		                            .summary = "List migrations, newest first.",
+		                            .options = table };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Migration) *m = NULL;
-	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	FM_PB(ListMigrationsRequest) req = FLEXIMIGRATE__V1__LIST_MIGRATIONS_REQUEST__INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
 	if (rc > 0)
 		return 0;
-	if (rc == 0)
-		req.id = args.v[0];
-	if (rc < 0 || fm_client_call(&o, method, &req.base, &m, &err) < 0)
+	if (rc < 0)
 		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&m->base);
-		return 0;
-	}
-	if (method == FM_MANAGER_CANCEL_MIGRATION) {
-		printf("Migration %s is being cancelled; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
-		return 0;
-	}
-	if (method == FM_MANAGER_APPROVE_MIGRATION) {
-		printf("Migration %s is approved; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
-		return 0;
-	}
+	req.active_only = active;
+	req.limit = (uint32_t)limit;
+	return fm_client_ask(&o, FM_MANAGER_LIST_MIGRATIONS, &req.base, print_migrations);
+}
+
+static int print_migration(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(Migration) *m = (const FM_PB(Migration) *)answer;
 	fm_print_migration_summary(m);
 	for (size_t i = 0; i < m->n_transitions; i++) {
 		char at[40];
@@ -93,22 +68,55 @@ static int one(int argc, char **argv, const char *usage, const char *summary, en
 	return 0;
 }
 
+static int print_cancelled(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(Migration) *m = (const FM_PB(Migration) *)answer;
+	printf("Migration %s is being cancelled; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
+	return 0;
+}
+
+static int print_approved(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(Migration) *m = (const FM_PB(Migration) *)answer;
+	printf("Migration %s is approved; 'fleximigrate migration watch %s' shows it.\n", m->id, m->id);
+	return 0;
+}
+
 int fm_verb_migration_show(int argc, char **argv)
 {
-	return one(argc, argv, "fleximigrate migration show ID [options]", "Show one migration: its path, phases and figures.",
-	           FM_MANAGER_GET_MIGRATION);
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate migration show ID [options]",
+		                          .summary = "Show one migration: its path, phases and figures.",
+		                          .method = FM_MANAGER_GET_MIGRATION,
+		                          .request = &req.base,
+		                          .argument = &req.id,
+		                          .print = print_migration };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_migration_cancel(int argc, char **argv)
 {
-	return one(argc, argv, "fleximigrate migration cancel ID [options]",
-	           "Cancel a migration; possible until its commit point. The container stays on its source.", FM_MANAGER_CANCEL_MIGRATION);
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate migration cancel ID [options]",
+		                          .summary =
+		                                  "Cancel a migration; possible until its commit point. The container stays on its source.",
+		                          .method = FM_MANAGER_CANCEL_MIGRATION,
+		                          .request = &req.base,
+		                          .argument = &req.id,
+		                          .print = print_cancelled };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_migration_approve(int argc, char **argv)
 {
-	return one(argc, argv, "fleximigrate migration approve ID [options]",
-	           "Approve a migration that waits for it, because a policy requires it.", FM_MANAGER_APPROVE_MIGRATION);
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate migration approve ID [options]",
+		                          .summary = "Approve a migration that waits for it, because a policy requires it.",
+		                          .method = FM_MANAGER_APPROVE_MIGRATION,
+		                          .request = &req.base,
+		                          .argument = &req.id,
+		                          .print = print_approved };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_migration_watch(int argc, char **argv)

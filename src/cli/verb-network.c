@@ -111,34 +111,26 @@ static void print_drivers(const FM_PB(GetNetworkResponse) * r)
 	fm_table_print(t);
 }
 
-int fm_verb_network_show(int argc, char **argv)
+static int print_network(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = {
-		.usage = "fleximigrate network show [options]",
-		.summary = "Show hosts, switches and links as they are described and measured, and which drivers can be used.",
-		.options = table
-	};
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(GetNetworkResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_NETWORK, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&r->base);
-		return 0;
-	}
+	const FM_PB(GetNetworkResponse) *r = (const FM_PB(GetNetworkResponse) *)answer;
 	print_nodes(r);
 	printf("\n");
 	print_links(r->links, r->n_links);
 	printf("\n");
 	print_drivers(r);
 	return 0;
+}
+
+int fm_verb_network_show(int argc, char **argv)
+{
+	const struct fm_client_verb v = {
+		.usage = "fleximigrate network show [options]",
+		.summary = "Show hosts, switches and links as they are described and measured, and which drivers can be used.",
+		.method = FM_MANAGER_GET_NETWORK,
+		.print = print_network
+	};
+	return fm_client_verb(&v, argc, argv);
 }
 
 /* ---- network path */
@@ -151,6 +143,14 @@ static void print_path(const FM_PB(NetworkPath) * p)
 		printf("%s%s", i ? " - " : "", p->nodes[i]);
 	printf("\n  latency %.3f ms, %s available, loss %s\n", (double)p->latency_us / 1000,
 	       per_second(p->available_bytes_per_s, available, sizeof(available)), percent(p->loss_ppm, loss, sizeof(loss)));
+}
+
+static int print_paths(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	const FM_PB(FindPathsResponse) *r = (const FM_PB(FindPathsResponse) *)answer;
+	for (size_t i = 0; i < r->n_paths; i++)
+		print_path(r->paths[i]);
+	return 0;
 }
 
 int fm_verb_network_path(int argc, char **argv)
@@ -172,7 +172,6 @@ int fm_verb_network_path(int argc, char **argv)
 		                            .max_args = 2 };
 	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(FindPathsResponse) *r = NULL;
 	FM_PB(FindPathsRequest) req = FLEXIMIGRATE__V1__FIND_PATHS_REQUEST__INIT;
 	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
 	if (rc > 0)
@@ -180,27 +179,22 @@ int fm_verb_network_path(int argc, char **argv)
 	if (rc == 0 && alternatives > FM_MAX_PATHS)
 		rc = fm_error_set(&err, FM_E_INVALID_ARGUMENT, "--alternatives %llu is more than there may be, %d",
 		                  (unsigned long long)alternatives, FM_MAX_PATHS);
-	if (rc == 0) {
-		req.from = args.v[0];
-		req.to = args.v[1];
-	}
+	if (rc < 0)
+		return fm_cli_fail(&o, &err);
+	req.from = args.v[0];
+	req.to = args.v[1];
 	req.widest = widest;
 	req.alternatives = (uint32_t)alternatives;
 	req.min_bandwidth_bytes_per_s = min_bandwidth;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_FIND_PATHS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&r->base);
-	else
-		for (size_t i = 0; i < r->n_paths; i++)
-			print_path(r->paths[i]);
-	return 0;
+	return fm_client_ask(&o, FM_MANAGER_FIND_PATHS, &req.base, print_paths);
 }
 
 /* ---- network check */
 
-static int print_check(const FM_PB(CheckNetworkResponse) * r, bool json)
+static int print_check(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
+	const FM_PB(CheckNetworkResponse) *r = (const FM_PB(CheckNetworkResponse) *)answer;
+	bool json = fm_client_wants_json(o);
 	struct fm_table *t = json ? NULL : fm_table_new((const char *const[]){ "SERVICE", "CONTAINER", "HOST", "MET", NULL });
 	bool all = true;
 
@@ -225,22 +219,13 @@ static int print_check(const FM_PB(CheckNetworkResponse) * r, bool json)
 
 int fm_verb_network_check(int argc, char **argv)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate network check [options]",
-		                            .summary = "Say which services get what they want of the network where they are now.",
-		                            .details = "Exit code 0: all of them; 1: one does not.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(CheckNetworkResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_CHECK_NETWORK, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	return print_check(r, fm_client_wants_json(&o));
+	const struct fm_client_verb v = { .usage = "fleximigrate network check [options]",
+		                          .summary = "Say which services get what they want of the network where they are now.",
+		                          .details = "Exit code 0: all of them; 1: one does not.",
+		                          .method = FM_MANAGER_CHECK_NETWORK,
+		                          .print = print_check,
+		                          .own_json = true };
+	return fm_client_verb(&v, argc, argv);
 }
 
 /* ---- intents */
@@ -257,8 +242,9 @@ static const char *gap(const FM_PB(Intent) * i, char *buf, size_t cap)
 	return buf;
 }
 
-static void print_intents(const FM_PB(ListIntentsResponse) * r)
+static int print_intents(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
+	const FM_PB(ListIntentsResponse) *r = (const FM_PB(ListIntentsResponse) *)answer;
 	struct fm_table *t =
 	        fm_table_new((const char *const[]){ "SERVICE", "CONTAINERS", "KEEPS", "GAP", "BANDWIDTH", "ISOLATION", "NOW ABOUT", NULL });
 
@@ -272,10 +258,12 @@ static void print_intents(const FM_PB(ListIntentsResponse) * r)
 		             i->isolation, join(i->containers, i->n_containers, &b), (char *)NULL);
 	}
 	fm_table_print(t);
+	return 0;
 }
 
-static void print_intent(const FM_PB(Intent) * i)
+static int print_intent(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
+	const FM_PB(Intent) *i = (const FM_PB(Intent) *)answer;
 	_fm_buf_ struct fm_buf b = FM_BUF_INIT;
 	char who[300], longest[32], bandwidth[40];
 
@@ -294,54 +282,26 @@ static void print_intent(const FM_PB(Intent) * i)
 	printf("Published:     %s\n", join(i->published, i->n_published, &b));
 	printf("Webhooks:      %s\n", join(i->webhooks, i->n_webhooks, &b));
 	printf("Now about:     %s\n", join(i->containers, i->n_containers, &b));
+	return 0;
 }
 
 int fm_verb_intent_list(int argc, char **argv)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate intent list [options]",
-		                            .summary = "List what services want of the network when they move.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListIntentsResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_INTENTS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&r->base);
-	else
-		print_intents(r);
-	return 0;
+	const struct fm_client_verb v = { .usage = "fleximigrate intent list [options]",
+		                          .summary = "List what services want of the network when they move.",
+		                          .method = FM_MANAGER_LIST_INTENTS,
+		                          .print = print_intents };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_intent_show(int argc, char **argv)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate intent show SERVICE [options]",
-		                            .summary = "Show what one service wants of the network when it moves.",
-		                            .options = table,
-		                            .min_args = 1,
-		                            .max_args = 1 };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Intent) *i = NULL;
 	FM_PB(NameRequest) req = FLEXIMIGRATE__V1__NAME_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc == 0)
-		req.name = args.v[0];
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_INTENT, &req.base, &i, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&i->base);
-	else
-		print_intent(i);
-	return 0;
+	const struct fm_client_verb v = { .usage = "fleximigrate intent show SERVICE [options]",
+		                          .summary = "Show what one service wants of the network when it moves.",
+		                          .method = FM_MANAGER_GET_INTENT,
+		                          .request = &req.base,
+		                          .argument = &req.name,
+		                          .print = print_intent };
+	return fm_client_verb(&v, argc, argv);
 }

@@ -128,26 +128,9 @@ int fm_verb_consolidate(int argc, char **argv)
 	return plan(argc, argv, "consolidate", &cl, &o);
 }
 
-int fm_verb_plan_ls(int argc, char **argv)
+static int print_plans(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate plan ls [options]",
-		                            .summary = "List plans, newest first.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListPlansResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_PLANS, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
-		fm_print_json(&r->base);
-		return 0;
-	}
+	const FM_PB(ListPlansResponse) *r = (const FM_PB(ListPlansResponse) *)answer;
 	struct fm_table *t = fm_table_new((const char *const[]){ "ID", "KIND", "HOST", "STATE", "DONE", "CREATED", "SUMMARY", NULL });
 	for (size_t i = 0; i < r->n_plans; i++) {
 		const FM_PB(ClusterPlan) *p = r->plans[i];
@@ -163,73 +146,76 @@ int fm_verb_plan_ls(int argc, char **argv)
 	return 0;
 }
 
-static int one_plan(int argc, char **argv, const char *usage, const char *summary, enum fm_manager_method method)
+int fm_verb_plan_ls(int argc, char **argv)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = usage, .summary = summary, .options = table, .min_args = 1, .max_args = 1 };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ClusterPlan) *p = NULL;
-	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc == 0)
-		req.id = args.v[0];
-	if (rc < 0 || fm_client_call(&o, method, &req.base, &p, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&p->base);
-	else
-		fm_print_cluster_plan(p);
+	const struct fm_client_verb v = { .usage = "fleximigrate plan ls [options]",
+		                          .summary = "List plans, newest first.",
+		                          .method = FM_MANAGER_LIST_PLANS,
+		                          .print = print_plans };
+	return fm_client_verb(&v, argc, argv);
+}
+
+static int print_plan(const struct fm_client_options *o, const ProtobufCMessage *answer)
+{
+	fm_print_cluster_plan((const FM_PB(ClusterPlan) *)answer);
 	return 0;
 }
 
 int fm_verb_plan_show(int argc, char **argv)
 {
-	return one_plan(argc, argv, "fleximigrate plan show ID [options]", "Show one plan and what became of its steps.",
-	                FM_MANAGER_GET_PLAN);
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate plan show ID [options]",
+		                          .summary = "Show one plan and what became of its steps.",
+		                          .method = FM_MANAGER_GET_PLAN,
+		                          .request = &req.base,
+		                          .argument = &req.id,
+		                          .print = print_plan };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_plan_cancel(int argc, char **argv)
 {
-	return one_plan(argc, argv, "fleximigrate plan cancel ID [options]",
-	                "Begin no more steps of a plan; migrations under way are rolled back unless past their commit point.",
-	                FM_MANAGER_CANCEL_PLAN);
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = {
+		.usage = "fleximigrate plan cancel ID [options]",
+		.summary = "Begin no more steps of a plan; migrations under way are rolled back unless past their commit point.",
+		.method = FM_MANAGER_CANCEL_PLAN,
+		.request = &req.base,
+		.argument = &req.id,
+		.print = print_plan
+	};
+	return fm_client_verb(&v, argc, argv);
 }
 
-static int cordon(int argc, char **argv, const char *usage, const char *summary, bool cordoned)
+static int print_cordon(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = usage, .summary = summary, .options = table, .min_args = 1, .max_args = 1 };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Host) *h = NULL;
-	FM_PB(CordonRequest) req = FLEXIMIGRATE__V1__CORDON_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc == 0)
-		req.name = args.v[0];
-	req.cordoned = cordoned;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_CORDON_HOST, &req.base, &h, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o))
-		fm_print_json(&h->base);
-	else
-		printf("Host '%s' %s.\n", h->name, h->cordoned ? "is cordoned: it takes no containers" : "takes containers");
+	const FM_PB(Host) *h = (const FM_PB(Host) *)answer;
+	printf("Host '%s' %s.\n", h->name, h->cordoned ? "is cordoned: it takes no containers" : "takes containers");
 	return 0;
 }
 
 int fm_verb_host_cordon(int argc, char **argv)
 {
-	return cordon(argc, argv, "fleximigrate host cordon HOST [options]",
-	              "Let a host take no containers any more; those that are on it stay. Survives restarts.", true);
+	FM_PB(CordonRequest) req = FLEXIMIGRATE__V1__CORDON_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate host cordon HOST [options]",
+		                          .summary =
+		                                  "Let a host take no containers any more; those that are on it stay. Survives restarts.",
+		                          .method = FM_MANAGER_CORDON_HOST,
+		                          .request = &req.base,
+		                          .argument = &req.name,
+		                          .print = print_cordon };
+	req.cordoned = true;
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_host_uncordon(int argc, char **argv)
 {
-	return cordon(argc, argv, "fleximigrate host uncordon HOST [options]", "Let a cordoned host take containers again.", false);
+	FM_PB(CordonRequest) req = FLEXIMIGRATE__V1__CORDON_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate host uncordon HOST [options]",
+		                          .summary = "Let a cordoned host take containers again.",
+		                          .method = FM_MANAGER_CORDON_HOST,
+		                          .request = &req.base,
+		                          .argument = &req.name,
+		                          .print = print_cordon };
+	return fm_client_verb(&v, argc, argv);
 }

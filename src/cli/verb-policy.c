@@ -36,26 +36,22 @@ static void print_policies(const struct fm_client_options *o, const FM_PB(ListPo
 	}
 }
 
-int fm_verb_policy_ls(int argc, char **argv)
+static int print_in_force(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate policy ls [options]",
-		                            .summary = "List the policies that are in force on the manager, in the order of reading.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
-	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(ListPoliciesResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_LIST_POLICIES, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	print_policies(&o, r);
-	if (r->n_policies == 0 && !fm_client_wants_json(&o))
+	const FM_PB(ListPoliciesResponse) *r = (const FM_PB(ListPoliciesResponse) *)answer;
+	print_policies(o, r);
+	if (r->n_policies == 0)
 		printf("Only the policies that are built in: the manager was started without --policies.\n");
 	return 0;
+}
+
+int fm_verb_policy_ls(int argc, char **argv)
+{
+	const struct fm_client_verb v = { .usage = "fleximigrate policy ls [options]",
+		                          .summary = "List the policies that are in force on the manager, in the order of reading.",
+		                          .method = FM_MANAGER_LIST_POLICIES,
+		                          .print = print_in_force };
+	return fm_client_verb(&v, argc, argv);
 }
 
 int fm_verb_policy_check(int argc, char **argv)
@@ -190,34 +186,31 @@ int fm_verb_policy_test(int argc, char **argv)
 
 /* ---------------------------------------------------------------- explain */
 
-int fm_verb_policy_explain(int argc, char **argv)
+static int print_why(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate policy explain ID [options]",
-		                            .summary = "Why policies allowed or denied a migration, with the values they saw.",
-		                            .options = table,
-		                            .min_args = 1,
-		                            .max_args = 1 };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
+	const FM_PB(Migration) *m = (const FM_PB(Migration) *)answer;
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_pb_ FM_PB(Migration) *m = NULL;
-	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc == 0)
-		req.id = args.v[0];
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_MIGRATION, &req.base, &m, &err) < 0)
-		return fm_cli_fail(&o, &err);
 	json_t *record = m->decision[0] ? json_loads(m->decision, 0, NULL) : NULL;
 	_fm_free_ char *text = fm_policy_explain(record);
 	if (!text)
 		(void)fm_error_set(&err, FM_E_FAILED_PRECONDITION, "no policy was asked about migration '%s'", m->id);
-	else if (fm_client_wants_json(&o))
+	else if (fm_client_wants_json(o))
 		printf("%s\n", m->decision);
 	else
 		printf("Migration %s: container '%s' from '%s' to '%s'\n%s", m->id, m->container, m->source, m->destination, text);
 	json_decref(record);
-	return text ? 0 : fm_cli_fail(&o, &err);
+	return text ? 0 : fm_cli_fail(o, &err);
+}
+
+int fm_verb_policy_explain(int argc, char **argv)
+{
+	FM_PB(IdRequest) req = FLEXIMIGRATE__V1__ID_REQUEST__INIT;
+	const struct fm_client_verb v = { .usage = "fleximigrate policy explain ID [options]",
+		                          .summary = "Why policies allowed or denied a migration, with the values they saw.",
+		                          .method = FM_MANAGER_GET_MIGRATION,
+		                          .request = &req.base,
+		                          .argument = &req.id,
+		                          .print = print_why,
+		                          .own_json = true };
+	return fm_client_verb(&v, argc, argv);
 }

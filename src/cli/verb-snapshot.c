@@ -68,31 +68,17 @@ static void print_links(const struct fm_snapshot *s)
 	fm_table_print(t);
 }
 
-int fm_verb_snapshot(int argc, char **argv)
+static int print_snapshot(const struct fm_client_options *o, const ProtobufCMessage *answer)
 {
-	struct fm_client_options o = { 0 };
-	const struct fm_option table[] = { FM_CLIENT_OPTIONS(o), { 0 } };
-	const struct fm_command_line cl = { .usage = "fleximigrate snapshot [options]",
-		                            .summary = "Show the cluster as decisions see it now: hosts, containers, links.",
-		                            .details = "With --output json it is the form that decisions can be replayed with. What is not "
-		                                       "known is '-', and in JSON is missing.",
-		                            .options = table };
-	struct fm_arguments args __attribute__((cleanup(fm_arguments_done))) = { 0 };
+	const FM_PB(SnapshotResponse) *r = (const FM_PB(SnapshotResponse) *)answer;
 	struct fm_error err = FM_ERROR_INIT;
 	struct fm_snapshot *s = NULL;
-	_fm_pb_ FM_PB(SnapshotResponse) *r = NULL;
-	FM_PB(Empty) req = FLEXIMIGRATE__V1__EMPTY__INIT;
-	int rc = fm_options_parse(&cl, argc, argv, &args, &err);
-	if (rc > 0)
-		return 0;
-	if (rc < 0 || fm_client_call(&o, FM_MANAGER_GET_SNAPSHOT, &req.base, &r, &err) < 0)
-		return fm_cli_fail(&o, &err);
-	if (fm_client_wants_json(&o)) {
+	if (fm_client_wants_json(o)) {
 		printf("%s\n", r->json);
 		return 0;
 	}
 	if (fm_snapshot_parse(r->json, strlen(r->json), &s, &err) < 0)
-		return fm_cli_fail(&o, &err);
+		return fm_cli_fail(o, &err);
 	print_hosts(s);
 	printf("\n");
 	print_containers(s);
@@ -100,4 +86,16 @@ int fm_verb_snapshot(int argc, char **argv)
 	print_links(s);
 	fm_snapshot_free(s);
 	return 0;
+}
+
+int fm_verb_snapshot(int argc, char **argv)
+{
+	const struct fm_client_verb v = { .usage = "fleximigrate snapshot [options]",
+		                          .summary = "Show the cluster as decisions see it now: hosts, containers, links.",
+		                          .details = "With --output json it is the form that decisions can be replayed with. What is not "
+		                                     "known is '-', and in JSON is missing.",
+		                          .method = FM_MANAGER_GET_SNAPSHOT,
+		                          .print = print_snapshot,
+		                          .own_json = true };
+	return fm_client_verb(&v, argc, argv);
 }

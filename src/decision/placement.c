@@ -27,11 +27,6 @@ const struct fm_placement_weights fm_placement_default_weights = { .percent = { 
 	                                                                        [FM_CRITERION_IMAGE] = 10,
 	                                                                        [FM_CRITERION_COST] = 5 } };
 
-const char *fm_criterion_to_string(enum fm_criterion c)
-{
-	return (unsigned)c < _FM_CRITERION_MAX ? names[c] : "unknown";
-}
-
 static double within(double x)
 {
 	return isnan(x) || x < 0 ? 0 : x > 1 ? 1 : x;

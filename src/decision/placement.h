@@ -26,7 +26,6 @@ enum fm_criterion {
 	FM_CRITERION_COST,      /* 1 - cost of an hour / that of the dearest host */
 	_FM_CRITERION_MAX
 };
-const char *fm_criterion_to_string(enum fm_criterion c); /* "capacity"; never NULL */
 
 struct fm_placement_weights {
 	double percent[_FM_CRITERION_MAX];

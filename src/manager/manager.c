@@ -29,7 +29,7 @@
 
 struct options {
 	const char *name, *listen, *socket, *state_dir, *tls_dir, *network, *http, *policies, *strategy_selector, *log_format, *log_level;
-	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
+	uint64_t max_concurrent, cpu_threshold, memory_threshold, cpu_under, memory_under, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
 	uint64_t proactive_period_ms, proactive_moves;
@@ -109,9 +109,9 @@ static int start_planner(struct manager *m, struct fm_error *err)
 		                      .snapshot_userdata = m,
 		                      .proactive = m->o.proactive,
 		                      .proactive_period_ms = m->o.proactive_period_ms,
-		                      .proactive_opts = {
-		                              .plan = { .cpu_percent = (double)m->o.over_cpu, .memory_percent = (double)m->o.over_memory },
-		                              .moves_per_hour = (unsigned)m->o.proactive_moves } };
+		                      .proactive_opts = { .plan = { .cpu_percent = (double)m->o.cpu_threshold,
+		                                                    .memory_percent = (double)m->o.memory_threshold },
+		                                          .moves_per_hour = (unsigned)m->o.proactive_moves } };
 	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
 		                    "thresholds are percentages, and the budget and the period have their limits");
@@ -232,10 +232,10 @@ static int set_limits(struct options *o, struct fm_error *err)
 	if (o->load_ms > LOAD_MS_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--load-time is more than a day");
 	o->limits = FM_LOAD_LIMITS_DEFAULT;
-	o->limits.over[FM_LOAD_CPU] = (double)o->over_cpu;
-	o->limits.over[FM_LOAD_MEMORY] = (double)o->over_memory;
-	o->limits.under_cpu_percent = (double)o->under_cpu;
-	o->limits.under_memory_percent = (double)o->under_memory;
+	o->limits.over[FM_LOAD_CPU] = (double)o->cpu_threshold;
+	o->limits.over[FM_LOAD_MEMORY] = (double)o->memory_threshold;
+	o->limits.under_cpu_percent = (double)o->cpu_under;
+	o->limits.under_memory_percent = (double)o->memory_under;
 	o->limits.over_ms = o->limits.clear_ms = (uint32_t)o->load_ms;
 	o->limits.under_ms = (uint32_t)o->load_ms * 10;
 	return fm_load_limits_check(&o->limits, err);
@@ -316,12 +316,12 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
 		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
-		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
+		{ "cpu-threshold", FM_OPT_UINT, &o->cpu_threshold, "PERCENT",
 		  "a host with more of its processors in use is used too much (default: 80)", NULL },
-		{ "over-memory", FM_OPT_UINT, &o->over_memory, "PERCENT", "likewise, of its memory (default: 70)", NULL },
-		{ "under-cpu", FM_OPT_UINT, &o->under_cpu, "PERCENT",
-		  "with less than this and --under-memory, a host is used little (default: 20)", NULL },
-		{ "under-memory", FM_OPT_UINT, &o->under_memory, "PERCENT", "likewise (default: 30)", NULL },
+		{ "memory-threshold", FM_OPT_UINT, &o->memory_threshold, "PERCENT", "likewise, of its memory (default: 70)", NULL },
+		{ "cpu-under", FM_OPT_UINT, &o->cpu_under, "PERCENT",
+		  "with less than this and --memory-under, a host is used little (default: 20)", NULL },
+		{ "memory-under", FM_OPT_UINT, &o->memory_under, "PERCENT", "likewise (default: 30)", NULL },
 		{ "load-time", FM_OPT_DURATION, &o->load_ms, "TIME",
 		  "for which that must last before it counts; ten times as long for little (default: 60s)", NULL },
 		{ "log-format", FM_OPT_CHOICE, &o->log_format, "FORMAT", "human (default) or json", "human|json" },
@@ -348,10 +348,10 @@ int fm_manager_main(int argc, char **argv)
 		                    .log_format = "human",
 		                    .log_level = "info",
 		                    .max_concurrent = 8,
-		                    .over_cpu = 80,
-		                    .over_memory = 70,
-		                    .under_cpu = 20,
-		                    .under_memory = 30,
+		                    .cpu_threshold = 80,
+		                    .memory_threshold = 70,
+		                    .cpu_under = 20,
+		                    .memory_under = 30,
 		                    .load_ms = 60000 } };
 	struct fm_error err = FM_ERROR_INIT;
 	enum fm_log_level level = FM_LOG_INFO;

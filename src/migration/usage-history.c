@@ -178,7 +178,7 @@ static void write_record(struct fm_usage_history *h, const char *host, const FM_
 		return;
 	protobuf_c_message_pack(&r->base, b);
 	/* Should it fail: a cache that is behind. The hour is written again 5 minutes later. */
-	(void)fm_store_kept_put(h->store, KIND, name, r->from_unix_ms, b, len, NULL);
+	(void)fm_store_record_keep(h->store, KIND, name, r->from_unix_ms, b, len, NULL);
 }
 
 /* The hour of the last 5 minutes that are complete, if they are not written yet; NULL otherwise. Under the lock. */
@@ -233,7 +233,7 @@ int fm_usage_history_new(struct fm_store *store, const struct fm_load_limits *li
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	*h = (struct fm_usage_history){ .store = store, .limits = limits ? *limits : FM_LOAD_LIMITS_DEFAULT, .log = log };
 	pthread_mutex_init(&h->lock, NULL);
-	if (fm_load_limits_check(&h->limits, err) < 0 || fm_store_kept_each(store, KIND, load_record, h, err) < 0) {
+	if (fm_load_limits_check(&h->limits, err) < 0 || fm_store_record_each(store, KIND, load_record, h, err) < 0) {
 		fm_usage_history_free(h);
 		return -1;
 	}
@@ -369,7 +369,7 @@ void fm_usage_history_report(struct fm_usage_history *h, const FM_PB(ReportReque
 	if (due)
 		write_record(h, r->host->name, due);
 	if (prune)
-		(void)fm_store_kept_prune(h->store, KIND, now_unix_ms > KEPT_MS + HOUR_MS ? now_unix_ms - KEPT_MS - HOUR_MS : 0, NULL);
+		(void)fm_store_record_prune(h->store, KIND, now_unix_ms > KEPT_MS + HOUR_MS ? now_unix_ms - KEPT_MS - HOUR_MS : 0, NULL);
 }
 
 /* ---------------------------------------------------------------- questions */

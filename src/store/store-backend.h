@@ -29,7 +29,9 @@ struct fm_store_ops {
 	int (*event_append)(struct fm_store *s, const char *id, const struct fm_store_event *e, uint64_t *ret_seq, struct fm_error *err);
 	int (*event_list)(struct fm_store *s, const char *id, uint64_t after_seq, size_t limit, struct fm_store_event **ret, size_t *ret_n,
 	                  struct fm_error *err);
-	int (*record_put)(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+	/* durable: when it returns, and of the kind only the newest FM_STORE_MAX_RECORDS stay; else as reports are, and all stay */
+	int (*record_put)(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len, bool durable,
+	                  struct fm_error *err);
 	int (*record_get)(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
 	int (*record_delete)(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
 	int (*record_list)(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
@@ -39,10 +41,8 @@ struct fm_store_ops {
 	                      const size_t *lens, struct fm_error *err);
 	int (*host_each)(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 	int (*container_each)(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
-	int (*kept_put)(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
-	                struct fm_error *err);
-	int (*kept_each)(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
-	int (*kept_prune)(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
+	int (*record_each)(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+	int (*record_prune)(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
 };
 
 struct fm_store {

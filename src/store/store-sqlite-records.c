@@ -1,38 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* store-sqlite-records.c - records of other kinds: a blob by kind and id, on the durable connection. A record keeps its place (seq) when it is replaced. */
+/* store-sqlite-records.c - records of other kinds: a blob by kind and id. A record keeps its place (seq) when it is replaced. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "basic/error.h"
 #include "store/store-sqlite.h"
 
-int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err)
+static int drop_oldest(struct fm_sq_conn *c, const char *kind, struct fm_error *err)
+{
+	sqlite3_stmt *st =
+	        fm_sq_stmt(c, FM_SQ_RECORD_PRUNE,
+	                   "DELETE FROM records WHERE kind = ?1 AND seq <= (SELECT seq FROM records WHERE kind = ?1 ORDER BY seq DESC"
+	                   " LIMIT 1 OFFSET ?2)",
+	                   err);
+
+	if (!st)
+		return -1;
+	fm_sq_text(st, 1, kind);
+	fm_sq_int(st, 2, FM_STORE_MAX_RECORDS);
+	return fm_sq_run(c, st, err, "drop old records");
+}
+
+int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len, bool durable,
+                     struct fm_error *err)
 {
 	_fm_sq_lock_ struct fm_sqlite *sq = fm_sq_lock(s);
 	_fm_sq_tx_ struct fm_sq_tx tx = FM_SQ_TX_INIT;
-	struct fm_sq_conn *c = &sq->durable;
+	struct fm_sq_conn *c = durable ? &sq->durable : sq->relaxed;
 	sqlite3_stmt *st;
 
 	if (fm_sq_begin(&tx, c, err) < 0)
 		return -1;
 	st = fm_sq_stmt(c, FM_SQ_RECORD_PUT,
-	                "INSERT INTO records (kind, id, data) VALUES (?1, ?2, ?3) ON CONFLICT (kind, id) DO UPDATE SET data = ?3", err);
-	if (!st)
-		return -1;
-	fm_sq_text(st, 1, kind);
-	fm_sq_text(st, 2, id);
-	fm_sq_blob(st, 3, data, len);
-	if (fm_sq_run(c, st, err, "keep a record") < 0)
-		return -1;
-	st = fm_sq_stmt(c, FM_SQ_RECORD_PRUNE,
-	                "DELETE FROM records WHERE kind = ?1 AND seq <= (SELECT seq FROM records WHERE kind = ?1 ORDER BY seq DESC LIMIT 1 "
-	                "OFFSET ?2)",
+	                "INSERT INTO records (kind, id, at_ms, data) VALUES (?1, ?2, ?3, ?4)"
+	                " ON CONFLICT (kind, id) DO UPDATE SET at_ms = ?3, data = ?4",
 	                err);
 	if (!st)
 		return -1;
 	fm_sq_text(st, 1, kind);
-	fm_sq_int(st, 2, FM_STORE_MAX_RECORDS);
-	if (fm_sq_run(c, st, err, "drop old records") < 0)
+	fm_sq_text(st, 2, id);
+	fm_sq_int(st, 3, (int64_t)at_ms);
+	fm_sq_blob(st, 4, data, len);
+	if (fm_sq_run(c, st, err, "keep a record") < 0 || (durable && drop_oldest(c, kind, err) < 0))
 		return -1;
 	return fm_sq_commit(&tx, err);
 }
@@ -123,4 +132,24 @@ int fm_sq_record_list(struct fm_store *s, const char *kind, size_t limit, struct
 	*ret = v;
 	*ret_n = n;
 	return 0;
+}
+
+int fm_sq_record_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err)
+{
+	return fm_sq_each(s, FM_SQ_RECORD_PAGE,
+	                  "SELECT kind, id, at_ms, data FROM records WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3", kind, fn, userdata,
+	                  err);
+}
+
+int fm_sq_record_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err)
+{
+	_fm_sq_lock_ struct fm_sqlite *sq = fm_sq_lock(s);
+	struct fm_sq_conn *c = sq->relaxed;
+	sqlite3_stmt *st = fm_sq_stmt(c, FM_SQ_RECORD_FORGET, "DELETE FROM records WHERE kind = ?1 AND at_ms < ?2", err);
+
+	if (!st)
+		return -1;
+	fm_sq_text(st, 1, kind);
+	fm_sq_int(st, 2, (int64_t)before_ms);
+	return fm_sq_run(c, st, err, "forget old records");
 }

@@ -105,6 +105,21 @@ static const char *const upgrades[] = {
 	"  value         BLOB    NOT NULL,"
 	"  PRIMARY KEY (kind, name)"
 	") STRICT;",
+	/* 3 -> 4: both in one; kinds of the two never met. When a record of version 3 was written nobody knows: as if it were long ago. */
+	"CREATE TABLE both ("
+	"  seq           INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  kind          TEXT    NOT NULL CHECK (length(kind) BETWEEN 1 AND 64),"
+	"  id            TEXT    NOT NULL CHECK (length(id) BETWEEN 1 AND 255),"
+	"  at_ms         INTEGER NOT NULL,"
+	"  data          BLOB    NOT NULL,"
+	"  UNIQUE (kind, id)"
+	") STRICT;"
+	"INSERT INTO both (seq, kind, id, at_ms, data) SELECT seq, kind, id, 0, data FROM records;"
+	"INSERT INTO both (kind, id, at_ms, data) SELECT kind, name, at_ms, value FROM kept ORDER BY kind, name;"
+	"DROP TABLE records;"
+	"DROP TABLE kept;"
+	"ALTER TABLE both RENAME TO records;"
+	"CREATE INDEX records_of ON records (kind, seq);", /* the newest of a kind, however many there are of another */
 };
 
 /* ------------------------------------------------------------------------------------------------ the file */
@@ -346,13 +361,12 @@ static const struct fm_store_ops sqlite_ops = {
 	.record_get = fm_sq_record_get,
 	.record_delete = fm_sq_record_delete,
 	.record_list = fm_sq_record_list,
+	.record_each = fm_sq_record_each,
+	.record_prune = fm_sq_record_prune,
 	.host_put = fm_sq_host_put,
 	.containers_put = fm_sq_containers_put,
 	.host_each = fm_sq_host_each,
 	.container_each = fm_sq_container_each,
-	.kept_put = fm_sq_kept_put,
-	.kept_each = fm_sq_kept_each,
-	.kept_prune = fm_sq_kept_prune,
 };
 
 static int open_durable(struct fm_sq_conn *c, const char *path, struct fm_error *err)

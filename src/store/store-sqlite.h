@@ -7,7 +7,7 @@
  *   store-sqlite-migrations.c  migrations, transitions, log lines
  *   store-sqlite-fleet.c       hosts, containers
  *   store-sqlite-records.c     records of other kinds
- *   store-sqlite-fleet.c       hosts, containers, and what parts of the manager keep
+ *   store-sqlite-each.c        reading a table of any size in pages
  *
  * Calling sequence of a write, each variable undone at the end of its scope in reverse order (statement reset, roll back unless
  * committed, unlock):
@@ -63,9 +63,8 @@ enum fm_sq_slot {
 	FM_SQ_RECORD_GET,
 	FM_SQ_RECORD_DELETE,
 	FM_SQ_RECORD_LIST,
-	FM_SQ_KEPT_PUT,
-	FM_SQ_KEPT_PAGE,
-	FM_SQ_KEPT_PRUNE,
+	FM_SQ_RECORD_PAGE,
+	FM_SQ_RECORD_FORGET,
 	_FM_SQ_SLOT_MAX
 };
 
@@ -155,6 +154,13 @@ void fm_sq_rollbackp(struct fm_sq_tx *tx);
 int fm_sq_error(struct fm_sq_conn *c, struct fm_error *err, const char *what);
 int fm_sq_no_memory(struct fm_error *err);
 
+/*
+ * Calls fn for every row of a query on the relaxed connection, without the lock, until it returns non-zero. sql: four columns, a text, a text, a number, a blob, ordered by the two texts, those that come after
+ * (?1, ?2), at most ?3. `first`: what ?1 is for the first page; ?2 is then "".
+ */
+int fm_sq_each(struct fm_store *s, enum fm_sq_slot slot, const char *sql, const char *first, fm_store_blob_fn fn, void *userdata,
+               struct fm_error *err);
+
 /* The operations, for the table in store-sqlite.c. */
 int fm_sq_migration_create(struct fm_store *s, const struct fm_store_migration *m, uint32_t *ret_epoch, struct fm_error *err);
 int fm_sq_migration_transition(struct fm_store *s, int expected, const struct fm_store_migration *m, const char *label, const char *reason,
@@ -172,15 +178,13 @@ int fm_sq_containers_put(struct fm_store *s, const char *host, size_t n, const c
                          const size_t *lens, struct fm_error *err);
 int fm_sq_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 int fm_sq_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
-int fm_sq_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
-                   struct fm_error *err);
-int fm_sq_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
-int fm_sq_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
-
-int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+int fm_sq_record_put(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len, bool durable,
+                     struct fm_error *err);
 int fm_sq_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
 int fm_sq_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
 int fm_sq_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
                       struct fm_error *err);
+int fm_sq_record_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
+int fm_sq_record_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "basic/clock.h"
 #include "basic/error.h"
 #include "basic/limits.h"
 #include "basic/log.h"
@@ -214,14 +215,25 @@ void fm_store_records_free(struct fm_store_record *r, size_t n)
 
 static int check_record(const char *kind, const char *id, struct fm_error *err)
 {
-	return check_id("a record's kind", kind, err) < 0 ? -1 : check_id("a record's id", id, err);
+	if (check_id("a record's kind", kind, err) < 0 || check_name("a record's id", id, err) < 0)
+		return -1;
+	return id && *id ? 0 : fm_error_set(err, FM_E_INVALID_ARGUMENT, "store: a record of kind '%s' has no id", kind);
 }
 
 int fm_store_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err)
 {
 	if (check_record(kind, id, err) < 0 || check_blob("a record", data, len, FM_STORE_MAX_DETAIL, err) < 0)
 		return -1;
-	return s->ops->record_put(s, kind, id, data, len, err);
+	return s->ops->record_put(s, kind, id, fm_realtime_ms(), data, len, true, err);
+}
+
+int fm_store_record_keep(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len,
+                         struct fm_error *err)
+{
+	if (check_record(kind, id, err) < 0 || check_blob("a record", data, len, FM_STORE_MAX_DETAIL, err) < 0 ||
+	    check_time("at_ms", at_ms, err) < 0)
+		return -1;
+	return s->ops->record_put(s, kind, id, at_ms, data, len, false, err);
 }
 
 int fm_store_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err)
@@ -240,6 +252,18 @@ int fm_store_record_list(struct fm_store *s, const char *kind, size_t limit, str
 	if (check_id("a record's kind", kind, err) < 0)
 		return -1;
 	return s->ops->record_list(s, kind, limit == 0 || limit > FM_STORE_MAX_RECORDS ? FM_STORE_MAX_RECORDS : limit, ret, ret_n, err);
+}
+
+int fm_store_record_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err)
+{
+	return check_id("a record's kind", kind, err) < 0 ? -1 : s->ops->record_each(s, kind, fn, userdata, err);
+}
+
+int fm_store_record_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err)
+{
+	if (check_id("a record's kind", kind, err) < 0 || check_time("before_ms", before_ms, err) < 0)
+		return -1;
+	return s->ops->record_prune(s, kind, before_ms, err);
 }
 
 int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err)
@@ -273,32 +297,4 @@ int fm_store_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, 
 int fm_store_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err)
 {
 	return s->ops->container_each(s, fn, userdata, err);
-}
-
-static int check_kept(const char *kind, const char *name, struct fm_error *err)
-{
-	if (check_id("a kind", kind, err) < 0 || check_name("a name", name, err) < 0)
-		return -1;
-	return name && name[0] ? 0 : fm_error_set(err, FM_E_INVALID_ARGUMENT, "store: what is kept has no name");
-}
-
-int fm_store_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
-                      struct fm_error *err)
-{
-	if (check_kept(kind, name, err) < 0 || check_blob("what is kept", blob, len, FM_STORE_MAX_BLOB, err) < 0 ||
-	    check_time("at_ms", at_ms, err) < 0)
-		return -1;
-	return s->ops->kept_put(s, kind, name, at_ms, blob, len, err);
-}
-
-int fm_store_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err)
-{
-	return check_id("a kind", kind, err) < 0 ? -1 : s->ops->kept_each(s, kind, fn, userdata, err);
-}
-
-int fm_store_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err)
-{
-	if (check_id("a kind", kind, err) < 0 || check_time("before_ms", before_ms, err) < 0)
-		return -1;
-	return s->ops->kept_prune(s, kind, before_ms, err);
 }

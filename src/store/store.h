@@ -100,22 +100,6 @@ int fm_store_event_append(struct fm_store *s, const char *migration_id, const st
 int fm_store_event_list(struct fm_store *s, const char *migration_id, uint64_t after_seq, size_t limit, struct fm_store_event **ret,
                         size_t *ret_n, struct fm_error *err);
 
-/* Small durable records of other kinds ("plan", "cordoned"), by kind and id (1 to 64 bytes each): put replaces, get is NOT_FOUND without one, delete succeeds without one. Each: the newest first
- * (by when it was first put), at most FM_STORE_MAX_RECORDS of a kind are kept, the oldest go. data: at most 4 MiB. */
-#define FM_STORE_MAX_RECORDS 4096
-int fm_store_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
-int fm_store_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
-int fm_store_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
-struct fm_store_record {
-	char *id;
-	void *data; /* never NULL */
-	size_t len;
-};
-/* limit 0 = all */
-int fm_store_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
-                         struct fm_error *err);
-void fm_store_records_free(struct fm_store_record *r, size_t n);
-
 /* Hosts and containers: the last report, as packed protobuf blobs, so that a restarted manager knows its fleet at once. */
 int fm_store_host_put(struct fm_store *s, const char *name, const void *host, size_t host_len, uint64_t seen_ms, struct fm_error *err);
 /* Replace all containers of a host. names/blobs/lens have n entries. NOT_FOUND when the host was never put. */
@@ -129,12 +113,30 @@ int fm_store_host_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, 
 int fm_store_container_each(struct fm_store *s, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 
 /*
- * What a part of the manager wants to find again after a restart, and could do without: opaque, by kind ("usage") and name, each at most 1 MiB, name up to 255 bytes. Durable as reports are. each: as above,
- * in the order of names, `host` is the kind and seen_ms the time given to put. prune: those of the kind whose time is before that one go; how many there are is the caller's business.
+ * Small records of other kinds, opaque, by kind ("plan", "cordoned", "usage": 1 to 64 bytes) and id (1 to 255 bytes); data: at most 4 MiB. Each has a time. Two ways to write one, each replaces what is there:
+ *   put   what the manager must not lose: durable when it returns; its time is now. Of its kind the newest FM_STORE_MAX_RECORDS are kept (by when they were first put), the oldest go.
+ *   keep  what it could do without: durable as reports are; at_ms is the caller's, and so is how many there are: prune.
+ * get is NOT_FOUND without one, delete succeeds without one. prune: those of the kind whose time is before that one go.
  */
-int fm_store_kept_put(struct fm_store *s, const char *kind, const char *name, uint64_t at_ms, const void *blob, size_t len,
-                      struct fm_error *err);
-int fm_store_kept_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
-int fm_store_kept_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
+#define FM_STORE_MAX_RECORDS 4096
+int fm_store_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err);
+int fm_store_record_keep(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len,
+                         struct fm_error *err);
+int fm_store_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err);
+int fm_store_record_delete(struct fm_store *s, const char *kind, const char *id, struct fm_error *err);
+int fm_store_record_prune(struct fm_store *s, const char *kind, uint64_t before_ms, struct fm_error *err);
+
+/* A whole kind at once, the newest first (by when they were first written); limit 0 = FM_STORE_MAX_RECORDS. */
+struct fm_store_record {
+	char *id;
+	void *data; /* never NULL */
+	size_t len;
+};
+int fm_store_record_list(struct fm_store *s, const char *kind, size_t limit, struct fm_store_record **ret, size_t *ret_n,
+                         struct fm_error *err);
+void fm_store_records_free(struct fm_store_record *r, size_t n);
+
+/* A kind of any size: one after the other in the order of ids, as fm_store_host_each; `host` is the kind, `name` the id, seen_ms the record's time. */
+int fm_store_record_each(struct fm_store *s, const char *kind, fm_store_blob_fn fn, void *userdata, struct fm_error *err);
 
 #endif

@@ -29,7 +29,7 @@ def write_description(cluster):
     path = cluster.path("network.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"version": 1, "topology": {"version": 1, "hosts": [{"name": host} for host in HOSTS], "switches": [{"name": "sw"}], "links": link}}, file)
-    return ["--network", path, "--load-time", "2s", "--over-memory", "99", "--over-cpu", "99", "--under-cpu", "80", "--under-memory", "80"]
+    return ["--network", path, "--load-time", "2s", "--memory-threshold", "99", "--cpu-threshold", "99", "--cpu-under", "80", "--memory-under", "80"]
 
 
 def ticks(pid):

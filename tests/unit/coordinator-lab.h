@@ -120,9 +120,11 @@ static int full_container_each(struct fm_store *s, fm_store_blob_fn fn, void *us
 	return fm_store_container_each(REAL(s), fn, userdata, err);
 }
 
-static int full_record_put(struct fm_store *s, const char *kind, const char *id, const void *data, size_t len, struct fm_error *err)
+static int full_record_put(struct fm_store *s, const char *kind, const char *id, uint64_t at_ms, const void *data, size_t len, bool durable,
+                           struct fm_error *err)
 {
-	return fm_store_record_put(REAL(s), kind, id, data, len, err);
+	return durable ? fm_store_record_put(REAL(s), kind, id, data, len, err)
+	               : fm_store_record_keep(REAL(s), kind, id, at_ms, data, len, err);
 }
 static int full_record_get(struct fm_store *s, const char *kind, const char *id, void **ret, size_t *ret_len, struct fm_error *err)
 {

@@ -234,7 +234,7 @@ static void test_history_is_bounded(void **state)
 
 	for (uint64_t t = now - 60 * 3600000ull; t <= now; t += STEP) /* 60 hours */
 		report(f, "a", 1, "c", "running", t);
-	assert_ok(fm_store_kept_each(f->store, "usage", count, &records, &err));
+	assert_ok(fm_store_record_each(f->store, "usage", count, &records, &err));
 	assert_in_range(records, 47, 51);
 	assert_true(five(f, true, "a", now - 49 * 3600000ull) != 1 && five(f, true, "a", now - 47 * 3600000ull) == 1);
 }
@@ -247,7 +247,7 @@ static void test_damaged_records(void **state)
 	uint8_t b[4096];
 	uint64_t hour = fm_realtime_ms() / 3600000;
 
-	assert_ok(fm_store_kept_put(f->store, "usage", "a@1", 1, nonsense, sizeof(nonsense), &err));
+	assert_ok(fm_store_record_keep(f->store, "usage", "a@1", 1, nonsense, sizeof(nonsense), &err));
 	r->from_unix_ms = hour * 3600000;
 	r->step_ms = STEP;
 	r->kinds = _FM_USAGE_KINDS;
@@ -260,7 +260,7 @@ static void test_damaged_records(void **state)
 		s->values[i] = i < 4 ? 7 : -1;
 	FM_PB_ADD(r->series, r->n_series, s);
 	assert_true(protobuf_c_message_get_packed_size(&r->base) < sizeof(b));
-	assert_ok(fm_store_kept_put(f->store, "usage", "a@2", 1, b, protobuf_c_message_pack(&r->base, b), &err));
+	assert_ok(fm_store_record_keep(f->store, "usage", "a@2", 1, b, protobuf_c_message_pack(&r->base, b), &err));
 	reopen(f, true);
 	assert_true(five(f, true, "a", hour * 3600000) == 7 && isnan(five(f, true, "a", hour * 3600000 + STEP)));
 }
