@@ -107,7 +107,7 @@ def visit(cluster, cell, case, strategies, results, number):
                 print(f"    {cell:16} {strategy:9} gave up: its rounds did not shrink", flush=True)
                 continue
             at = to
-            results.append({"cell": cell, "visit": number, **done})
+            results.append({"cell": cell, "visit": number, "load1": os.getloadavg()[0], **done})
             show(len(results), results[-1])
         if load.finish()["lost_writes"]:
             raise RuntimeError("writes were lost")
