@@ -49,7 +49,7 @@
 #define LEVEL_DECAY 0.8
 #define LEVEL_PRIOR 2.0
 #define LEVEL_LEAST 1e-3
-#define LEVEL_CLIP  3.0 /* no move says more than so many scales */
+#define LEVEL_CLIP  6.0 /* no move says more than so many scales */
 /* In moves: how strongly "the formula is right" is believed. Of a strategy's own factor little, of slopes more. */
 #define RIDGE_LEVEL   0.5
 #define RIDGE_SLOPE   6.0
