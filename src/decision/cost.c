@@ -20,12 +20,14 @@
 #define DEFAULT_DIRTY_PART   0.01
 #define DEFAULT_COMPRESSION  0.6
 #define DEFAULT_CPU_PERCENT  50.0
-#define PREPARE_MS           600.0
+#define PREPARE_MS           250.0
+#define FILES_MS             300.0 /* to look through them on both hosts, however few travel; the first round is sent meanwhile */
 #define PROCESS_MS           6.4
 #define SWITCH_MS            30.0
 #define SWITCH_MS_PER_MB     0.02
-#define POST_COPY_MS         60.0
-#define POST_COPY_MS_PER_MB  0.15
+#define POST_COPY_MS         4.0
+#define ON_DEMAND_MS         150.0 /* until the last page is there, however few there are */
+#define ON_DEMAND_BYTES_PER_S 300e6
 #define ORDINARY_MS          400.0
 #define COLD_MS_PER_MB       1.5
 #define FREEZE_ROUND_TRIPS   2.0
@@ -38,11 +40,16 @@
 
 /* ---- the correction */
 #define HISTORY   256
-#define FEATURES  9
+#define FEATURES  10
 #define TARGETS   3
 #define PASSES    4
 #define HUBER     1.5  /* residuals up to that many scales count fully */
-#define AGE_DECAY 0.99 /* a move counts so much less than the next one */
+#define AGE_DECAY 0.98 /* a move counts so much less than the next one */
+/* The level: what the newest moves were off by together, believed as if so many more had been off by nothing */
+#define LEVEL_DECAY 0.8
+#define LEVEL_PRIOR 2.0
+#define LEVEL_LEAST 1e-3
+#define LEVEL_CLIP  6.0 /* no move says more than so many scales */
 /* In moves: how strongly "the formula is right" is believed. Of a strategy's own factor little, of slopes more. */
 #define RIDGE_LEVEL   0.5
 #define RIDGE_SLOPE   6.0
@@ -59,6 +66,7 @@ struct move {
 
 struct fit {
 	double w[FEATURES];
+	double level;     /* log */
 	double low, high; /* log, of what is left unexplained */
 };
 
@@ -90,7 +98,7 @@ static double compression_of(const struct fm_cost_case *c)
 	return fmin(fmax(or_default(c->compressibility, DEFAULT_COMPRESSION), 0.01), 1);
 }
 
-/* of memory, not of what it is packed into */
+/* Of memory, not of what it is packed into. Rounds alone are packed. */
 static double rate_of(const struct fm_cost_case *c)
 {
 	return fmin(PIPELINE_BYTES_PER_S, bandwidth_of(c) / compression_of(c));
@@ -98,6 +106,7 @@ static double rate_of(const struct fm_cost_case *c)
 
 struct rounds {
 	double sent_bytes, left_bytes;
+	double first_ms, others_ms;
 	unsigned n;
 	bool converges;
 };
@@ -109,6 +118,7 @@ static struct rounds rounds_of(const struct fm_cost_case *c)
 	while (r.n < ROUNDS_MAX && (r.n == 0 || r.left_bytes > SMALL_BYTES)) {
 		double changed = fmin(dirty * (r.left_bytes / rate), memory);
 		r.sent_bytes += r.left_bytes;
+		*(r.n == 0 ? &r.first_ms : &r.others_ms) += r.left_bytes / rate * 1000;
 		r.n++;
 		r.converges = changed <= SMALL_BYTES || changed <= SHRINKS * r.left_bytes;
 		r.left_bytes = changed;
@@ -123,21 +133,20 @@ static double ordinary_or_nested_ms(const struct fm_cost_case *c)
 	return (c->nested ? SWITCH_MS : ORDINARY_MS) + FREEZE_ROUND_TRIPS * 2 * or_default(c->latency_ms, 0);
 }
 
-/* Total without the bytes' own time is the same for all: parent, endpoint, verification. */
+/* Total without the bytes' own time is the same for all: parent, endpoint, files, verification. */
 static void formula(const struct fm_cost_case *c, struct fm_cost *k, double *ret_on_demand_ms)
 {
-	double mb = (double)c->memory_bytes / MB, memory_ms = (double)c->memory_bytes / rate_of(c) * 1000;
-	double files_ms = (double)c->files_bytes / bandwidth_of(c) * 1000;
+	double mb = (double)c->memory_bytes / MB, files_ms = FILES_MS + (double)c->files_bytes / bandwidth_of(c) * 1000;
 	double base = ordinary_or_nested_ms(c) + PROCESS_MS * c->processes;
-	double on_demand = 0, before = 0, bytes = (double)c->memory_bytes;
+	double on_demand = 0, before = files_ms, bytes = (double)c->memory_bytes;
 	*k = (struct fm_cost){ .converges = true };
 	switch (c->strategy) {
 	case FM_STRATEGY_COLD:
-		k->downtime_ms = base + COLD_MS_PER_MB * mb + (double)c->memory_bytes * compression_of(c) / bandwidth_of(c) * 1000;
+		k->downtime_ms = base + COLD_MS_PER_MB * mb + bytes / bandwidth_of(c) * 1000;
 		break;
 	case FM_STRATEGY_POST_COPY:
-		k->downtime_ms = base + POST_COPY_MS - SWITCH_MS + POST_COPY_MS_PER_MB * mb;
-		on_demand = memory_ms;
+		k->downtime_ms = base + POST_COPY_MS + SWITCH_MS_PER_MB * mb;
+		on_demand = ON_DEMAND_MS + bytes / fmin(ON_DEMAND_BYTES_PER_S, bandwidth_of(c)) * 1000;
 		break;
 	default: {
 		struct rounds r = rounds_of(c);
@@ -146,13 +155,13 @@ static void formula(const struct fm_cost_case *c, struct fm_cost *k, double *ret
 		k->rounds = r.n;
 		k->converges = r.converges;
 		k->downtime_ms = base + SWITCH_MS_PER_MB * mb + (live ? 0 : fmax(0, left_ms - OVERLAP_MS));
-		before = r.sent_bytes / rate_of(c) * 1000;
+		before = fmax(files_ms, r.first_ms) + r.others_ms;
 		on_demand = live ? left_ms : 0;
-		bytes = r.sent_bytes + r.left_bytes;
+		bytes = (r.sent_bytes + r.left_bytes) * compression_of(c);
 	}
 	}
-	k->total_ms = PREPARE_MS + files_ms + before + k->downtime_ms + on_demand;
-	k->wire_bytes = bytes * compression_of(c) + (double)c->files_bytes;
+	k->total_ms = PREPARE_MS + before + k->downtime_ms + on_demand;
+	k->wire_bytes = bytes + (double)c->files_bytes;
 	if (ret_on_demand_ms)
 		*ret_on_demand_ms = on_demand;
 }
@@ -168,6 +177,7 @@ static void features(const struct fm_cost_case *c, double *x)
 	x[6] = log1p(dirty_of(c) / MB);
 	x[7] = or_default(c->source_cpu_percent, DEFAULT_CPU_PERCENT) / 100;
 	x[8] = log1p(or_default(c->latency_ms, 0));
+	x[9] = c->strategy == FM_STRATEGY_COLD ? x[4] : 0; /* the only one whose downtime is mostly its memory's */
 }
 
 static double dot(const double *a, const double *b)
@@ -241,7 +251,7 @@ static void pass(const struct fm_cost_model *m, unsigned target, double scale, d
 {
 	double a[FEATURES][FEATURES] = { 0 }, b[FEATURES] = { 0 }, weight = 1;
 	for (unsigned i = 0; i < FEATURES; i++)
-		a[i][i] = i < 4 ? RIDGE_LEVEL : RIDGE_SLOPE;
+		a[i][i] = i < 4 || i == 9 ? RIDGE_LEVEL : RIDGE_SLOPE;
 	for (unsigned age = 0; age < m->n; age++, weight *= AGE_DECAY) {
 		const struct move *o = move_at(m, age);
 		if (!isfinite(o->y[target]))
@@ -256,6 +266,24 @@ static void pass(const struct fm_cost_model *m, unsigned target, double scale, d
 	}
 	solve(a, b);
 	memcpy(w, b, sizeof(b));
+}
+
+/* A machine gets busier, and all its moves take longer: of what the fit leaves the newest moves tell that, whatever their strategy, long before the fit follows. Of those before the from-th newest one. */
+static double level_of(const struct residuals *r, unsigned from, double scale)
+{
+	double sum = 0, weights = LEVEL_PRIOR, weight = 1;
+	for (unsigned i = from; i < r->n && weight > LEVEL_LEAST; i++, weight *= LEVEL_DECAY) {
+		sum += weight * fmax(fmin(r->v[i], LEVEL_CLIP * scale), -LEVEL_CLIP * scale);
+		weights += weight;
+	}
+	return sum / weights;
+}
+
+/* Each without the level that there was before it */
+static void unlevel(struct residuals *r, double scale)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		r->v[i] -= level_of(r, i + 1, scale);
 }
 
 static double quantile(struct residuals *r, double q)
@@ -274,6 +302,8 @@ static void fit(struct fm_cost_model *m, unsigned target)
 		residuals_of(m, target, f->w, &r);
 		scale = scale_of(&r);
 	}
+	f->level = level_of(&r, 0, scale);
+	unlevel(&r, scale);
 	qsort(r.v, r.n, sizeof(*r.v), by_value);
 	/* what was fitted to few moves fits them better than it will fit the next one */
 	double believed = r.n / (r.n + BAND_PRIOR_N);
@@ -328,7 +358,7 @@ static void correct(const struct fm_cost_model *m, unsigned target, const double
 {
 	static const struct fit untaught = { .low = -BAND_PRIOR, .high = BAND_PRIOR };
 	const struct fit *f = m ? &m->fits[target] : &untaught;
-	*value *= exp(bounded(dot(f->w, x)));
+	*value *= exp(bounded(f->level + dot(f->w, x)));
 	*low = *value * exp(fmin(f->low, 0));
 	*high = *value * exp(fmax(f->high, 0));
 }

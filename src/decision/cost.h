@@ -5,7 +5,8 @@
  * The prediction is a formula (docs/DECISION.md, "Prediction") times a correction. The formula knows how strategies work: what is copied inside the freeze and what outside, rounds that shrink by dirty rate over
  * bandwidth, the part that grows with processes. The correction knows this installation: for downtime, total and bytes one linear model of log(outcome / formula) over a few features, fitted with
  * a ridge towards 0 (weighted ridge regression, Hoerl and Kennard 1970), so that without history it is 1 and each move bends it a little; an outcome far from
- * what is usual counts less (Huber's weights). No correction exceeds a factor of FM_COST_MAX_FACTOR either way.
+ * what is usual counts less (Huber's weights). On top of it comes a level, the mean of what the newest moves of any strategy were off by: a host that gets busy slows all of them down, and that
+ * is seen after a few. No correction exceeds a factor of FM_COST_MAX_FACTOR either way.
  *
  * The band (low, high) holds the middle 80 % of outcomes if errors stay as they were.
  *

@@ -19,6 +19,7 @@
 #include "fm-version.h"
 #include "loop/pool.h"
 #include "migration/cluster-snapshot.h"
+#include "migration/costs.h"
 #include "migration/forecasts.h"
 #include "rpc/agent-client.h"
 #include "rpc/service.h"
@@ -46,6 +47,7 @@ struct manager {
 	struct fm_network *network;
 	struct fm_usage_history *history;
 	struct fm_forecasts *forecasts;
+	struct fm_costs *costs;
 	struct fm_cluster cluster; /* what snapshots are made of */
 	struct fm_rulebook *policies;
 	struct fm_agent_clients *clients;
@@ -153,7 +155,7 @@ static int wire(struct manager *m, struct fm_error *err)
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
 	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
 	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) ||
-	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+	    fm_costs_new(m->store, &m->costs, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
 		return -1;
@@ -164,6 +166,7 @@ static int wire(struct manager *m, struct fm_error *err)
 		                          .log = m->log,
 		                          .fault = m->fault,
 		                          .network = m->network,
+		                          .costs = m->costs,
 		                          .tally = m->tally,
 		                          .policies = m->policies,
 		                          .snapshot = take_snapshot,
@@ -174,7 +177,9 @@ static int wire(struct manager *m, struct fm_error *err)
 	m->forecasts = fm_forecasts_new();
 	if (m->network)
 		fm_network_set_forecast(m->network, expected_traffic, m);
-	m->cluster = (struct fm_cluster){ .fleet = m->fleet, .store = m->store, .history = m->history, .network = m->network };
+	m->cluster = (struct fm_cluster){
+		.fleet = m->fleet, .store = m->store, .history = m->history, .network = m->network, .costs = m->costs
+	};
 	if (fm_coordinator_new(&co, &m->coordinator, err) < 0 || start_planner(m, err) < 0)
 		return -1;
 	m->service = (struct fm_manager_service){
@@ -215,6 +220,7 @@ static void unwire(struct manager *m)
 	fm_agent_clients_free(m->clients);
 	fm_network_free(m->network);
 	fm_forecasts_free(m->forecasts);
+	fm_costs_free(m->costs);
 	fm_usage_history_free(m->history);
 	fm_tally_free(m->tally);
 	fm_rulebook_free(m->policies);

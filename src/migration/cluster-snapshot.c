@@ -159,6 +159,21 @@ static void add_usage(const struct work *w, const FM_PB(Container) * c, struct f
 	to->restarts = u.restarts;
 }
 
+/* What an agent does not measure, or has not yet: by the container's last migrations. */
+static void add_remembered(const struct work *w, struct fm_snap_container *to)
+{
+	struct fm_cost_case known = { .dirty_bytes_per_s = to->dirty_bytes_per_s,
+		                      .files_bytes = to->files_bytes,
+		                      .compressibility = to->compressibility };
+
+	if (!w->c->costs)
+		return;
+	fm_costs_recall(w->c->costs, to->name, &known);
+	to->dirty_bytes_per_s = known.dirty_bytes_per_s;
+	to->files_bytes = known.files_bytes;
+	to->compressibility = known.compressibility;
+}
+
 static void add_container(const struct work *w, const FM_PB(Container) * c)
 {
 	size_t host = fm_snapshot_host(w->s, c->host);
@@ -177,6 +192,7 @@ static void add_container(const struct work *w, const FM_PB(Container) * c)
 	add_moves(w, to);
 	if (w->s->hosts[host].online)
 		add_usage(w, c, to);
+	add_remembered(w, to);
 }
 
 /* ---- links */

@@ -10,6 +10,7 @@
 
 #include "decision/snapshot.h"
 #include "migration/fleet.h"
+#include "migration/costs.h"
 #include "migration/network.h"
 #include "migration/usage-history.h"
 
@@ -18,6 +19,7 @@ struct fm_cluster {
 	struct fm_store *store; /* migrations under way and the last ones */
 	struct fm_usage_history *history;
 	struct fm_network *network;
+	struct fm_costs *costs; /* NULL: nothing is remembered of what containers' migrations measured */
 };
 
 /* What an offline host has and what runs there is as it was last heard, with online = false and its measurements unknown. A container that is being moved stands where it leaves. */

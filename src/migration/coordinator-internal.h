@@ -75,7 +75,7 @@ struct fm_migration {
 struct fm_coordinator {
 	struct fm_coordinator_opts o;
 	struct fm_pool *pool;
-	struct fm_costs *costs; /* what moves have cost so far */
+	struct fm_costs *costs; /* what moves have cost so far; our own unless o.costs */
 	struct fm_stop shutdown;
 	pthread_mutex_t lock;   /* guards active */
 	pthread_cond_t changed; /* new event or state of any migration */

@@ -286,6 +286,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	if (!c)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	c->o = *o;
+	c->costs = o->costs;
 	c->o.max_concurrent = o->max_concurrent ? o->max_concurrent : 8;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -293,7 +294,7 @@ int fm_coordinator_new(const struct fm_coordinator_opts *o, struct fm_coordinato
 	pthread_cond_init(&c->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	fm_log_set_observer(o->log, keep_line, c);
-	if (fm_stop_init(&c->shutdown, err) < 0 || fm_costs_new(o->store, &c->costs, err) < 0 ||
+	if (fm_stop_init(&c->shutdown, err) < 0 || (!c->costs && fm_costs_new(o->store, &c->costs, err) < 0) ||
 	    fm_pool_new(MESSENGERS, MAX_NOTICES_WAITING, &c->messengers, err) < 0 ||
 	    fm_pool_new(worker_threads(c), FM_STORE_MAX_MIGRATIONS, &c->pool, err) < 0 || fm_redirections_remember(c, err) < 0 ||
 	    resume_unfinished(c, err) < 0) {
@@ -319,7 +320,8 @@ void fm_coordinator_free(struct fm_coordinator *c)
 		fm_pool_free(c->pool);
 	if (c->messengers)
 		fm_pool_free(c->messengers);
-	fm_costs_free(c->costs);
+	if (!c->o.costs)
+		fm_costs_free(c->costs);
 	fm_log_set_observer(c->o.log, NULL, NULL);
 	fm_stop_done(&c->shutdown);
 	pthread_cond_destroy(&c->changed);

@@ -24,6 +24,7 @@
 #include "store/store.h"
 
 struct fm_coordinator;
+struct fm_costs;
 
 struct fm_coordinator_opts {
 	struct fm_store *store;
@@ -37,6 +38,7 @@ struct fm_coordinator_opts {
 	/* The cluster as policies see it; NULL: what the fleet and the store know */
 	int (*snapshot)(void *userdata, struct fm_snapshot **ret, struct fm_error *err);
 	void *snapshot_userdata;
+	struct fm_costs *costs;   /* what moves have cost; borrowed; NULL: learnt from the store here */
 	struct fm_tally *tally;   /* what is over is counted there; NULL: nobody asks for figures */
 	const char *secrets_dir;  /* key files that redirections name (network/redirect.h); NULL: none */
 	bool strategy_by_weights; /* decision/selector.h */

@@ -2,22 +2,38 @@
 /* costs.c - see costs.h. */
 #include "migration/costs.h"
 
+#include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "basic/cleanup.h"
+#include "basic/limits.h"
+#include "basic/str.h"
 #include "decision/snapshot.h"
 #include "migration/pb.h"
 #include "migration/usage.h"
 
 #define HISTORY_MAX 256 /* more than the model keeps teach it nothing */
 
+/* Of one container, by its migrations */
+struct remembered {
+	char container[FM_MAX_NAME + 1];
+	uint64_t learnt;            /* number of the newest of them */
+	uint64_t dirty_bytes_per_s; /* FM_UNKNOWN */
+	uint64_t files_bytes;       /* FM_UNKNOWN */
+	double compressibility;     /* NAN */
+};
+
 struct fm_costs {
 	pthread_mutex_t lock;
 	struct fm_cost_model *model;
+	struct remembered remembered[FM_COSTS_REMEMBERED];
+	uint64_t learnt;
 };
 
-void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(Host) * source, struct fm_cost_case *ret)
+void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(ContainerUsage) * usage, const FM_PB(Host) * source,
+                   struct fm_cost_case *ret)
 {
 	const FM_PB(Container) *c = facts->container;
 	struct fm_container_usage used;
@@ -29,7 +45,7 @@ void fm_costs_case(const FM_PB(InspectResponse) * facts, const FM_PB(Host) * sou
 	ret->files_bytes = facts->rootfs_bytes;
 	for (size_t i = 0; i < facts->n_volumes; i++)
 		ret->files_bytes += facts->volumes[i]->bytes;
-	fm_usage_container_figures(c->usage, &used);
+	fm_usage_container_figures(usage, &used);
 	ret->dirty_bytes_per_s = used.dirty_bytes_per_s == FM_USAGE_UNKNOWN ? FM_UNKNOWN : used.dirty_bytes_per_s;
 	fm_usage_host_figures(source ? source->usage : NULL, &busy);
 	ret->source_cpu_percent = busy.cpu_percent; /* NAN as there */
@@ -70,6 +86,59 @@ void fm_costs_keep(FM_PB(Plan) * p, const struct fm_cost_case *known, const stru
 	}
 }
 
+/* ---------------------------------------------------------------- what is remembered of a container */
+
+static struct remembered *find(struct fm_costs *c, const char *container)
+{
+	for (size_t i = 0; i < FM_COSTS_REMEMBERED; i++)
+		if (c->remembered[i].learnt && fm_streq(c->remembered[i].container, container))
+			return &c->remembered[i];
+	return NULL;
+}
+
+/* In a free place, else in that of the one that was moved longest ago */
+static struct remembered *add(struct fm_costs *c, const char *container)
+{
+	struct remembered *oldest = &c->remembered[0];
+	for (size_t i = 1; i < FM_COSTS_REMEMBERED; i++)
+		if (c->remembered[i].learnt < oldest->learnt)
+			oldest = &c->remembered[i];
+	*oldest = (struct remembered){ .dirty_bytes_per_s = FM_UNKNOWN, .files_bytes = FM_UNKNOWN, .compressibility = NAN };
+	(void)snprintf(oldest->container, sizeof(oldest->container), "%s", container);
+	return oldest;
+}
+
+static void remember_locked(struct fm_costs *c, const FM_PB(Migration) * m)
+{
+	if (!fm_name_is_valid(m->container))
+		return;
+	struct remembered *r = find(c, m->container);
+	if (!r)
+		r = add(c, m->container);
+	r->learnt = ++c->learnt;
+	if (m->dirty_bytes_per_s && m->dirty_bytes_per_s <= (uint64_t)FM_USAGE_MAX)
+		r->dirty_bytes_per_s = m->dirty_bytes_per_s;
+	if (m->compressibility > 0 && m->compressibility <= 1)
+		r->compressibility = m->compressibility;
+	if (m->plan && m->plan->cost_case)
+		r->files_bytes = m->plan->cost_case->files_bytes;
+}
+
+void fm_costs_recall(struct fm_costs *costs, const char *container, struct fm_cost_case *c)
+{
+	pthread_mutex_lock(&costs->lock);
+	const struct remembered *r = find(costs, container);
+	if (r && c->dirty_bytes_per_s == FM_UNKNOWN)
+		c->dirty_bytes_per_s = r->dirty_bytes_per_s;
+	if (r && isnan(c->compressibility))
+		c->compressibility = r->compressibility;
+	if (r && c->files_bytes == FM_UNKNOWN)
+		c->files_bytes = r->files_bytes;
+	pthread_mutex_unlock(&costs->lock);
+}
+
+/* ---------------------------------------------------------------- what moves cost */
+
 static bool teaches(const FM_PB(Migration) * m)
 {
 	return m->state == FLEXIMIGRATE__V1__STATE__COMPLETED && m->plan && m->plan->cost_case && m->frozen_us &&
@@ -79,6 +148,7 @@ static bool teaches(const FM_PB(Migration) * m)
 
 static void learn_locked(struct fm_costs *c, const FM_PB(Migration) * m)
 {
+	remember_locked(c, m);
 	if (!teaches(m))
 		return;
 	const FM_PB(CostCase) *k = m->plan->cost_case;

@@ -70,7 +70,9 @@ struct fm_mover {
 	uint64_t frozen_us;
 	uint64_t wire_bytes; /* of streams that are gone */
 	uint64_t pages_total, pages_done;
-	unsigned n_rounds; /* source: sent before the freeze */
+	unsigned n_rounds;          /* source: sent before the freeze */
+	uint64_t dirty_bytes_per_s; /* source, by its rounds; 0 not measured, as the next one */
+	double compressibility;
 	struct {
 		uint64_t since_unix_ms; /* 0: it is not paused */
 		char reason[200];

@@ -635,6 +635,8 @@ static FM_PB(MoverStatus) * status_of(struct fm_mover *m)
 	s->pages_total = m->pages_total;
 	s->pages_done = m->pages_done;
 	s->throttle_percent = m->throttled_percent;
+	s->dirty_bytes_per_s = m->dirty_bytes_per_s;
+	s->compressibility = m->compressibility;
 	s->frozen_us = m->frozen_us;
 	s->wire_bytes = m->wire_bytes + (m->control ? fm_stream_bytes(m->control) : 0) + (m->pages ? fm_stream_bytes(m->pages) : 0);
 	s->stream_up = m->pages != NULL;

@@ -149,6 +149,15 @@ static void keep_plan(struct fm_migration *m, const struct fm_cost_case *known, 
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* Its agent's report has what was measured of it, which no inspection has; what was not measured there, earlier migrations may tell. */
+static void look_at_it(struct fm_migration *m, const FM_PB(Host) * source, struct fm_cost_case *c)
+{
+	_fm_pb_ FM_PB(Container) *reported = NULL;
+	bool known = fm_fleet_container(m->c->o.fleet, m->pb->container, &reported, NULL) == 0 && fm_streq(reported->host, m->pb->source);
+	fm_costs_case(m->facts, known ? reported->usage : NULL, source, c);
+	fm_costs_recall(m->c->costs, m->pb->container, c);
+}
+
 /* What the network's description and the agents' measurements say of it; the user's limit counts in any case. */
 static void look_at_the_way(struct fm_migration *m, struct fm_cost_case *c)
 {
@@ -178,11 +187,12 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 	    fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0 || fm_policy_check(m, dst, err) < 0)
 		return -1;
 	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
-	fm_costs_case(m->facts, src, &w.c);
+	look_at_it(m, src, &w.c);
 	look_at_the_way(m, &w.c);
 	w.importance = importance(m->facts->container);
 	w.destination_memory_available_bytes = dst->memory_available_bytes;
 	w.max_downtime_ms = m->max_downtime_ms;
+	w.max_total_ms = m->deadline_ms ? (uint64_t)fm_deadline_left_ms(m->deadline_ms) : 0;
 	w.by_weights = m->c->o.strategy_by_weights;
 	if (fm_costs_choose(m->c->costs, &w, m->requested, ret, err) < 0 || fm_rules_apply(m, &w, ret, err) < 0 ||
 	    throttle_of_label(m, err) < 0 || streams_of_label(m, err) < 0 || fm_redirections_plan(m, ret->predicted_downtime_ms, err) < 0)

@@ -8,7 +8,6 @@
 #include "basic/io.h"
 #include "basic/limits.h"
 #include "migration/coordinator-internal.h"
-#include "migration/costs.h"
 
 #define PAGES_TIMEOUT_MS 600000
 #define HEALTH_PAUSE_MS  300
@@ -298,10 +297,7 @@ int fm_phase_completed(struct fm_migration *m, struct fm_error *err)
 	fm_redirections_over(m);
 	refresh_fleet(m);
 	fm_migration_step(m, "completed");
-	if (fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,
-	                            "Migration of container '%s' to '%s' completed successfully. Final State: COMPLETED.", m->pb->container,
-	                            m->pb->destination) < 0)
-		return -1;
-	fm_costs_learn(m->c->costs, m->pb);
-	return 0;
+	return fm_migration_transition(m, FM_STATE_COMPLETED, NULL, err, FM_LOG_INFO,
+	                               "Migration of container '%s' to '%s' completed successfully. Final State: COMPLETED.",
+	                               m->pb->container, m->pb->destination);
 }

@@ -10,6 +10,7 @@
  * live: whatever goes wrong here, the container can still be moved post-copy: the store is then not used, and every page is asked for. pre-copy promises that the destination has
  * all pages, so there it ends the migration before anything is frozen, or undoes the freeze.
  */
+#include <math.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -30,6 +31,7 @@
 #define RECONNECT_PAUSE_MS    100
 #define RECONNECT_TRY_MS      1000
 #define FILE_PAGES_MEMORY_MIN (64ull << 20)
+#define COMPRESSED_PAGES_MIN  64u /* of fewer it says nothing */
 
 enum rounds_thread { NO_THREAD, FIRST_ROUND, LAST_SET };
 
@@ -41,6 +43,7 @@ struct fm_rounds {
 	struct fm_converge_round round[ROUNDS_MAX];
 	unsigned n;
 	uint64_t rate_bytes_per_s;
+	uint64_t looked_us, between_us; /* when it was looked last what changed; the longest time between two looks */
 
 	int frozen_fd; /* eventfd: the tree is frozen */
 	pthread_t thread;
@@ -208,15 +211,38 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	return fm_push_new(&o, &r->push, err);
 }
 
+/*
+ * For the next migration's forecast: how much it writes, by the longest time between two looks, in which a page written again and again counts once, and how its memory compresses. Throttled it writes less than it
+ * would.
+ */
+static void keep_measured(struct fm_mover *m, const struct fm_push_result *got, uint64_t looked_us)
+{
+	struct fm_rounds *r = m->rounds;
+	uint64_t between_us = r->looked_us ? looked_us - r->looked_us : 0, bytes = got->pages_changed * FM_PAGE_BYTES;
+	bool unthrottled = fm_throttle_percent(m) == 0;
+	pthread_mutex_lock(&m->lock);
+	if (!r->looked_us && got->pages_changed >= COMPRESSED_PAGES_MIN)
+		m->compressibility = fmin((double)got->payload_bytes / (double)bytes, 1);
+	if (between_us > r->between_us && unthrottled) {
+		uint64_t rate = (uint64_t)((double)bytes * 1e6 / (double)between_us);
+		m->dirty_bytes_per_s = rate ? rate : 1; /* 0: not measured */
+		r->between_us = between_us;
+	}
+	pthread_mutex_unlock(&m->lock);
+	r->looked_us = looked_us;
+}
+
 static int one_round(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_rounds *r = m->rounds;
+	uint64_t looked_us = fm_now_us();
 	_fm_free_ struct fm_page_source_task *tasks = NULL;
 	struct fm_push_result got = { 0 };
 	size_t n = 0;
 	fm_throttle_round_begins(m);
 	if (fm_mover_tasks(m, &tasks, &n, err) < 0 || fm_push_round(r->push, tasks, n, fm_mover_cancel_fd(m), &got, err) < 0)
 		return -1;
+	keep_measured(m, &got, looked_us);
 	if (r->n == ROUNDS_MAX) /* the first one tells the memory's size: keep it */
 		memmove(&r->round[1], &r->round[2], (--r->n - 1) * sizeof(r->round[0]));
 	r->round[r->n++] = (struct fm_converge_round){ .changed_bytes = got.pages_changed * FM_PAGE_BYTES,

@@ -160,7 +160,7 @@ static int decide(struct fm_migration *m, const struct fm_policies *set, const s
 
 static int take_snapshot(struct fm_coordinator *c, struct fm_snapshot **ret, struct fm_error *err)
 {
-	const struct fm_cluster known = { .fleet = c->o.fleet, .store = c->o.store, .network = c->o.network };
+	const struct fm_cluster known = { .fleet = c->o.fleet, .store = c->o.store, .network = c->o.network, .costs = c->costs };
 	return c->o.snapshot ? c->o.snapshot(c->o.snapshot_userdata, ret, err) : fm_cluster_snapshot(&known, ret, err);
 }
 

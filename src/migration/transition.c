@@ -11,6 +11,7 @@
 #include "basic/cleanup.h"
 #include "basic/io.h"
 #include "migration/coordinator-internal.h"
+#include "migration/costs.h"
 
 enum fm_state fm_migration_state(struct fm_migration *m)
 {
@@ -129,8 +130,10 @@ static int store_transition(struct fm_migration *m, const struct fm_transition_r
 		m->pb = old;
 	} else {
 		fm_pb_free(old);
-		if (rule->terminal)
+		if (rule->terminal) {
 			fm_tally_add(m->c->o.tally, m->pb);
+			fm_costs_learn(m->c->costs, m->pb);
+		}
 	}
 	pthread_mutex_unlock(&m->lock);
 	return rc;
@@ -201,6 +204,10 @@ void fm_migration_take_status(struct fm_migration *m, const FM_PB(MoverStatus) *
 	}
 	if (s->throttle_percent > pb->throttle_percent)
 		pb->throttle_percent = s->throttle_percent;
+	if (s->dirty_bytes_per_s)
+		pb->dirty_bytes_per_s = s->dirty_bytes_per_s;
+	if (s->compressibility > 0)
+		pb->compressibility = s->compressibility;
 	if (s->wire_bytes > pb->wire_bytes)
 		pb->wire_bytes = s->wire_bytes;
 	pthread_mutex_unlock(&m->lock);

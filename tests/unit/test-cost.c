@@ -194,6 +194,47 @@ static void test_follows_a_change(void **state)
 	fm_cost_model_free(m);
 }
 
+/* The host gets busy: after a few moves by other strategies that is known for this one, too, and it passes as quickly. */
+static void test_a_busy_host_is_seen_at_once(void **state)
+{
+	static const enum fm_strategy others[] = { FM_STRATEGY_COLD, FM_STRATEGY_PRE_COPY, FM_STRATEGY_POST_COPY };
+	uint64_t seed = 13;
+	double usual[3];
+	struct fm_cost_model *m = fm_cost_model_new();
+	for (unsigned i = 0; i < 80; i++)
+		learn_one(m, &seed, 0.1, 1);
+	double quiet = predict(m, known(FM_STRATEGY_LIVE, 256u << 20)).downtime_ms;
+	for (unsigned i = 0; i < 3; i++)
+		usual[i] = predict(m, known(others[i], 256u << 20)).downtime_ms;
+	for (unsigned i = 0; i < 18; i++) {
+		struct fm_cost_case c = known(others[i % 3], 256u << 20);
+		struct fm_cost_outcome o = { .downtime_ms = usual[i % 3] * (i < 6 ? 2 : 1) };
+		fm_cost_learn(m, &c, &o);
+		if (i == 5)
+			assert_true(predict(m, known(FM_STRATEGY_LIVE, 256u << 20)).downtime_ms > 1.35 * quiet);
+	}
+	double again = predict(m, known(FM_STRATEGY_LIVE, 256u << 20)).downtime_ms;
+	assert_true(again > 0.85 * quiet && again < 1.15 * quiet);
+	fm_cost_model_free(m);
+}
+
+/* Rounds alone are packed; the first one travels while the files are looked at. */
+static void test_what_is_packed(void **state)
+{
+	struct fm_cost_case c = known(FM_STRATEGY_POST_COPY, 64u << 20);
+	c.compressibility = 0.25;
+	c.dirty_bytes_per_s = 0;
+	double lazy = predict(NULL, c).wire_bytes;
+	c.strategy = FM_STRATEGY_COLD;
+	assert_true(predict(NULL, c).wire_bytes == lazy && lazy == (64u << 20) + (1 << 20));
+	c.strategy = FM_STRATEGY_LIVE;
+	struct fm_cost small = predict(NULL, c);
+	assert_true(small.wire_bytes == (16u << 20) + (1 << 20));
+	c.memory_bytes = 0;
+	struct fm_cost none = predict(NULL, c);
+	assert_true(small.total_ms - none.total_ms < 10); /* of its 168 ms */
+}
+
 static void test_bands_hold_most(void **state)
 {
 	uint64_t seed = 11;
@@ -254,6 +295,8 @@ int main(void)
 		cmocka_unit_test(test_thirty_moves_teach_it),
 		cmocka_unit_test(test_outliers_count_little),
 		cmocka_unit_test(test_follows_a_change),
+		cmocka_unit_test(test_a_busy_host_is_seen_at_once),
+		cmocka_unit_test(test_what_is_packed),
 		cmocka_unit_test(test_bands_hold_most),
 		cmocka_unit_test(test_bounded),
 		cmocka_unit_test(test_same_history_same_model),
