@@ -86,6 +86,7 @@ struct fm_mix_horizon {
 	double pending[FM_PREDICTOR_MAX_MEMBERS]; /* errors so far of forecasts whose time has not come */
 	double typical, typical_weight;           /* the same of the middle member */
 	double guard_last, guard_mixed;           /* the same of the last value and of the mixture, over longer */
+	double alarm_last, alarm_mixed;           /* the same, over shorter */
 	double mixed[FM_RECENT];                  /* what the mixture said, before the guard */
 };
 struct fm_mix {
@@ -108,6 +109,7 @@ void fm_mix_weights(const struct fm_mix *m, unsigned horizon, double weight[FM_P
 struct fm_interval {
 	uint32_t n, next;                       /* of residual: a ring */
 	double miss_low, miss_high;             /* the quantiles in use: 0.05 each if residuals came from one distribution */
+	double missed_low, missed_high;         /* share of the newest values that each end missed */
 	double low[FM_RECENT], high[FM_RECENT]; /* what was said */
 	double said[FM_RECENT];
 	float residual[FM_INTERVAL_RESIDUALS]; /* value - forecast */

@@ -10,7 +10,8 @@
  * each of the newest 11 origins is judged by what its forecasts for the newest value were off, at the shorter horizon.
  *
  * Guard: the same kind of sum (discount 0.998) is held for the mixture and for the last value. Unless the mixture is better by 2 %, the last value is the forecast: there are series whose next value is this
- * one, and nothing else.
+ * one, and nothing else. Forecasts for h steps overlap, so n of them are worth about n / h: of a short series more is demanded, 2 h / n besides. An alarm, the same sums with discount 0.97, takes the last value where the
+ * mixture was lately worse by 5 %: when a series turns from one that can be predicted into one that moves much less and cannot, the long sums would remember the large errors of before for hundreds of steps.
  */
 #include <math.h>
 #include <string.h>
@@ -20,6 +21,9 @@
 #define DISCOUNT       0.99
 #define GUARD_DISCOUNT 0.998
 #define GUARD_MARGIN   1.02
+#define ALARM_DISCOUNT 0.97
+#define ALARM_MARGIN   0.95
+#define FEWNESS        2.0
 #define ETA            0.15
 #define PENDING        0.5
 #define SHARE          0.001
@@ -76,9 +80,17 @@ void fm_mix_score(struct fm_mix *m, uint64_t count, double value)
 		}
 		z->guard_last = GUARD_DISCOUNT * z->guard_last + error[0];
 		z->guard_mixed = GUARD_DISCOUNT * z->guard_mixed + fabs(value - z->mixed[then]);
+		z->alarm_last = ALARM_DISCOUNT * z->alarm_last + error[0];
+		z->alarm_mixed = ALARM_DISCOUNT * z->alarm_mixed + fabs(value - z->mixed[then]);
 		z->typical = DISCOUNT * z->typical + fm_median(error, m->n);
 		z->typical_weight = DISCOUNT * z->typical_weight + 1;
 	}
+}
+
+static bool is_trusted(const struct fm_mix_horizon *z, unsigned horizon, uint64_t count)
+{
+	double margin = GUARD_MARGIN + FEWNESS * horizon / (double)count;
+	return z->guard_last >= margin * z->guard_mixed && z->alarm_last >= ALARM_MARGIN * z->alarm_mixed;
 }
 
 void fm_mix_forecast(struct fm_mix *m, uint64_t count, double last, double (*members)[FM_HORIZONS], double ret[FM_HORIZONS])
@@ -96,6 +108,6 @@ void fm_mix_forecast(struct fm_mix *m, uint64_t count, double last, double (*mem
 		struct fm_mix_horizon *z = &m->horizon[h];
 		fm_mix_weights(m, h, weight);
 		z->mixed[now] = members[weighted_median(m, weight, members, h)][h];
-		ret[h] = z->guard_last < GUARD_MARGIN * z->guard_mixed ? last : z->mixed[now];
+		ret[h] = is_trusted(z, h + 1, count) ? z->mixed[now] : last;
 	}
 }

@@ -14,7 +14,7 @@
 #include "decision/predictor-internal.h"
 
 #define MAGIC   "FMPREDIC"
-#define VERSION 1u
+#define VERSION 2u
 
 struct header {
 	char magic[8];
@@ -92,7 +92,7 @@ static bool series_is_possible(const struct fm_past *s)
 /* Sums that were no numbers would stay so for ever, and with them all weights. */
 static bool mix_is_possible(const struct fm_mix *m)
 {
-	_Static_assert(sizeof(m->horizon[0]) == (2 * FM_PREDICTOR_MAX_MEMBERS + 4 + FM_RECENT) * sizeof(double), "numbers only");
+	_Static_assert(sizeof(m->horizon[0]) == (2 * FM_PREDICTOR_MAX_MEMBERS + 6 + FM_RECENT) * sizeof(double), "numbers only");
 	for (unsigned h = 0; h < FM_HORIZONS; h++) {
 		const double *number = m->horizon[h].loss;
 		for (unsigned i = 0; i < sizeof(m->horizon[0]) / sizeof(double); i++)
