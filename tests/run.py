@@ -93,6 +93,10 @@ class Job:
     def alone(self):
         return self.quiet or self.name in ALONE
 
+    @property
+    def timeout_s(self):
+        return BUILD_TIMEOUT_S if self.idle else PROGRAM_TIMEOUT_S  # who gets what others leave, and stands still at times
+
     def is_named(self, pattern):
         """Parts of a program have a second word, and go by the first as well."""
         return any(fnmatch.fnmatch(name, wanted) for name in (self.name, self.name.split()[0]) for wanted in (pattern, pattern + ".py"))
@@ -139,7 +143,7 @@ class Tally:
                 return
             passed, failed, skipped = count_tap(output)
             if code is None:
-                output += f"\nnot within {PROGRAM_TIMEOUT_S} s"
+                output += f"\nnot within {job.timeout_s} s"
             if passed + failed + skipped == 0 or (code != 0 and failed == 0):
                 failed += 1
                 output += f"\n{job.label()}: exit code {code} and no failing test named"
@@ -289,7 +293,7 @@ class Runner:
         if job.scratch:
             os.makedirs(job.scratch, exist_ok=True)
         try:
-            code, output = self.programs.run(job.argv, job.log(), environment, job.cwd, PROGRAM_TIMEOUT_S, job.polite_s, job.idle)
+            code, output = self.programs.run(job.argv, job.log(), environment, job.cwd, job.timeout_s, job.polite_s, job.idle)
         except OSError as error:
             self.tally.broken(job.label(), f"cannot be started: {error}")
             return
