@@ -13,8 +13,8 @@ Groups, in this order; `tests/run.py GROUP…` runs some of them only, `tests/ru
 Unit tests are cmocka programs (their TAP output is counted); the others print TAP themselves: "ok N - name", "not ok N - name",
 "ok N - name # SKIP reason". A program that ends without a plan or with a signal counts as a failure.
 
-Most tests wait for most of the time: unit tests run beside each other, and what only computes (static analysis, the builds with sanitizers and for the fuzzers) runs beside everything, at idle priority, until it is
-needed. A program's line is printed when it has ended; what it printed is in $BUILD/test-logs.
+Most tests wait for most of the time: unit tests run beside each other, and what only computes (static analysis, the fuzzers, their builds and those with sanitizers) runs beside everything, at idle priority, until it is
+needed. End-to-end tests run beside each other, too. A program's line is printed when it has ended; what it printed is in $BUILD/test-logs.
 """
 
 import concurrent.futures
@@ -40,7 +40,7 @@ LOGS = os.path.join(BUILD, "test-logs")
 PROGRAM_TIMEOUT_S = 900
 BUILD_TIMEOUT_S = 3600
 CLEAN_UP_S = 60
-FUZZ_SECONDS = 3
+FUZZ_SECONDS = 6  # of which a program that is idle has about half
 SHOWN_LINES = 120
 HELPERS = ["fleximigrate", "fleximigrate-nest", "tests/unit/nest-probe", "tests/unit/hostile"]  # programs that unit tests run
 PROCESSORS = os.cpu_count() or 1
@@ -49,7 +49,9 @@ WAITING = PROCESSORS + 1  # at a time, of programs that mostly wait
 SAN_ENV = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 # With the sanitizers' instrumentation gcc 12 sees overflows of formatted texts that cannot be; the plain build has these warnings on.
 SANITIZED = ("-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debug", "-Doptimization=1")
-NO_FALSE_WARNINGS = "-Dc_args=-Wno-format-overflow -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-truncation"
+# Reports need lines, not variables; a sixth of the compiler's time is theirs.
+LINES_ONLY = "-Dc_args=-g1"
+NO_FALSE_WARNINGS = f"{LINES_ONLY} -Wno-format-overflow -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-truncation"
 
 # Programs of groups that run beside each other that no other test runs beside, and why. QUIET: nor anything idle. A test that only gets slower beside others belongs in neither.
 ALONE = {
@@ -57,10 +59,14 @@ ALONE = {
     "test_lab_latency.py": "measures round trips",
     "test_postcopy_crash.py": "cuts links and kills agents in the middle of transfers that a rate times",
     "test_stock_postcopy.py": "kills a fault server in the middle of a transfer",
+    "soak.py": "no wait of its client may be longer by a second than the freeze explains",
+    "monitoring.py": "compares what is reported with what the processors did",
+    "strategies.py loaded": "programs that have to be faster than a link",
 }
 QUIET = {
     "test-cgroup": "compares the processor time that a busy process gets with its quota",
     "test-criu": "compares how long dumps take; its containers keep both processors busy",
+    "plans.py": "its containers keep both processors busy, which leaves nothing to a fuzzer that is idle",
 }
 # Those that take longest begin first, so that none is left over at the end.
 LONG = ("test-keeper", "test-redirect-vxlan", "test-tracker", "test-redirect-tunnel", "test-redirect-route", "test-redirect-openflow", "test-push-streams", "test_rest.py", "test_redirect_dns.py", "test_dns.py")
@@ -87,8 +93,13 @@ class Job:
     def alone(self):
         return self.quiet or self.name in ALONE
 
+    @property
+    def timeout_s(self):
+        return BUILD_TIMEOUT_S if self.idle else PROGRAM_TIMEOUT_S  # who gets what others leave, and stands still at times
+
     def is_named(self, pattern):
-        return fnmatch.fnmatch(self.name, pattern) or fnmatch.fnmatch(self.name, pattern + ".py")
+        """Parts of a program have a second word, and go by the first as well."""
+        return any(fnmatch.fnmatch(name, wanted) for name in (self.name, self.name.split()[0]) for wanted in (pattern, pattern + ".py"))
 
     def label(self):
         return f"{'sanitized' if self.group == 'sanitizers' else self.group} {self.name}"
@@ -132,7 +143,7 @@ class Tally:
                 return
             passed, failed, skipped = count_tap(output)
             if code is None:
-                output += f"\nnot within {PROGRAM_TIMEOUT_S} s"
+                output += f"\nnot within {job.timeout_s} s"
             if passed + failed + skipped == 0 or (code != 0 and failed == 0):
                 failed += 1
                 output += f"\n{job.label()}: exit code {code} and no failing test named"
@@ -193,8 +204,10 @@ def integration_jobs():
 
 
 def e2e_jobs():
-    return [Job("e2e", script, [sys.executable, os.path.join(ROOT, "tests", "e2e", script), "--short", "--tap"])
-            for script in ("inputs.py", "scenarios.py", "strategies.py", "soak.py", "chaos.py", "network.py", "refusals.py", "monitoring.py", "metrics.py", "plans.py", "policies.py")]
+    """Those that take longest begin first; those that nothing runs beside come after the others in any case."""
+    return [Job("e2e", program, [sys.executable, os.path.join(ROOT, "tests", "e2e", program.split()[0]), "--short", "--tap", *(word for part in program.split()[1:] for word in ("--part", part))])
+            for program in ("network.py", "strategies.py usual", "refusals.py", "chaos.py", "strategies.py volumes", "scenarios.py", "inputs.py", "metrics.py", "policies.py",
+                            "strategies.py loaded", "plans.py", "monitoring.py", "soak.py")]
 
 
 def vm_jobs():
@@ -208,7 +221,7 @@ def fuzz_jobs():
         seeds = os.path.join(ROOT, "tests", "fuzz", "seeds", name.removeprefix("fuzz-"))
         corpus = os.path.join(LOGS, f"{name}.corpus")  # new inputs go there, not into the tree
         jobs.append(Job("fuzz", name, [os.path.join(FUZZ_BUILD, "tests", "fuzz", name), f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1",
-                                       corpus, *([seeds] if os.path.isdir(seeds) else [])], cwd=FUZZ_BUILD, polite_s=1, scratch=corpus, fuzzes=True))
+                                       corpus, *([seeds] if os.path.isdir(seeds) else [])], cwd=FUZZ_BUILD, idle=True, polite_s=1, scratch=corpus, fuzzes=True))
     return jobs
 
 
@@ -223,11 +236,11 @@ def build_sanitizers(runner, jobs, idle):
 
 
 def build_fuzz(runner, jobs, idle):
-    runner.build(FUZZ_BUILD, jobs, idle, "-Dfuzz=true", "-Dtests=false", *SANITIZED, env={"CC": "clang"})
+    runner.build(FUZZ_BUILD, jobs, idle, "-Dfuzz=true", "-Dtests=false", *SANITIZED, LINES_ONLY, env={"CC": "clang"})
 
 
-GROUPS = {"lint": Group(lint_jobs, workers=2), "unit": Group(unit_jobs, build_unit, WAITING), "integration": Group(integration_jobs, workers=PROCESSORS), "e2e": Group(e2e_jobs), "vm": Group(vm_jobs),
-          "sanitizers": Group(sanitizer_jobs, build_sanitizers, WAITING), "fuzz": Group(fuzz_jobs, build_fuzz, PROCESSORS)}
+GROUPS = {"lint": Group(lint_jobs, workers=2), "unit": Group(unit_jobs, build_unit, WAITING), "integration": Group(integration_jobs, workers=PROCESSORS), "e2e": Group(e2e_jobs, workers=WAITING), "vm": Group(vm_jobs),
+          "sanitizers": Group(sanitizer_jobs, build_sanitizers, WAITING), "fuzz": Group(fuzz_jobs, build_fuzz)}
 
 
 class Runner:
@@ -236,7 +249,8 @@ class Runner:
     def __init__(self, jobs, picked):
         self.jobs, self.picked = jobs, picked
         self.tally, self.programs = Tally(), Programs()
-        self.idle = concurrent.futures.ThreadPoolExecutor(1)  # one after the other
+        self.idle = concurrent.futures.ThreadPoolExecutor(1)  # one after the other: each of them has as many processes as there are processors
+        self.fuzzers = concurrent.futures.ThreadPoolExecutor(PROCESSORS)
         self.builds, self.beside = {}, []
 
     def start_idle(self):
@@ -244,7 +258,16 @@ class Runner:
         for name in ("sanitizers", "fuzz"):
             if name in self.jobs:
                 self.builds[name] = self.idle.submit(GROUPS[name].build, self, self.jobs[name], True)
-        self.beside = [self.idle.submit(self.run, job) for jobs in self.jobs.values() for job in jobs if job.idle]
+        idle = [job for jobs in self.jobs.values() for job in jobs if job.idle]
+        self.beside = [self.idle.submit(self.run, job) for job in idle if not job.fuzzes]
+        before = [*self.builds.values(), *self.beside]
+        self.beside += [self.fuzzers.submit(self.fuzz, job, before) for job in idle if job.fuzzes]
+
+    def fuzz(self, job, before):
+        for each in before:
+            each.exception()
+        if not self.builds[job.group].exception():  # otherwise the group says what is wrong
+            self.run(job)
 
     def build(self, directory, jobs, idle, *options, env=None):
         programs = [os.path.relpath(job.argv[0], directory) for job in jobs]
@@ -270,7 +293,7 @@ class Runner:
         if job.scratch:
             os.makedirs(job.scratch, exist_ok=True)
         try:
-            code, output = self.programs.run(job.argv, job.log(), environment, job.cwd, PROGRAM_TIMEOUT_S, job.polite_s, job.idle)
+            code, output = self.programs.run(job.argv, job.log(), environment, job.cwd, job.timeout_s, job.polite_s, job.idle)
         except OSError as error:
             self.tally.broken(job.label(), f"cannot be started: {error}")
             return
@@ -310,7 +333,8 @@ class Runner:
             done.result()
 
     def end(self):
-        self.idle.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.idle, self.fuzzers):
+            pool.shutdown(wait=False, cancel_futures=True)
         self.programs.end_all()
 
 

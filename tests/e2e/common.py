@@ -21,12 +21,14 @@ PAGES = os.path.join(build_dir(), "tests", "e2e", "programs", "pages")
 REDIS = ["redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "0.0.0.0", "--enable-debug-command", "yes", "--logfile", ""]
 
 
-def arguments(description):
+def arguments(description, parts=()):
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="the form for make check")
     parser.add_argument("--tap", action="store_true", help="print TAP, for the test runner")
     parser.add_argument("--keep", action="store_true", help="keep everything when the program itself fails, for inspection")
     parser.add_argument("--only", metavar="TEXT", default="", help="only the tests with this in their name")
+    if parts:
+        parser.add_argument("--part", choices=parts, help="only these tests; together they are all")
     return parser.parse_args()
 
 

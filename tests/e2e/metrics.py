@@ -58,7 +58,8 @@ class Prometheus:
             self.process = cluster.lab.popen("cli", ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={PROMETHEUS}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def api(self, path, **parameters):
-        return json.loads(get(self.cluster, "cli", f"http://{PROMETHEUS}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", check=False) or '{"status": "no answer"}')
+        answer = get(self.cluster, "cli", f"http://{PROMETHEUS}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", check=False)
+        return json.loads(answer) if answer.startswith("{") else {"status": f"no answer: {answer}"}  # while it starts, it says so, in plain text
 
     def query(self, expression):
         """The vector's elements"""

@@ -561,37 +561,48 @@ class Strategies:
         expect(cpu_quota(pid) == QUOTA_US, f"the quota is {cpu_quota(pid)} after the cancel")
         service.check("dst")
 
-    def run(self):
+    def usual(self):
         self.there_and_back()
         self.tracking()
-        self.streams()
-        self.throttling()
         self.whole_digest()
         self.second_visit()
         self.pages_kept()
-        self.pages_of_files()
         self.processes_and_files()
         self.shell()
-        self.dirtier()
         self.end_after_move()
         self.ordinary()
         self.discovered()
 
+    def loaded(self):
+        """Races between a program, or who looks at its pages, and a link: with other tests beside them somebody else might win."""
+        self.streams()
+        self.throttling()
+        self.pages_of_files()
+        self.dirtier()
+
 
 def main():
-    options = arguments(__doc__)
+    options = arguments(__doc__, ("usual", "loaded", "volumes"))
     unwind_on_signal()
     name = lab_name("st")
     tap = Tap("strategies", options.tap)
     started = time.monotonic()
-    with Cluster(name, keep_on_failure=options.keep) as cluster:
-        Strategies(cluster, tap, options).run()
-    with Cluster(name, keep_on_failure=options.keep, ipv6=True) as cluster:
-        Strategies(cluster, tap, options).two_endpoints()
+    parts = [options.part] if options.part else ["usual", "loaded", "volumes"]
+    with Cluster(name, keep_on_failure=options.keep) if "usual" in parts or "loaded" in parts else contextlib.nullcontext() as cluster:
+        if "usual" in parts:
+            Strategies(cluster, tap, options).usual()
+        if "loaded" in parts:
+            Strategies(cluster, tap, options).loaded()
+    if "usual" in parts:
+        with Cluster(name, keep_on_failure=options.keep, ipv6=True) as cluster:
+            Strategies(cluster, tap, options).two_endpoints()
     # Hosts that do not share their files, as real ones: agents in mount namespaces of their own.
-    with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
-        Strategies(cluster, tap, options).pages_of_volumes()
-        Volumes(cluster, tap, options).run()
+    if "loaded" in parts or "volumes" in parts:
+        with Cluster(name, keep_on_failure=options.keep, own_folders=["/srv"]) as cluster:
+            if "loaded" in parts:
+                Strategies(cluster, tap, options).pages_of_volumes()
+            if "volumes" in parts:
+                Volumes(cluster, tap, options).run()
     tap.say(f"took {time.monotonic() - started:.0f} s")
     return conclude(tap, name)
 
