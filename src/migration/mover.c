@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -356,6 +357,21 @@ static int finish(struct fm_mover *m, struct fm_error *err)
 		return -1;
 	conclude(m);
 	return 0;
+}
+
+/*
+ * What a migration used and gave back stays in the allocator's heaps, whole pages between the few blocks that live longer: some megabytes. The kernel gets them back within a millisecond, but a thread that
+ * allocates meanwhile waits for that: so not while any other migration is under way here. One that begins now is far from its freeze.
+ */
+static void give_back_memory(struct fm_movers *ms)
+{
+	bool idle = true;
+	pthread_mutex_lock(&ms->lock);
+	for (size_t i = 0; i < ms->n; i++)
+		idle = idle && ms->v[i]->finished;
+	pthread_mutex_unlock(&ms->lock);
+	if (idle)
+		(void)malloc_trim(0);
 }
 
 /* ---------------------------------------------------------------- recovery */
@@ -805,6 +821,7 @@ int fm_movers_release(struct fm_movers *ms, const char *migration_id, struct fm_
 	}
 	end_exclusive(m);
 	release_ref(ms, &m);
+	give_back_memory(ms);
 	return rc;
 }
 
@@ -849,6 +866,7 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 	if (rc == 0)
 		*ret = FM_TAKE_PTR(resp);
 	release_ref(ms, &m);
+	give_back_memory(ms);
 	return rc;
 }
 
