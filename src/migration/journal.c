@@ -23,8 +23,8 @@ struct fm_journal {
 	char *dir;
 	char *path;
 	int fd;
-	off_t length; /* of whole records; -1: the file's end is not known to be whole, nothing more may be added */
-	json_t *head;
+	off_t length;    /* of whole records; -1: the file's end is not known to be whole, nothing more may be added */
+	json_t *head;    /* these three: NULL once it is removed */
 	json_t *records; /* array of objects after the head */
 	json_t *notes;   /* object: key -> string */
 	enum fm_decision decision;
@@ -89,15 +89,21 @@ static struct fm_journal *alloc_journal(const char *dir, const char *path)
 	return j;
 }
 
+static void drop_records(struct fm_journal *j)
+{
+	json_decref(j->head);
+	json_decref(j->records);
+	json_decref(j->notes);
+	j->head = j->records = j->notes = NULL;
+}
+
 void fm_journal_free(struct fm_journal *j)
 {
 	if (!j)
 		return;
 	if (j->fd >= 0)
 		(void)close(j->fd);
-	json_decref(j->head);
-	json_decref(j->records);
-	json_decref(j->notes);
+	drop_records(j);
 	free(j->dir);
 	free(j->path);
 	pthread_mutex_destroy(&j->lock);
@@ -187,13 +193,18 @@ int fm_journal_remove(struct fm_journal *j, struct fm_error *err)
 {
 	if (unlink(j->path) < 0 && errno != ENOENT)
 		return fm_error_errno(err, errno, "cannot remove the journal %s", j->path);
-	/* What was read stays known; nothing can be written any more. */
+	/* Nothing can be written any more. */
 	pthread_mutex_lock(&j->lock);
 	if (j->fd >= 0)
 		(void)close(j->fd);
 	j->fd = -1;
 	pthread_mutex_unlock(&j->lock);
-	return sync_dir(j->dir, err);
+	if (sync_dir(j->dir, err) < 0)
+		return -1;
+	pthread_mutex_lock(&j->lock);
+	drop_records(j);
+	pthread_mutex_unlock(&j->lock);
+	return 0;
 }
 
 /* Append and remember; takes the record. */

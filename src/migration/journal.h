@@ -35,7 +35,7 @@ int fm_journal_create(const char *dir, const char *migration_id, const char *rol
 /* Open an existing one and read it. NOT_FOUND: it is there without its first record, so nothing has been done in its name yet. */
 int fm_journal_open(const char *dir, const char *file, struct fm_journal **ret, struct fm_error *err);
 void fm_journal_free(struct fm_journal *j);
-/* Delete the file: the migration is forgotten here. Durable. */
+/* Delete the file: the migration is forgotten here. Durable. What was decided can still be asked for, but nothing else: what fm_journal_head and _get gave is gone. */
 int fm_journal_remove(struct fm_journal *j, struct fm_error *err);
 
 /* Record that `what` (e.g. "netns") with `arg` is about to be done. Not fsync'ed unless durable: after a crash of the process the page cache is still there; after a crash of the

@@ -81,7 +81,8 @@ struct fm_mover {
 	bool alive_hint;            /* destination: the restored tree was seen */
 	struct fm_local view;       /* of local: what liveness is asked with (control_dir, pid1, nested); never owns anything */
 	bool executing;
-	bool finished; /* released or aborted: only status is answered */
+	bool finished;     /* released or aborted: only status is answered */
+	uint64_t ended_us; /* monotonic, when that came to be */
 	unsigned users;
 
 	struct fm_journal *journal;
@@ -125,7 +126,7 @@ struct fm_mover {
 	bool control_started;
 	pthread_t follow_thread; /* follows the pager */
 	bool follow_started;
-	struct fm_neighbour neighbours[FM_MAX_NEIGHBOURS];
+	struct fm_neighbour *neighbours; /* room for FM_MAX_NEIGHBOURS */
 	size_t n_neighbours;
 	char *config; /* user's config.json */
 	char rootfs[1500];

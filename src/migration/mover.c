@@ -3,14 +3,15 @@
  * mover.c - the agent's movers as a whole: finding, locking, status, and what the control protocol asks of either side. The sides themselves are in
  * mover-source.c and mover-destination.c.
  *
- * A mover is in the list from the moment its journal exists until it is released or aborted and its journal removed; a finished one is remembered (without effects) in
- * `finished`, so that a repeated Abort or Status gets an answer.
+ * A mover is in the list from the moment its journal exists until it is released or aborted and its journal removed; a finished one stays there (without effects) for a while,
+ * so that a repeated Abort or Status gets an answer.
  */
 #include "migration/mover.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,13 +22,15 @@
 #include "migration/mover-internal.h"
 
 #define MAX_MOVERS 256
+/* A manager asks again about what it has under way, and what it has concluded it does not ask about: no more of them can be missed. An older one is answered as one from before a restart. */
+#define MAX_ENDED FM_MAX_MIGRATIONS_ACTIVE
 
 struct fm_movers {
 	struct fm_host *h;
 	pthread_mutex_t lock;
 	struct fm_mover *v[MAX_MOVERS];
 	size_t n;
-	struct fm_mover_figures forgotten; /* of those that make_room let go */
+	struct fm_mover_figures forgotten; /* of those that forget_oldest let go */
 };
 
 /* ---------------------------------------------------------------- one mover */
@@ -45,7 +48,12 @@ int fm_mover_alloc(struct fm_host *h, const char *id, bool destination, struct f
 	(void)snprintf(m->images_path, sizeof(m->images_path), "%s/%s.%s", h->images_dir, id, destination ? "destination" : "source");
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->changed, NULL);
+	if (destination && !(m->neighbours = calloc(FM_MAX_NEIGHBOURS, sizeof(m->neighbours[0])))) {
+		free(m);
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	}
 	if (fm_stop_init(&m->stop, err) < 0) {
+		free(m->neighbours);
 		free(m);
 		return -1;
 	}
@@ -99,6 +107,9 @@ static void drop_resources(struct fm_mover *m)
 	fm_flows_free(m);
 	fm_endpoints_free(m->endpoints);
 	m->endpoints = NULL;
+	free(m->neighbours);
+	m->neighbours = NULL;
+	m->n_neighbours = 0;
 	fm_local_done(&m->local);
 	fm_mover_publish(m);
 	fm_pb_free(m->description);
@@ -271,16 +282,30 @@ static void count(struct fm_mover *m, struct fm_mover_figures *f)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* Forget the oldest finished mover nobody uses when the list is full. */
+/* Of those that nobody uses, the one that ended first. false: there is none. */
+static bool forget_oldest(struct fm_movers *ms)
+{
+	size_t oldest = ms->n;
+	for (size_t i = 0; i < ms->n; i++)
+		if (ms->v[i]->finished && !ms->v[i]->users && (oldest == ms->n || ms->v[i]->ended_us < ms->v[oldest]->ended_us))
+			oldest = i;
+	if (oldest == ms->n)
+		return false;
+	count(ms->v[oldest], &ms->forgotten);
+	fm_mover_destroy(ms->v[oldest]);
+	memmove(&ms->v[oldest], &ms->v[oldest + 1], (ms->n - oldest - 1) * sizeof(ms->v[0]));
+	ms->n--;
+	return true;
+}
+
+/* For one more, and so that an agent's memory does not grow with what it has done. */
 static bool make_room(struct fm_movers *ms)
 {
-	for (size_t i = 0; ms->n == MAX_MOVERS && i < ms->n; i++)
-		if (ms->v[i]->finished && !ms->v[i]->users) {
-			count(ms->v[i], &ms->forgotten);
-			fm_mover_destroy(ms->v[i]);
-			memmove(&ms->v[i], &ms->v[i + 1], (ms->n - i - 1) * sizeof(ms->v[0]));
-			ms->n--;
-		}
+	size_t ended = 0;
+	for (size_t i = 0; i < ms->n; i++)
+		ended += ms->v[i]->finished;
+	for (; (ended > MAX_ENDED || ms->n == MAX_MOVERS) && forget_oldest(ms); ended--)
+		;
 	return ms->n < MAX_MOVERS;
 }
 
@@ -307,18 +332,46 @@ static int enlist(struct fm_movers *ms, struct fm_mover *m, struct fm_error *err
 	return rc;
 }
 
-/* After release or abort: the journal goes, the memory of the outcome stays. */
+/* With the lock. */
+static void end_locked(struct fm_mover *m)
+{
+	m->finished = true;
+	m->ended_us = fm_now_us();
+	pthread_cond_broadcast(&m->changed);
+}
+
+/* What is left is the memory of the outcome. Its threads are gone, and nobody asks for its stop token any more. */
+static void conclude(struct fm_mover *m)
+{
+	drop_resources(m);
+	pthread_mutex_lock(&m->lock);
+	fm_stop_done(&m->stop);
+	end_locked(m);
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* After release or abort */
 static int finish(struct fm_mover *m, struct fm_error *err)
 {
 	if (fm_journal_remove(m->journal, err) < 0)
 		return -1;
-	drop_resources(m);
-	pthread_mutex_lock(&m->lock);
-	m->finished = true;
-	fm_stop_done(&m->stop); /* its threads are gone: remembering the outcome needs no descriptors */
-	pthread_cond_broadcast(&m->changed);
-	pthread_mutex_unlock(&m->lock);
+	conclude(m);
 	return 0;
+}
+
+/*
+ * What a migration used and gave back stays in the allocator's heaps, whole pages between the few blocks that live longer: some megabytes. The kernel gets them back within a millisecond, but a thread that
+ * allocates meanwhile waits for that: so not while any other migration is under way here. One that begins now is far from its freeze.
+ */
+static void give_back_memory(struct fm_movers *ms)
+{
+	bool idle = true;
+	pthread_mutex_lock(&ms->lock);
+	for (size_t i = 0; i < ms->n; i++)
+		idle = idle && ms->v[i]->finished;
+	pthread_mutex_unlock(&ms->lock);
+	if (idle)
+		(void)malloc_trim(0);
 }
 
 /* ---------------------------------------------------------------- recovery */
@@ -505,8 +558,9 @@ static int begin_journal(struct fm_mover *m, const char *role, struct fm_error *
 	                     : fm_journal_create(m->h->journals_dir, m->id, role, journal_head(m), &j, err);
 	pthread_mutex_lock(&m->lock);
 	m->journal = j;
-	m->finished = rc < 0;
 	pthread_mutex_unlock(&m->lock);
+	if (rc < 0)
+		conclude(m);
 	return rc;
 }
 
@@ -769,6 +823,7 @@ int fm_movers_release(struct fm_movers *ms, const char *migration_id, struct fm_
 	}
 	end_exclusive(m);
 	release_ref(ms, &m);
+	give_back_memory(ms);
 	return rc;
 }
 
@@ -797,8 +852,10 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 	pthread_mutex_unlock(&m->lock);
 	begin_exclusive(m);
 	int rc = 0;
-	if (!m->finished && !m->journal) {
-		m->finished = true; /* before its preparation has begun */
+	if (!m->finished && !m->journal) { /* before its preparation has begun, which finds it so */
+		pthread_mutex_lock(&m->lock);
+		end_locked(m);
+		pthread_mutex_unlock(&m->lock);
 	} else if (!m->finished) {
 		rc = m->destination ? fm_destination_abort(m, err) : fm_source_abort(m, req->destination_is_dead, err);
 		if (rc == 0)
@@ -811,6 +868,7 @@ int fm_movers_abort(struct fm_movers *ms, const FM_PB(AbortRequest) * req, FM_PB
 	if (rc == 0)
 		*ret = FM_TAKE_PTR(resp);
 	release_ref(ms, &m);
+	give_back_memory(ms);
 	return rc;
 }
 

@@ -133,7 +133,10 @@ static void test_create_and_open(void **state)
 	assert_ok(fm_journal_remove(j, &e), e);
 	assert_false(fm_path_exists(f->path));
 	assert_ok(fm_journal_remove(j, &e), e);                          /* again */
-	assert_int_equal(fm_journal_decision(j), FM_DECISION_COMMITTED); /* what was read stays known */
+	assert_int_equal(fm_journal_decision(j), FM_DECISION_COMMITTED); /* this stays known */
+	assert_true(fm_journal_ran(j));
+	assert_null(fm_journal_get(j, "root"));
+	assert_null(fm_journal_head(j, "container"));
 	assert_int_equal(fm_journal_note(j, "late", "1", &e), -1);
 	fm_journal_free(j);
 	fm_journal_free(NULL);

@@ -390,6 +390,37 @@ static void test_limit(void **state)
 	assert_int_equal(decision(f, "m-8"), FM_DECISION_COMMITTED);
 }
 
+/* An agent's memory does not grow with what it has done: of what is over it remembers the latest, as many as a manager may still be about, and counts the others. */
+static void test_ended_are_forgotten(void **state)
+{
+	enum { REMEMBERED = 64, MORE = 100 };
+	struct fixture *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	struct fm_mover_figures figures;
+	char id[32];
+	leave_journal(f, "m-long", "source", "other", 1, FM_DECISION_COMMITTED);
+	start(f);
+	for (int i = 0; i < REMEMBERED + MORE; i++) {
+		if (i == MORE) { /* the first to begin is not the first to end */
+			e = FM_ERROR_INIT;
+			assert_ok(fm_movers_release(f->ms, "m-long", &e), e);
+		}
+		(void)snprintf(id, sizeof(id), "m-%d", i);
+		assert_code(prepare_source(f, id, "web", 1, COLD, &e), e, FM_E_NOT_FOUND);
+	}
+	for (int i = 0; i < REMEMBERED + MORE; i++) {
+		(void)snprintf(id, sizeof(id), "m-%d", i);
+		assert_int_equal(decision(f, id), i < MORE ? FM_DECISION_UNKNOWN : FM_DECISION_ABORTED);
+	}
+	assert_int_equal(decision(f, "m-long"), FM_DECISION_RELEASED);
+	fm_movers_figures(f->ms, &figures);
+	assert_int_equal(figures.role[0].aborted, REMEMBERED + MORE);
+	assert_int_equal(figures.role[0].released, 1);
+	e = FM_ERROR_INIT;
+	assert_ok(abort_of(f, "m-0", false, &e), e); /* as after a restart: nothing of it is here */
+	assert_ok(fm_movers_release(f->ms, "m-0", &e), e);
+}
+
 /* The quota that a dead agent had lowered is put back, as the record says; one whose cgroup is gone is in nobody's way. */
 static void test_throttle_is_undone(void **state)
 {
@@ -483,6 +514,7 @@ int main(void)
 		                            T(test_recovery),
 		                            T(test_bad_journals),
 		                            T(test_limit),
+		                            T(test_ended_are_forgotten),
 		                            T(test_abort_races_prepare),
 		                            T(test_throttle_is_undone),
 		                            T(test_throttle_limit) };
