@@ -171,7 +171,7 @@ class Plans:
         """The manager does it unasked, once."""
         manager = self.cluster.manager
         manager.stop()
-        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--over-cpu", str(THRESHOLD), "--over-memory", "100"]
+        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--cpu-threshold", str(THRESHOLD), "--memory-threshold", "100"]
         manager.start()
         self.cluster.wait_online((*HOSTS, MANAGER_HOST))
         before = len(self.cluster.json("plan", "ls")["plans"])
