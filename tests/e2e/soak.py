@@ -30,7 +30,7 @@ WARM_UP = 4           # migrations before the first count of descriptors: thread
 FDS_GROWTH_MAX = 6
 RSS_GROWTH_MAX_KB = 64 * 1024
 # What is bounded has come to its bound by then: the outcomes that an agent remembers (64), and what the allocator and the TLS library keep for each of the worker threads. Measured
-# after that: less than 20 KiB, and less with every migration. One ended migration that is kept as it was is 56 KiB.
+# after that: some 20 KiB, and less with every migration. One ended migration that is kept as it was is 56 KiB.
 LONG_RUN = 120
 RSS_GROWTH_MAX_KB_PER_MIGRATION = 32
 MEDIAN_OF = 7         # counts of memory at a time: what is under way in a moment evens out
