@@ -186,6 +186,10 @@ void fm_rules_denied(struct fm_migration *m, const char *policy, const struct fm
 /* The terms' notices; outcome: "allowed", "denied", "failed", "waits for approval". Returns at once. */
 void fm_rules_notify(struct fm_migration *m, const char *outcome, const char *why);
 
+/* The limit of time of a migration that is taken up in EXECUTION, from its record. What is over of it is by the clock of the day, from the end of
+ * PLANNING on; a clock that was set back gives the whole of it again at most. Call before any other thread knows the migration. */
+void fm_rules_resume_duration(struct fm_migration *m);
+
 /* policy.c - the Policy Enforcer: built-in policies; they always hold, before those of rules.c. DENIED: FAILED_PRECONDITION. */
 int fm_policy_check(struct fm_migration *m, const FM_PB(Host) * destination, struct fm_error *err);
 

@@ -251,6 +251,8 @@ static int resume(struct fm_coordinator *c, const struct fm_store_migration *r, 
 	take_trigger(m, m->pb->trigger);
 	if (has_begun(r)) {
 		fm_queue_join(m);
+		if (m->resume_from == FM_STATE_EXECUTION)
+			fm_rules_resume_duration(m);
 	} else { /* begins anew, and waits for nothing for ever */
 		m->deadline_ms = fm_now_ms() + DEFAULT_TOTAL_MS;
 		fm_pb_set(&m->pb->sub_state, "");

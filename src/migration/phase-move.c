@@ -185,6 +185,16 @@ static int switch_over_known(struct fm_migration *m, const FM_PB(MoverStatus) * 
 	return await_destination(m, err);
 }
 
+/* Cancelled, or its time is up: the source undoes, and err says whose wish it was. False: it goes on, or the commit was quicker, which the next status says. */
+static bool undo_frozen(struct fm_migration *m, struct fm_error *err)
+{
+	struct fm_error why = FM_ERROR_INIT, e = FM_ERROR_INIT;
+	if (fm_stopping(m) || fm_check_cancelled(m, &why) == 0 || fm_abort_on(m, m->pb->source, false, NULL, &e) < 0)
+		return false;
+	*err = why;
+	return true;
+}
+
 int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err)
 {
 	uint64_t give_up_ms = fm_now_ms() + FM_EXECUTE_TIMEOUT_MS;
@@ -197,6 +207,8 @@ int fm_resolve_switch_over(struct fm_migration *m, struct fm_error *err)
 		/* FROZEN: the source's agent lives and is in the middle of it; it commits or undoes by itself. */
 		if (s->decision != FLEXIMIGRATE__V1__DECISION__FROZEN)
 			return switch_over_known(m, s, err);
+		if (undo_frozen(m, err))
+			return -1;
 		if (fm_now_ms() > give_up_ms)
 			return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the source '%s' did not finish the switch-over", m->pb->source);
 		(void)fm_wait_fd(m->c->shutdown.fd, POLLIN, 50, NULL);

@@ -119,6 +119,30 @@ static void take_terms(struct fm_terms *t, const struct fm_policy_decision *d)
 	}
 }
 
+static uint64_t end_of_planning_unix_ms(const FM_PB(Migration) * pb)
+{
+	for (size_t i = pb->n_transitions; i-- > 0;)
+		if ((enum fm_state)pb->transitions[i]->to == FM_STATE_PREPARATION)
+			return pb->transitions[i]->at_unix_ms;
+	return 0;
+}
+
+void fm_rules_resume_duration(struct fm_migration *m)
+{
+	json_t *record = json_loads(m->pb->decision ? m->pb->decision : "", 0, NULL);
+	json_t *effects = json_object_get(record, "effects");
+	json_int_t limit_s = json_integer_value(json_object_get(effects, "migration_duration_s"));
+	uint64_t began = end_of_planning_unix_ms(m->pb), now = fm_realtime_ms();
+	if (limit_s > 0 && limit_s <= UINT32_MAX) {
+		uint64_t limit_ms = (uint64_t)limit_s * 1000, spent_ms = now > began ? now - began : 0;
+		m->terms.duration_s = (uint32_t)limit_s;
+		keep_name(m->terms.duration_by, json_string_value(json_object_get(effects, "migration_duration_by")));
+		m->deadline_ms = fm_now_ms() + (spent_ms < limit_ms ? limit_ms - spent_ms : 0);
+		m->deadline_is_policys = true;
+	}
+	json_decref(record);
+}
+
 /* A policy's strategy takes the place of auto. What somebody asked for by name is not changed behind his back. */
 static int take_strategy(struct fm_migration *m, const struct fm_policy_decision *d, const struct fm_workload_snapshot *w,
                          struct fm_strategy_choice *choice, struct fm_error *err)

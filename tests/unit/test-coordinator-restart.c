@@ -144,6 +144,68 @@ static void test_restart_in_execution(void **state)
 	restart_in_execution(TWIN_NEVER_RUNS, false, "alpha", "beta Abort, alpha Abort dead", true);
 }
 
+static void rules(struct lab *l, const char *text)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/policies.yaml", l->dir);
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_write_file_atomic(path, text, strlen(text), 0600, &e), e);
+	if (l->policies)
+		assert_ok(fm_rulebook_reload(l->policies, &e), e);
+	else
+		assert_ok(fm_rulebook_open(path, &l->policies, &e), e);
+}
+
+/* The record as it would be had the migration begun that much earlier. */
+static void age_record(struct lab *l, const char *id, uint64_t by_ms)
+{
+	struct fm_store_migration r;
+	struct fm_error e = FM_ERROR_INIT;
+	assert_ok(fm_store_migration_get(l->store, id, &r, &e), e);
+	FM_PB(Migration) *m = fleximigrate__v1__migration__unpack(NULL, r.detail_len, r.detail);
+	assert_non_null(m);
+	assert_true(m->n_transitions > 0);
+	for (size_t i = 0; i < m->n_transitions; i++)
+		m->transitions[i]->at_unix_ms -= by_ms;
+	_fm_free_ uint8_t *blob = malloc(protobuf_c_message_get_packed_size(&m->base));
+	assert_non_null(blob);
+	struct fm_store_migration aged = { .id = (char *)id, .detail = blob, .detail_len = protobuf_c_message_pack(&m->base, blob) };
+	assert_ok(fm_store_migration_update(l->store, &aged, &e), e);
+	fm_pb_free(m);
+	fm_store_migration_done(&r);
+}
+
+/* A policy gives half an hour; the second manager finds the source in the middle of the switch-over, so much later. The policy is another one by then. */
+static void restart_with_duration(enum twin_execute how, uint64_t later_ms, bool completed)
+{
+	void *state = NULL;
+	char id[64] = "";
+	assert_int_equal(lab_setup(&state), 0);
+	struct lab *l = state;
+	rules(l, "policy_name: half_an_hour\nACTIONS: [allow_migration]\nCONSTRAINTS: {migration_duration: 1800}\n");
+	l->t->execute = how;
+	twin_rule_add(l->t, (struct twin_rule){ .method = FM_AGENT_EXECUTE, .action = TWIN_LOSE_ANSWER, .code = FM_E_UNAVAILABLE });
+	restart_at(l, "alpha", FM_AGENT_STATUS, id);
+	rules(l, "policy_name: any\nACTIONS: [allow_migration]\n");
+	age_record(l, id, later_ms);
+	lab_start(l);
+	lab_assert_end(l, id, completed ? COMPLETED : FAILED, completed ? "1N 2N 3N 4N 5N 6N" : "1N 2N 3N 4F 8N",
+	               completed ? "beta" : "alpha");
+	FM_PB(Migration) *m = lab_get(l, id);
+	if (!completed)
+		assert_string_equal(m->error_message,
+		                    "the migration took longer than policy 'half_an_hour' allows (migration_duration 1800 s)");
+	fm_pb_free(m);
+	assert_int_equal(l->t->violations, 0);
+	assert_int_equal(lab_teardown(&state), 0);
+}
+
+static void test_restart_with_duration(void **state)
+{
+	restart_with_duration(TWIN_STAYS_FROZEN, 1800000, false);
+	restart_with_duration(TWIN_SUCCEEDS, 60000, true);
+	restart_with_duration(TWIN_SUCCEEDS, 1800000, true); /* committed before: nothing to roll back to */
+}
+
 /* In the middle of a rollback before the commit. */
 static void restart_in_rollback(const char *host, enum fm_agent_method failing, const char *path)
 {
@@ -270,6 +332,7 @@ int main(void)
 		T(test_restart_queued),
 		T(test_restart_many),
 		cmocka_unit_test(test_restart_in_execution),
+		cmocka_unit_test(test_restart_with_duration),
 		cmocka_unit_test(test_restart_in_rollback),
 		cmocka_unit_test(test_restart_in_carry_back),
 		cmocka_unit_test(test_restart_while_settling),
