@@ -32,7 +32,7 @@ struct options {
 	uint64_t max_concurrent, over_cpu, over_memory, under_cpu, under_memory, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
-	uint64_t proactive_period_ms, proactive_moves;
+	uint64_t proactive_period_ms, proactive_sustain_ms, proactive_moves;
 };
 
 struct manager {
@@ -111,10 +111,12 @@ static int start_planner(struct manager *m, struct fm_error *err)
 		                      .proactive_period_ms = m->o.proactive_period_ms,
 		                      .proactive_opts = {
 		                              .plan = { .cpu_percent = (double)m->o.over_cpu, .memory_percent = (double)m->o.over_memory },
+		                              .sustain_ms = m->o.proactive_sustain_ms,
 		                              .moves_per_hour = (unsigned)m->o.proactive_moves } };
-	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX)
+	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX ||
+	    m->o.proactive_sustain_ms > INT32_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
-		                    "thresholds are percentages, and the budget and the period have their limits");
+		                    "thresholds are percentages, and the budget and the times have their limits");
 	return fm_planner_new(&po, &m->planner, err);
 }
 
@@ -315,6 +317,8 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "proactive", FM_OPT_FLAG, &o->proactive, NULL,
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
+		{ "proactive-time", FM_OPT_DURATION, &o->proactive_sustain_ms, "TIME",
+		  "for which a host has to be over a threshold, or predicted to be, before it is acted on (default: 60s)", NULL },
 		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
 		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
 		  "a host with more of its processors in use is used too much (default: 80)", NULL },

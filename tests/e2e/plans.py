@@ -4,6 +4,9 @@
 
 The hosts are network namespaces of one machine, so /proc/stat would say the same of all of them. Each host's agent therefore sees one of its own, written from what the host's control groups have used (as
 lxcfs does for containers): the load is real, and is where its containers are.
+
+What burns has a quota, and all of it together is half of the machine: so it gets what it wants, however busy the machine is with other things, and a host's use is what the test says. Nothing waits for means to
+forget: a manager that is started anew has none of the time before.
 """
 
 import json
@@ -21,8 +24,12 @@ HOSTS = ("a", "b", "c")
 DEADLINE_S = 90
 LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not what this is about
 BURN = ["/bin/sh", "-c", "while :; do :; done"]
-QUIET_S = 25
-THRESHOLD = 70
+QUIET_S = 15  # three times as long as a host has to be over before it is acted on
+SUSTAIN_S = 5
+BURNT = 50  # percent of all processors, by all burners together
+THRESHOLD = 40  # and proactive moves end 10 below: half of the burners, and 5 for everything else
+CALM = 20
+PERIOD_US = 100000
 
 
 class Stat:
@@ -85,7 +92,7 @@ class Plans:
     def __init__(self, cluster, tap, options):
         self.cluster, self.tap, self.options = cluster, tap, options
         self.residents = []
-        self.burners = [f"burn{number}" for number in range(max(2, os.cpu_count()))]
+        self.burners = [f"burn{number}" for number in range(2 * -(-os.cpu_count() // 4))]
 
     def cli(self, *argv, timeout=200):
         return self.cluster.cli(*argv, check=False, timeout=timeout)
@@ -99,7 +106,7 @@ class Plans:
 
     def quiet(self, host):
         used = self.cpu(host)
-        return used is not None and used < 40
+        return used is not None and used < CALM
 
     def need_usage(self):
         deadline = time.monotonic() + 20 * STRETCH
@@ -142,14 +149,26 @@ class Plans:
 
     def burn(self, name, host):
         bundle = self.cluster.make_bundle(name, BURN)
+        path = os.path.join(bundle, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        quota = PERIOD_US * os.cpu_count() * BURNT // 100 // len(self.burners)
+        config["linux"].setdefault("resources", {})["cpu"] = {"quota": quota, "period": PERIOD_US}
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
         self.cluster.cli("container", "run", name, "--host", host, "--bundle", bundle)
 
-    def overload(self):
-        """As many that burn on b as there are processors; half of them are too many."""
+    def overload(self, *options):
+        """What burns is all on b, and half of it is too much. The manager that comes then, with these options, knows b as it is."""
         self.need_usage()
         for name in self.burners:
             self.burn(name, "b")
         self.cluster.wait("b is overloaded", lambda: (self.cpu("b") or 0) > THRESHOLD + 5, 60)
+        manager = self.cluster.manager
+        manager.stop()
+        manager.argv = [*manager.argv, *options]
+        manager.start()
+        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
 
     def end_burners(self):
         for name in self.burners:
@@ -158,7 +177,7 @@ class Plans:
     def check_balance(self):
         self.overload()
         balance = ("balance", "--cpu-threshold", str(THRESHOLD), *LIMITS)
-        # decisions are made of means over some time
+        # a container counts when its use is known
         self.cluster.wait("b is seen to be overloaded", lambda: any(step["from"] == "b" for step in self.cluster.json(*balance, "--dry-run")["steps"]), 120)
         done = self.cli(*balance, "--output", "json")  # exit 1: the host of the manager stays over, with what others do on this machine
         plan = json.loads(done.stdout)
@@ -169,19 +188,14 @@ class Plans:
 
     def check_proactive(self):
         """The manager does it unasked, once."""
-        manager = self.cluster.manager
-        manager.stop()
-        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--over-cpu", str(THRESHOLD), "--over-memory", "100"]
-        manager.start()
-        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
         before = len(self.cluster.json("plan", "ls")["plans"])
         self.end_burners()  # of a balance that failed
-        self.overload()
+        self.overload("--proactive", "--proactive-period", "1s", "--proactive-time", f"{SUSTAIN_S}s", "--over-cpu", str(THRESHOLD), "--over-memory", "100")
 
         def relieved():
             plans = self.cluster.json("plan", "ls")["plans"]
             return len(plans) > before and plans[0]["kind"] == "proactive" and plans[0]["state"] == "done"
-        self.cluster.wait("b is relieved", relieved, 180)
+        self.cluster.wait("b is relieved", relieved, 90, lambda: json.dumps([self.cluster.json("host", "show", "b"), self.cluster.json("plan", "ls")["plans"][:1]]))
         moved = len(self.cluster.json("migration", "ls")["migrations"])
         places = {name: self.where(name) for name in self.burners}
         time.sleep(QUIET_S)  # what is looked for is that nothing happens
