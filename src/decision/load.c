@@ -158,7 +158,7 @@ static uint64_t container_memory(const struct fm_snap_container *c)
 
 static double container_cpu(const struct fm_snap_container *c, bool predicted)
 {
-	return predicted ? fmax(c->cpu_cores, c->cpu_predicted_cores) : c->cpu_cores; /* as with hosts */
+	return predicted && !isnan(c->cpu_predicted_cores) ? c->cpu_predicted_cores : c->cpu_cores;
 }
 
 static const char *blocker(const struct fm_load *l, const struct fm_snap_container *c, const struct fm_load_opts *o)

@@ -134,8 +134,7 @@ static double memory_percent(const struct fm_snap_host *h)
 
 static void look_at(struct host_state *st, const struct fm_snap_host *h, uint64_t now, const struct fm_proactive_opts *o)
 {
-	/* Whichever is more: a forecast is made of whole steps of five minutes, and knows nothing of a load that is new. Of a host whose use is not known a forecast alone says it. */
-	double cpu = fmax(h->cpu_percent, h->cpu_predicted_percent), memory = memory_percent(h);
+	double cpu = isnan(h->cpu_predicted_percent) ? h->cpu_percent : h->cpu_predicted_percent, memory = memory_percent(h);
 	bool known = h->online && !isnan(cpu) && !isnan(memory);
 	/* of a comparison with NAN comes false, which is not to mean "well" */
 	bool over = known && (cpu > o->plan.cpu_percent || memory > o->plan.memory_percent);

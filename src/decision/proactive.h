@@ -2,9 +2,8 @@
 /*
  * proactive.h - Decision Engine: moves before a host is over its threshold, without a human, and without moving things to and fro.
  *
- * A step looks at one snapshot and answers with a plan, mostly an empty one. It acts on what is predicted, and on what is now where that is more (a forecast does not know yet of a load that is new), and is
- * held back by
- *   - patience: a host has to be over a threshold so in every step for sustain_ms before it is acted on,
+ * A step looks at one snapshot and answers with a plan, mostly an empty one. It acts on what is predicted (what is now, of what nobody predicts), and is held back by
+ *   - patience: a host has to be predicted over a threshold in every step for sustain_ms before it is acted on,
  *   - hysteresis: it is then brought under the threshold less a margin, and only hosts that stay under that take something; a host that was acted on is done with when it is below it,
  *   - rest: a host that has given or taken is left alone for settle_ms, while predictions learn what it is like now,
  *   - cool-down: a container that has moved stays for cooldown_ms, and does not go back where it came from for return_ms,

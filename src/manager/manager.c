@@ -318,7 +318,7 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
 		{ "proactive-time", FM_OPT_DURATION, &o->proactive_sustain_ms, "TIME",
-		  "for which a host has to be over a threshold, or predicted to be, before it is acted on (default: 60s)", NULL },
+		  "for which a host has to be predicted over a threshold before it is acted on (default: 60s)", NULL },
 		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
 		{ "over-cpu", FM_OPT_UINT, &o->over_cpu, "PERCENT",
 		  "a host with more of its processors in use is used too much (default: 80)", NULL },

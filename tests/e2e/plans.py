@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Plans in a running cluster of three hosts: a host is cordoned, drained by a deadline with clients connected, and one that a real load overloads is balanced, and relieved unasked.
+"""Plans in a running cluster of three hosts: a host is cordoned, drained by a deadline with clients connected, two are at once, and one that a real load overloads is balanced, and relieved unasked.
 
 The hosts are network namespaces of one machine, so /proc/stat would say the same of all of them. Each host's agent therefore sees one of its own, written from what the host's control groups have used (as
 lxcfs does for containers): the load is real, and is where its containers are.
@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -147,6 +148,27 @@ class Plans:
         expect(self.cluster.json("host", "show", "a")["cordoned"], "the drained host is open")
         self.cluster.cli("host", "uncordon", "a")
 
+    def check_two_drains(self):
+        """Each finds the other one under way, and both do what they are for."""
+        for host, resident in zip(("b", "c"), self.residents):
+            if self.where(resident.name) != host:
+                self.cluster.cli("migrate", resident.name, "--to", host)
+        for host in ("b", "c"):  # before either plans: or one might fill the other
+            self.cluster.cli("host", "cordon", host)
+        self.need_usage()
+        with ThreadPoolExecutor(2) as both:
+            for done in both.map(lambda host: self.cli("drain", host, *LIMITS), ("b", "c")):
+                expect(done.returncode == 0, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        for resident in self.residents:
+            expect(self.where(resident.name) == "a", f"{resident.name} is on {self.where(resident.name)}")
+            resident.check("a")
+        plans = self.cluster.json("plan", "ls")["plans"][:2]
+        expect({plan["host"] for plan in plans} == {"b", "c"} and all(plan["state"] == "done" for plan in plans), f"{plans}")
+        moved = [step["container"] for plan in plans for step in plan["steps"]]
+        expect(sorted(moved) == sorted(resident.name for resident in self.residents), f"{moved}")
+        for host in ("b", "c"):
+            self.cluster.cli("host", "uncordon", host)
+
     def burn(self, name, host):
         bundle = self.cluster.make_bundle(name, BURN)
         path = os.path.join(bundle, "config.json")
@@ -205,7 +227,7 @@ class Plans:
         self.cluster.cli("host", "cordon", MANAGER_HOST)  # it sees what the whole machine uses
         for name in ("one", "two", "three"):
             self.residents.append(Resident(self.cluster, name, host="a"))
-        for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain),
+        for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain), ("two drains at once", self.check_two_drains),
                            ("a host that is overloaded is balanced", self.check_balance), ("one that is overloaded is relieved unasked, once", self.check_proactive)):
             if self.options.only not in name:
                 continue

@@ -118,23 +118,6 @@ static void test_patience(void **state)
 	trace_done(&t);
 }
 
-/* What a forecast was made of is older than the load: it says that all is well, for minutes. */
-static void test_a_load_that_is_new_to_the_forecast(void **state)
-{
-	struct trace t = trace(2, 4, 5); /* 100 % on both, and then the other has room */
-	t.s->containers[1].cpu_cores = t.s->containers[3].cpu_cores = 0.1;
-	for (int i = 0; i < 4; i++) {
-		add_up(t.s, 0.3);
-		assert_true(t.s->hosts[0].cpu_percent > 80 && t.s->hosts[0].cpu_predicted_percent < 70);
-		assert_int_equal(step(&t, 20000), i < 3 ? 0 : 1);
-	}
-	for (int i = 0; i < 100; i++) {
-		add_up(t.s, 0.3);
-		assert_int_equal(step(&t, 20000), 0);
-	}
-	trace_done(&t);
-}
-
 static void test_a_constant_load_is_acted_on_once(void **state)
 {
 	struct trace t = trace(4, 16, 1);
@@ -255,7 +238,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_acts_before_it_is_over),
 		cmocka_unit_test(test_patience),
-		cmocka_unit_test(test_a_load_that_is_new_to_the_forecast),
 		cmocka_unit_test(test_a_constant_load_is_acted_on_once),
 		cmocka_unit_test(test_no_to_and_fro),
 		cmocka_unit_test(test_budget),
