@@ -113,8 +113,7 @@ static int start_planner(struct manager *m, struct fm_error *err)
 		                              .plan = { .cpu_percent = (double)m->o.over_cpu, .memory_percent = (double)m->o.over_memory },
 		                              .sustain_ms = m->o.proactive_sustain_ms,
 		                              .moves_per_hour = (unsigned)m->o.proactive_moves } };
-	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX ||
-	    m->o.proactive_sustain_ms > INT32_MAX)
+	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX || m->o.proactive_sustain_ms > INT32_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
 		                    "thresholds are percentages, and the budget and the times have their limits");
 	return fm_planner_new(&po, &m->planner, err);

@@ -14,7 +14,7 @@
 
 #define MOVES_LOOKED_AT 1000 /* the last migrations: who was moved longer ago counts as never moved */
 #define PERCENT         100.0
-#define ALL_PAIRS_HOSTS 128  /* with more, links are those that agents measured only */
+#define ALL_PAIRS_HOSTS 128 /* with more, links are those that agents measured only */
 
 struct work {
 	const struct fm_cluster *c;

@@ -93,8 +93,9 @@ static void reserve(struct fm_snapshot *s, const FM_PB(ClusterPlan) * pb)
 	for (size_t i = 0; i < pb->n_steps; i++) {
 		const FM_PB(PlanStep) *st = pb->steps[i];
 		if (fm_streq(st->state, "waiting") || fm_streq(st->state, "running"))
-			v[n++] = (struct fm_reserved){ st->container,    st->from, st->to, st->bandwidth_bytes_per_s,
-				                       st->start_ms, st->end_ms };
+			v[n++] = (struct fm_reserved){
+				st->container, st->from, st->to, st->bandwidth_bytes_per_s, st->start_ms, st->end_ms
+			};
 	}
 	fm_snapshot_reserve(s, pb->id, v, n);
 }

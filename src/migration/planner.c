@@ -264,7 +264,7 @@ int fm_planner_new(const struct fm_planner_opts *o, struct fm_planner **ret, str
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->changed, NULL);
 	p->proactive = fm_proactive_new();
-	if (fm_stop_init(&p->shutdown, err) < 0 || fm_planner_interrupt_all(p, err) < 0 || 
+	if (fm_stop_init(&p->shutdown, err) < 0 || fm_planner_interrupt_all(p, err) < 0 ||
 	    fm_pool_new(FM_MAX_PLANS_ACTIVE + 1, FM_MAX_PLANS_ACTIVE + 1, &p->pool, err) < 0 ||
 	    (o->proactive && fm_pool_submit(p->pool, proactive_loop, p, err) < 0)) {
 		fm_planner_free(p);

@@ -257,7 +257,7 @@ static void test_there_is_a_most(void **state)
 {
 	struct plans *f = *state;
 	struct fm_error e = FM_ERROR_INIT;
-	FM_PB(ClusterPlan) *p[FM_MAX_PLANS_ACTIVE], *more = NULL;
+	FM_PB(ClusterPlan) * p[FM_MAX_PLANS_ACTIVE], *more = NULL;
 	char host[16], container[16];
 	twin_rule_add(f->l->t, (struct twin_rule){ .action = TWIN_BLOCK, .method = FM_AGENT_INSPECT });
 	for (int i = 0; i <= FM_MAX_PLANS_ACTIVE; i++) {

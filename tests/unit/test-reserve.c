@@ -35,7 +35,9 @@ static struct fm_snapshot *cluster(void)
 
 static struct fm_reserved step(const struct fm_snapshot *s, size_t c, size_t to, uint64_t bandwidth, uint64_t start_ms, uint64_t end_ms)
 {
-	return (struct fm_reserved){ s->containers[c].name, s->hosts[s->containers[c].host].name, s->hosts[to].name, bandwidth, start_ms, end_ms };
+	return (struct fm_reserved){
+		s->containers[c].name, s->hosts[s->containers[c].host].name, s->hosts[to].name, bandwidth, start_ms, end_ms
+	};
 }
 
 static void test_room(void **state)
@@ -46,7 +48,7 @@ static void test_room(void **state)
 	struct fm_reserved v = step(s, 0, 2, 100 * MBIT, 0, 1000);
 	fm_snapshot_reserve(s, "p-1", &v, 1);
 	assert_true(fabs(s->hosts[2].cpu_percent - 50) < 1e-9);
-	assert_true(isnan(s->hosts[2].cpu_predicted_percent)); /* not known stays so */
+	assert_true(isnan(s->hosts[2].cpu_predicted_percent));  /* not known stays so */
 	assert_true(fabs(s->hosts[0].cpu_percent - 50) < 1e-9); /* where it leaves it counts still */
 	if (available != FM_UNKNOWN)
 		assert_int_equal(s->hosts[2].memory_available_bytes, available - GB);
@@ -81,8 +83,8 @@ static void test_links(void **state)
 	l->bandwidth_bytes_per_s = 1000 * MBIT;
 	l->utilisation_percent = 10;
 	s->hosts[0].network_out_bytes_per_s = FM_UNKNOWN;
-	struct fm_reserved v[4] = { step(s, 0, 2, 300 * MBIT, 0, 1000), step(s, 0, 2, 400 * MBIT, 1000, 2000), step(s, 0, 2, 100 * MBIT, 500, 2000),
-		                    step(s, 1, 2, 200 * MBIT, 1500, 1800) };
+	struct fm_reserved v[4] = { step(s, 0, 2, 300 * MBIT, 0, 1000), step(s, 0, 2, 400 * MBIT, 1000, 2000),
+		                    step(s, 0, 2, 100 * MBIT, 500, 2000), step(s, 1, 2, 200 * MBIT, 1500, 1800) };
 	fm_snapshot_reserve(s, "p-1", v, 4);
 	assert_int_equal(s->hosts[0].network_out_bytes_per_s, 500 * MBIT);
 	assert_int_equal(s->hosts[1].network_out_bytes_per_s, 200 * MBIT);
@@ -115,7 +117,8 @@ static void test_two_plans_keep_the_budget(void **state)
 static void test_who_is_gone(void **state)
 {
 	_fm_cleanup_(fm_snapshot_freep) struct fm_snapshot *s = cluster();
-	const struct fm_reserved v[2] = { { "nobody", s->hosts[0].name, "nowhere", MBIT, 0, 1 }, { s->containers[1].name, "nowhere", "nowhere", MBIT, 0, 1 } };
+	const struct fm_reserved v[2] = { { "nobody", s->hosts[0].name, "nowhere", MBIT, 0, 1 },
+		                          { s->containers[1].name, "nowhere", "nowhere", MBIT, 0, 1 } };
 	fm_snapshot_reserve(s, "p-1", v, 2);
 	fm_snapshot_reserve(s, "p-2", NULL, 0);
 	assert_true(!s->containers[0].fixed && s->containers[1].fixed);
@@ -125,8 +128,8 @@ static void test_who_is_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_room),  cmocka_unit_test(test_the_next_plan_goes_elsewhere),
-		cmocka_unit_test(test_links), cmocka_unit_test(test_two_plans_keep_the_budget),
+		cmocka_unit_test(test_room),        cmocka_unit_test(test_the_next_plan_goes_elsewhere),
+		cmocka_unit_test(test_links),       cmocka_unit_test(test_two_plans_keep_the_budget),
 		cmocka_unit_test(test_who_is_gone),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
