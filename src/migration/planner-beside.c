@@ -45,11 +45,13 @@ int fm_planner_claim(struct fm_planner *p, bool alone, struct fm_error *err)
 	while (!alone && is_to_wait(p) && pthread_cond_timedwait(&p->changed, &p->lock, &until) == 0)
 		;
 	size_t n = count(p, true);
-	bool free = !p->planning && n < (alone ? 1 : FM_MAX_PLANS_ACTIVE);
+	bool planning = p->planning, free = !planning && n < (alone ? 1 : FM_MAX_PLANS_ACTIVE);
 	p->planning = p->planning || free;
 	pthread_mutex_unlock(&p->lock);
 	if (free)
 		return 0;
+	if (planning)
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "another plan is being made");
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%zu plans are under way, %d is the most", n, FM_MAX_PLANS_ACTIVE);
 	return fm_error_hint(err, "wait for one, or cancel one: 'fleximigrate plan ls'");
 }
