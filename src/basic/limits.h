@@ -8,6 +8,7 @@
 #define FM_MAX_MIGRATIONS_ACTIVE   64         /* a manager's worker threads */
 #define FM_MAX_RPC_MESSAGE_BYTES   (4u << 20) /* gRPC's own default */
 #define FM_MAX_CONFIG_BYTES        (1u << 20) /* an OCI config.json */
+#define FM_MAX_PLANS_ACTIVE        4          /* carried out at once, a thread each */
 #define FM_MAX_TREE_PROCESSES      4096
 #define FM_MAX_FRAME_BYTES         (1u << 20) /* one frame of the page stream */
 #define FM_MAX_IMAGE_FILE_BYTES    (64ull << 30)

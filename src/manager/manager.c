@@ -33,7 +33,7 @@ struct options {
 	uint64_t max_concurrent, cpu_threshold, memory_threshold, cpu_under, memory_under, load_ms;
 	struct fm_load_limits limits; /* made of the five above */
 	bool proactive;
-	uint64_t proactive_period_ms, proactive_moves;
+	uint64_t proactive_period_ms, proactive_sustain_ms, proactive_moves;
 };
 
 struct manager {
@@ -113,10 +113,11 @@ static int start_planner(struct manager *m, struct fm_error *err)
 		                      .proactive_period_ms = m->o.proactive_period_ms,
 		                      .proactive_opts = { .plan = { .cpu_percent = (double)m->o.cpu_threshold,
 		                                                    .memory_percent = (double)m->o.memory_threshold },
+		                                          .sustain_ms = m->o.proactive_sustain_ms,
 		                                          .moves_per_hour = (unsigned)m->o.proactive_moves } };
-	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX)
+	if (m->o.proactive_moves > UINT16_MAX || m->o.proactive_period_ms > INT32_MAX || m->o.proactive_sustain_ms > INT32_MAX)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT,
-		                    "thresholds are percentages, and the budget and the period have their limits");
+		                    "thresholds are percentages, and the budget and the times have their limits");
 	return fm_planner_new(&po, &m->planner, err);
 }
 
@@ -154,8 +155,8 @@ static int wire(struct manager *m, struct fm_error *err)
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
 	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
-	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) ||
-	    fm_costs_new(m->store, &m->costs, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) || fm_costs_new(m->store, &m->costs, err) < 0 ||
+	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
 		return -1;
@@ -321,6 +322,8 @@ static int parse(int argc, char **argv, struct options *o, struct fm_error *err)
 		{ "proactive", FM_OPT_FLAG, &o->proactive, NULL,
 		  "move containers before a host is over a threshold, unasked (default: never)", NULL },
 		{ "proactive-period", FM_OPT_DURATION, &o->proactive_period_ms, "TIME", "between two looks (default: 10s)", NULL },
+		{ "proactive-time", FM_OPT_DURATION, &o->proactive_sustain_ms, "TIME",
+		  "for which a host has to be predicted over a threshold before it is acted on (default: 60s)", NULL },
 		{ "proactive-moves", FM_OPT_UINT, &o->proactive_moves, "N", "moves in any hour, at most (default: 12)", NULL },
 		{ "cpu-threshold", FM_OPT_UINT, &o->cpu_threshold, "PERCENT",
 		  "a host with more of its processors in use is used too much (default: 80)", NULL },

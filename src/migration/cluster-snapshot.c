@@ -13,7 +13,8 @@
 #include "migration/usage.h"
 
 #define MOVES_LOOKED_AT 1000 /* the last migrations: who was moved longer ago counts as never moved */
-#define ALL_PAIRS_HOSTS 128  /* with more, links are those that agents measured only */
+#define PERCENT         100.0
+#define ALL_PAIRS_HOSTS 128 /* with more, links are those that agents measured only */
 
 struct work {
 	const struct fm_cluster *c;
@@ -50,14 +51,26 @@ static double either(double mean, double last)
 	return isnan(mean) ? last : mean;
 }
 
+/*
+ * A forecast is made of whole steps of five minutes, and the one that is not complete is not known to it: by as much as now is above the last whole step it would be too low for minutes, and a host whose load is new would
+ * be left alone as long. What has become less is not taken off: a lull is not to be counted on.
+ */
+static double with_news(double forecast, double now, const struct fm_ring *fives)
+{
+	double last = fives->newest ? (double)fm_ring_at(fives, fives->newest - 1) : NAN;
+	if (isnan(forecast) || isnan(now))
+		return forecast;
+	return isnan(last) ? fmax(forecast, now) : forecast + fmax(now - last, 0);
+}
+
 /* The seam: what a predictor makes of the past. NAN: there is none, or it cannot say. */
-static double predict(const struct work *w, bool host, const char *name, enum fm_usage_kind kind)
+static double predict(const struct work *w, bool host, const char *name, enum fm_usage_kind kind, double now)
 {
 	struct fm_series past;
 	bool known = w->predictor && (host ? fm_usage_history_host(w->c->history, name, kind, &past)
 	                                   : fm_usage_history_container(w->c->history, name, kind, &past));
 
-	return known ? w->predictor->predict(w->predictor->userdata, host, name, kind, &past) : NAN;
+	return known ? with_news(w->predictor->predict(w->predictor->userdata, host, name, kind, &past), now, &past.fives) : NAN;
 }
 
 /* ---- hosts */
@@ -70,7 +83,9 @@ static void add_measures(const struct work *w, const FM_PB(Host) * h, struct fm_
 	double total = (double)h->memory_total_bytes, last = total > 0 ? (total - (double)h->memory_available_bytes) * 100 / total : NAN;
 	to->cpu_percent = either(fm_usage_history_now(w->c->history, true, h->name, FM_USAGE_CPU, w->s->at_unix_ms), u.cpu_percent);
 	to->memory_percent = either(fm_usage_history_now(w->c->history, true, h->name, FM_USAGE_MEMORY, w->s->at_unix_ms), last);
-	to->cpu_predicted_percent = predict(w, true, h->name, FM_USAGE_CPU);
+	to->cpu_predicted_percent = predict(w, true, h->name, FM_USAGE_CPU, to->cpu_percent);
+	if (to->cpu_predicted_percent > PERCENT)
+		to->cpu_predicted_percent = PERCENT;
 	to->cpu_pressure_percent = u.cpu_pressure_percent;
 	to->memory_pressure_percent = u.memory_pressure_percent;
 	to->io_pressure_percent = u.io_pressure_percent;
@@ -146,7 +161,7 @@ static void add_usage(const struct work *w, const FM_PB(Container) * c, struct f
 
 	fm_usage_container_figures(c->usage, &u);
 	to->cpu_cores = either(fm_usage_history_now(w->c->history, false, c->name, FM_USAGE_CPU, w->s->at_unix_ms), u.cpu_cores);
-	to->cpu_predicted_cores = predict(w, false, c->name, FM_USAGE_CPU);
+	to->cpu_predicted_cores = predict(w, false, c->name, FM_USAGE_CPU, to->cpu_cores);
 	if (u.memory_bytes != FM_USAGE_UNKNOWN)
 		to->memory_bytes = u.memory_bytes;
 	to->working_set_bytes = u.working_set_bytes;

@@ -26,7 +26,7 @@ struct fm_cluster {
 int fm_cluster_snapshot(const struct fm_cluster *c, struct fm_snapshot **ret, struct fm_error *err);
 
 /*
- * The seam for predictions: called for each host and container with what was measured, and fills in the predicted members. Without it they are unknown. The history's copies are the callee's for the time of
+ * The seam for predictions: called for each host and container with what was measured, and fills in the predicted members; what is used now more than in the last whole step of the history is added. Without it they are unknown. The history's copies are the callee's for the time of
  * the call.
  */
 struct fm_snapshot_predictor {

@@ -19,7 +19,8 @@
 
 struct running {
 	struct fm_planner *p;
-	FM_PB(ClusterPlan) * pb; /* p->active */
+	const struct fm_plan_run *run;
+	FM_PB(ClusterPlan) * pb; /* the run's */
 	bool stop;               /* nothing more is begun */
 	bool cancelled;          /* told the migrations */
 	bool changed;
@@ -100,7 +101,7 @@ static bool share_a_host(const FM_PB(PlanStep) * a, const FM_PB(PlanStep) * b)
 
 /*
  * Steps of one host overlap only if they do in the plan. Intervals that overlap in pairs have a moment in common (Helly), and at that moment the plan has kept the budgets of the host's links; so they
- * are kept whenever these steps run together, late as they may be.
+ * are kept whenever these steps run together, late as they may be. Other plans under way have left these budgets out of theirs (planner-beside.c).
  */
 static bool ready(const struct running *r, size_t i)
 {
@@ -143,7 +144,7 @@ static void begin(struct running *r, FM_PB(PlanStep) * s)
 static void begin_ready(struct running *r)
 {
 	size_t running = count(r, RUNNING);
-	for (size_t i = 0; i < r->pb->n_steps && !r->stop && running < r->p->max_concurrent; i++)
+	for (size_t i = 0; i < r->pb->n_steps && !r->stop && running < r->run->max_concurrent; i++)
 		if (is(r->pb->steps[i], WAITING) && ready(r, i)) {
 			begin(r, r->pb->steps[i]);
 			running += is(r->pb->steps[i], RUNNING);
@@ -155,7 +156,7 @@ static void begin_ready(struct running *r)
 static void heed_cancel(struct running *r)
 {
 	pthread_mutex_lock(&r->p->lock);
-	bool cancel = r->p->cancel;
+	bool cancel = r->run->cancel;
 	pthread_mutex_unlock(&r->p->lock);
 	if (!cancel || r->cancelled)
 		return;
@@ -215,8 +216,9 @@ static bool tick(struct running *r)
 
 void fm_planner_run(void *arg)
 {
-	struct fm_planner *p = arg;
-	struct running r = { .p = p, .pb = p->active, .changed = true };
+	struct fm_plan_run *run = arg;
+	struct fm_planner *p = run->p;
+	struct running r = { .p = p, .run = run, .pb = run->pb, .changed = true };
 	if (r.pb->deadline_ms)
 		r.deadline_ms = fm_now_ms() + r.pb->deadline_ms;
 	bool over = false;
@@ -228,10 +230,7 @@ void fm_planner_run(void *arg)
 	/* Not given up before its end is on record: who asks is told the truth meanwhile. */
 	while (over && r.changed && fm_wait_fd(p->shutdown.fd, POLLIN, TICK_MS, NULL) == 0)
 		record(&r);
-	pthread_mutex_lock(&p->lock);
-	fm_pb_free(p->active);
-	p->active = NULL;
-	p->busy = false;
-	pthread_cond_broadcast(&p->idle);
-	pthread_mutex_unlock(&p->lock);
+	fm_planner_remove(p, run);
+	fm_pb_free(run->pb);
+	free(run);
 }

@@ -4,7 +4,6 @@
 
 #include <poll.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
@@ -19,7 +18,6 @@
 FM_DEFINE_CLEANUP(struct fm_snapshot *, fm_snapshot_free);
 
 #define PROACTIVE_PERIOD_MS 10000
-#define SETTLE_S            5
 #define PLANS_LISTED        100
 #define MAX_DEADLINE_MS     (7ull * 24 * 3600 * 1000)
 
@@ -43,38 +41,9 @@ static int predict(void *userdata, const struct fm_snapshot *s, const struct fm_
 	return 0;
 }
 
-/* ---------------------------------------------------------------- one plan at a time */
+/* ---------------------------------------------------------------- its beginning */
 
-static int claim(struct fm_planner *p, struct fm_error *err)
-{
-	char id[FM_MIGRATION_ID_LEN + 1] = "";
-	struct timespec until;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += SETTLE_S;
-	pthread_mutex_lock(&p->lock);
-	/* Over, as everybody can see, and only being put away. */
-	while (p->busy && p->active && p->active->finished_unix_ms && pthread_cond_timedwait(&p->idle, &p->lock, &until) == 0)
-		;
-	bool busy = p->busy;
-	if (p->active)
-		(void)snprintf(id, sizeof(id), "%s", p->active->id);
-	p->busy = true;
-	pthread_mutex_unlock(&p->lock);
-	if (!busy)
-		return 0;
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "another plan is under way%s%s", id[0] ? ": " : "", id);
-	return fm_error_hint(err, "wait for it, or 'fleximigrate plan cancel %s'", id[0] ? id : "ID");
-}
-
-static void unclaim(struct fm_planner *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->busy = false;
-	pthread_cond_broadcast(&p->idle);
-	pthread_mutex_unlock(&p->lock);
-}
-
-/* pb is taken when it returns 0; the claim passes on to the worker. */
+/* With a claim, which is given back then. pb is taken when it returns 0. */
 static int start(struct fm_planner *p, FM_PB(ClusterPlan) * pb, unsigned max_concurrent, char id[FM_MIGRATION_ID_LEN + 1],
                  struct fm_error *err)
 {
@@ -86,16 +55,17 @@ static int start(struct fm_planner *p, FM_PB(ClusterPlan) * pb, unsigned max_con
 		return -1;
 	fm_log_write(p->o.log, FM_LOG_INFO, FM_PLAN_COMPONENT, NULL, "Plan '%s' (%s%s%s): %s", pb->id, pb->kind, pb->host[0] ? " " : "",
 	             pb->host, pb->summary);
-	pthread_mutex_lock(&p->lock);
-	p->active = pb;
-	p->cancel = false;
-	p->max_concurrent = max_concurrent ? max_concurrent : FM_PLAN_MAX_CONCURRENT;
-	pthread_mutex_unlock(&p->lock);
-	if (fm_pool_submit(p->pool, fm_planner_run, p, err) == 0)
+	struct fm_plan_run *run = malloc(sizeof(*run));
+	if (!run)
+		abort();
+	*run = (struct fm_plan_run){ .p = p, .pb = pb, .max_concurrent = max_concurrent ? max_concurrent : FM_PLAN_MAX_CONCURRENT };
+	fm_planner_add(p, run);
+	if (fm_pool_submit(p->pool, fm_planner_run, run, err) == 0) {
+		fm_planner_unclaim(p);
 		return 0;
-	pthread_mutex_lock(&p->lock);
-	p->active = NULL;
-	pthread_mutex_unlock(&p->lock);
+	}
+	fm_planner_remove(p, run);
+	free(run);
 	(void)fm_store_record_delete(p->o.store, FM_PLAN_KIND, id, NULL);
 	return -1;
 }
@@ -139,6 +109,7 @@ static int make(struct fm_planner *p, const FM_PB(PlanRequest) * req, FM_PB(Clus
 		                  .costs = &costs };
 	if (take_snapshot(p, &s, err) < 0)
 		return -1;
+	fm_planner_reserve(p, s);
 	int rc = fm_streq(req->kind, "drain")     ? fm_plan_drain(s, fm_snapshot_host(s, req->host), &o, &plan, err)
 	         : fm_streq(req->kind, "balance") ? fm_plan_balance(s, &o, &plan, err)
 	                                          : fm_plan_consolidate(s, &o, &plan, err);
@@ -159,7 +130,7 @@ static int make_and_start(struct fm_planner *p, const FM_PB(PlanRequest) * req, 
 	if ((req->host[0] && fm_fleet_cordon(p->o.fleet, req->host, true, err) < 0) || make(p, req, &pb, err) < 0 ||
 	    start(p, pb, req->max_concurrent, id, err) < 0) {
 		fm_pb_free(pb);
-		unclaim(p);
+		fm_planner_unclaim(p);
 		return -1;
 	}
 	return fm_planner_get(p, id, ret, err);
@@ -172,7 +143,7 @@ int fm_planner_plan(struct fm_planner *p, const FM_PB(PlanRequest) * req, FM_PB(
 		return -1;
 	if (req->dry_run)
 		return make(p, req, ret, err);
-	if (claim(p, err) < 0)
+	if (fm_planner_claim(p, false, err) < 0)
 		return -1;
 	return make_and_start(p, req, ret, err);
 }
@@ -198,8 +169,9 @@ int fm_planner_get(struct fm_planner *p, const char *id, FM_PB(ClusterPlan) * *r
 	size_t len = 0;
 	FM_PB(ClusterPlan) *pb = NULL;
 	pthread_mutex_lock(&p->lock);
-	if (p->active && fm_streq(p->active->id, id))
-		pb = fm_pb_copy(p->active);
+	const struct fm_plan_run *run = fm_planner_find(p, id);
+	if (run)
+		pb = fm_pb_copy(run->pb);
 	pthread_mutex_unlock(&p->lock);
 	if (!pb) {
 		if (fm_store_record_get(p->o.store, FM_PLAN_KIND, id, &data, &len, err) < 0)
@@ -236,8 +208,10 @@ int fm_planner_cancel(struct fm_planner *p, const char *id, FM_PB(ClusterPlan) *
 	if (fm_planner_get(p, id, &pb, err) < 0)
 		return -1;
 	pthread_mutex_lock(&p->lock);
-	bool active = p->active && fm_streq(p->active->id, id) && p->active->finished_unix_ms == 0;
-	p->cancel = p->cancel || active;
+	struct fm_plan_run *run = fm_planner_find(p, id);
+	bool active = run && run->pb->finished_unix_ms == 0;
+	if (active)
+		run->cancel = true;
 	pthread_mutex_unlock(&p->lock);
 	if (!active)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "plan '%s' is over: %s", id, pb->state);
@@ -256,7 +230,7 @@ static void proactive_step(struct fm_planner *p)
 	struct fm_proactive_opts o = p->o.proactive_opts;
 	char id[FM_MIGRATION_ID_LEN + 1];
 	o.plan.costs = &costs;
-	if (claim(p, NULL) < 0)
+	if (fm_planner_claim(p, true, NULL) < 0)
 		return; /* what is under way changes what it would see */
 	if (take_snapshot(p, &s, &err) == 0)
 		fm_proactive_step(p->proactive, s, &o, &plan);
@@ -264,7 +238,7 @@ static void proactive_step(struct fm_planner *p)
 	if (pb && start(p, pb, 0, id, &err) == 0)
 		return;
 	fm_pb_free(pb);
-	unclaim(p);
+	fm_planner_unclaim(p);
 	if (err.code)
 		fm_log_write(p->o.log, FM_LOG_ERROR, FM_PLAN_COMPONENT, NULL, "Proactive planning failed: %s", err.message);
 }
@@ -288,9 +262,10 @@ int fm_planner_new(const struct fm_planner_opts *o, struct fm_planner **ret, str
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	p->o = *o;
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->idle, NULL);
+	pthread_cond_init(&p->changed, NULL);
 	p->proactive = fm_proactive_new();
-	if (fm_stop_init(&p->shutdown, err) < 0 || fm_planner_interrupt_all(p, err) < 0 || fm_pool_new(2, 2, &p->pool, err) < 0 ||
+	if (fm_stop_init(&p->shutdown, err) < 0 || fm_planner_interrupt_all(p, err) < 0 ||
+	    fm_pool_new(FM_MAX_PLANS_ACTIVE + 1, FM_MAX_PLANS_ACTIVE + 1, &p->pool, err) < 0 ||
 	    (o->proactive && fm_pool_submit(p->pool, proactive_loop, p, err) < 0)) {
 		fm_planner_free(p);
 		return -1;
@@ -306,9 +281,14 @@ void fm_planner_free(struct fm_planner *p)
 	fm_stop_request(&p->shutdown);
 	if (p->pool)
 		fm_pool_free(p->pool);
+	for (size_t i = 0; i < FM_MAX_PLANS_ACTIVE; i++) /* whose job has not begun */
+		if (p->runs[i]) {
+			fm_pb_free(p->runs[i]->pb);
+			free(p->runs[i]);
+		}
 	fm_proactive_free(p->proactive);
 	fm_stop_done(&p->shutdown);
-	pthread_cond_destroy(&p->idle);
+	pthread_cond_destroy(&p->changed);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }

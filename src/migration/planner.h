@@ -2,7 +2,8 @@
 /*
  * planner.h - the manager makes plans of several moves (decision/plan.h) of what the fleet is now, and carries them out through the coordinator.
  *
- * One plan at a time is under way. Its steps begin when those they depend on are over, at most max_concurrent at once; and of steps that share a host, only those overlap that the plan lets overlap,
+ * Up to FM_MAX_PLANS_ACTIVE are under way beside each other. What the others will still move counts when one is made (decision/reserve.h): their containers are left alone, and what they take of hosts and links is
+ * used. How many migrations of a host there are at once is the coordinator's queue's to say, for all. Unasked nothing is planned while a plan is under way. The steps of a plan begin when those they depend on are over, at most max_concurrent at once; and of steps that share a host, only those overlap that the plan lets overlap,
  * so that the links' budgets hold however long each takes. The bandwidth of a step is the limit of its migration. When a step fails, or the deadline has come, nothing more is begun, what is under way
  * goes on, and the plan says what was left. Cancelling asks the migrations under way to roll back, too.
  *
@@ -37,7 +38,7 @@ int fm_planner_new(const struct fm_planner_opts *o, struct fm_planner **ret, str
 /* Before the coordinator. Begins nothing more, and leaves the plan under way as it is on record. */
 void fm_planner_free(struct fm_planner *p);
 
-/* INVALID_ARGUMENT; NOT_FOUND (host); FAILED_PRECONDITION while another plan is under way, naming it. */
+/* INVALID_ARGUMENT; NOT_FOUND (host); FAILED_PRECONDITION: as many plans as may be are under way. While another one is made it waits. */
 int fm_planner_plan(struct fm_planner *p, const FM_PB(PlanRequest) * req, FM_PB(ClusterPlan) * *ret, struct fm_error *err);
 int fm_planner_get(struct fm_planner *p, const char *id, FM_PB(ClusterPlan) * *ret, struct fm_error *err);
 int fm_planner_list(struct fm_planner *p, FM_PB(ClusterPlan) * **ret, size_t *ret_n, struct fm_error *err);

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Plans in a running cluster of three hosts: a host is cordoned, drained by a deadline with clients connected, and one that a real load overloads is balanced, and relieved unasked.
+"""Plans in a running cluster of three hosts: a host is cordoned, drained by a deadline with clients connected, two are at once, and one that a real load overloads is balanced, and relieved unasked.
 
 The hosts are network namespaces of one machine, so /proc/stat would say the same of all of them. Each host's agent therefore sees one of its own, written from what the host's control groups have used (as
 lxcfs does for containers): the load is real, and is where its containers are.
+
+What burns has a quota, and all of it together is half of the machine: so it gets what it wants, however busy the machine is with other things, and a host's use is what the test says. Nothing waits for means to
+forget: a manager that is started anew has none of the time before.
 """
 
 import json
@@ -11,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -21,8 +25,12 @@ HOSTS = ("a", "b", "c")
 DEADLINE_S = 90
 LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not what this is about
 BURN = ["/bin/sh", "-c", "while :; do :; done"]
-QUIET_S = 25
-THRESHOLD = 70
+QUIET_S = 15  # three times as long as a host has to be over before it is acted on
+SUSTAIN_S = 5
+BURNT = 50  # percent of all processors, by all burners together
+THRESHOLD = 40  # and proactive moves end 10 below: half of the burners, and 5 for everything else
+CALM = 20
+PERIOD_US = 100000
 
 
 class Stat:
@@ -85,7 +93,7 @@ class Plans:
     def __init__(self, cluster, tap, options):
         self.cluster, self.tap, self.options = cluster, tap, options
         self.residents = []
-        self.burners = [f"burn{number}" for number in range(max(2, os.cpu_count()))]
+        self.burners = [f"burn{number}" for number in range(2 * -(-os.cpu_count() // 4))]
 
     def cli(self, *argv, timeout=200):
         return self.cluster.cli(*argv, check=False, timeout=timeout)
@@ -99,7 +107,7 @@ class Plans:
 
     def quiet(self, host):
         used = self.cpu(host)
-        return used is not None and used < 40
+        return used is not None and used < CALM
 
     def need_usage(self):
         deadline = time.monotonic() + 20 * STRETCH
@@ -140,16 +148,49 @@ class Plans:
         expect(self.cluster.json("host", "show", "a")["cordoned"], "the drained host is open")
         self.cluster.cli("host", "uncordon", "a")
 
+    def check_two_drains(self):
+        """Each finds the other one under way, and both do what they are for."""
+        for host, resident in zip(("b", "c"), self.residents):
+            if self.where(resident.name) != host:
+                self.cluster.cli("migrate", resident.name, "--to", host)
+        for host in ("b", "c"):  # before either plans: or one might fill the other
+            self.cluster.cli("host", "cordon", host)
+        self.need_usage()
+        with ThreadPoolExecutor(2) as both:
+            for done in both.map(lambda host: self.cli("drain", host, *LIMITS), ("b", "c")):
+                expect(done.returncode == 0, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        for resident in self.residents:
+            expect(self.where(resident.name) == "a", f"{resident.name} is on {self.where(resident.name)}")
+            resident.check("a")
+        plans = self.cluster.json("plan", "ls")["plans"][:2]
+        expect({plan["host"] for plan in plans} == {"b", "c"} and all(plan["state"] == "done" for plan in plans), f"{plans}")
+        moved = [step["container"] for plan in plans for step in plan["steps"]]
+        expect(sorted(moved) == sorted(resident.name for resident in self.residents), f"{moved}")
+        for host in ("b", "c"):
+            self.cluster.cli("host", "uncordon", host)
+
     def burn(self, name, host):
         bundle = self.cluster.make_bundle(name, BURN)
+        path = os.path.join(bundle, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        quota = PERIOD_US * os.cpu_count() * BURNT // 100 // len(self.burners)
+        config["linux"].setdefault("resources", {})["cpu"] = {"quota": quota, "period": PERIOD_US}
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
         self.cluster.cli("container", "run", name, "--host", host, "--bundle", bundle)
 
-    def overload(self):
-        """As many that burn on b as there are processors; half of them are too many."""
+    def overload(self, *options):
+        """What burns is all on b, and half of it is too much. The manager that comes then, with these options, knows b as it is."""
         self.need_usage()
         for name in self.burners:
             self.burn(name, "b")
         self.cluster.wait("b is overloaded", lambda: (self.cpu("b") or 0) > THRESHOLD + 5, 60)
+        manager = self.cluster.manager
+        manager.stop()
+        manager.argv = [*manager.argv, *options]
+        manager.start()
+        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
 
     def end_burners(self):
         for name in self.burners:
@@ -158,7 +199,7 @@ class Plans:
     def check_balance(self):
         self.overload()
         balance = ("balance", "--cpu-threshold", str(THRESHOLD), *LIMITS)
-        # decisions are made of means over some time
+        # a container counts when its use is known
         self.cluster.wait("b is seen to be overloaded", lambda: any(step["from"] == "b" for step in self.cluster.json(*balance, "--dry-run")["steps"]), 120)
         done = self.cli(*balance, "--output", "json")  # exit 1: the host of the manager stays over, with what others do on this machine
         plan = json.loads(done.stdout)
@@ -169,19 +210,14 @@ class Plans:
 
     def check_proactive(self):
         """The manager does it unasked, once."""
-        manager = self.cluster.manager
-        manager.stop()
-        manager.argv = [*manager.argv, "--proactive", "--proactive-period", "1s", "--cpu-threshold", str(THRESHOLD), "--memory-threshold", "100"]
-        manager.start()
-        self.cluster.wait_online((*HOSTS, MANAGER_HOST))
         before = len(self.cluster.json("plan", "ls")["plans"])
         self.end_burners()  # of a balance that failed
-        self.overload()
+        self.overload("--proactive", "--proactive-period", "1s", "--proactive-time", f"{SUSTAIN_S}s", "--cpu-threshold", str(THRESHOLD), "--memory-threshold", "100")
 
         def relieved():
             plans = self.cluster.json("plan", "ls")["plans"]
             return len(plans) > before and plans[0]["kind"] == "proactive" and plans[0]["state"] == "done"
-        self.cluster.wait("b is relieved", relieved, 180)
+        self.cluster.wait("b is relieved", relieved, 90, lambda: json.dumps([self.cluster.json("host", "show", "b"), self.cluster.json("plan", "ls")["plans"][:1]]))
         moved = len(self.cluster.json("migration", "ls")["migrations"])
         places = {name: self.where(name) for name in self.burners}
         time.sleep(QUIET_S)  # what is looked for is that nothing happens
@@ -191,7 +227,7 @@ class Plans:
         self.cluster.cli("host", "cordon", MANAGER_HOST)  # it sees what the whole machine uses
         for name in ("one", "two", "three"):
             self.residents.append(Resident(self.cluster, name, host="a"))
-        for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain),
+        for name, step in (("a cordoned host takes nothing, also after a restart", self.check_cordon), ("a dry run of a drain", self.check_dry_run), ("a drain by a deadline", self.check_drain), ("two drains at once", self.check_two_drains),
                            ("a host that is overloaded is balanced", self.check_balance), ("one that is overloaded is relieved unasked, once", self.check_proactive)):
             if self.options.only not in name:
                 continue

@@ -207,14 +207,79 @@ static void test_one_at_a_time(void **state)
 		assert_int_equal(count(now, "waiting"), 2);
 		fm_pb_free(now);
 	}
-	assert_code(try_plan(f, "balance", "", false, 0, &now, &e), e, FM_E_FAILED_PRECONDITION);
-	assert_non_null(strstr(e.message, p->id));
 	twin_lift_all(f->l->t);
 	p = finish(f, p);
 	assert_int_equal(count(p, "done"), 3);
 	for (size_t i = 1; i < 3; i++)
 		assert_true(p->steps[i]->started_unix_ms >= p->steps[i - 1]->finished_unix_ms);
 	fm_pb_free(p);
+}
+
+/* Two drains at once: the second knows of the first, and each is cancelled for itself. */
+static void test_two_at_once(void **state)
+{
+	struct plans *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(ClusterPlan) *now = NULL;
+	static const char *const lone[] = { "lone", NULL };
+	report(f->l, "beta", lone, 10);
+	report(f->l, "gamma", NULL, 10);
+	(void)twin_instance_add(f->l->t, "beta", "lone", TWIN_RUNNING);
+	twin_rule_add(f->l->t, (struct twin_rule){ .host = "alpha", .method = FM_AGENT_EXECUTE, .action = TWIN_BLOCK });
+	start(f);
+	FM_PB(ClusterPlan) *first = plan(f, "drain", "alpha", false, 1);
+	twin_await(f->l->t, "alpha Execute", 1);
+	FM_PB(ClusterPlan) *again = finish(f, plan(f, "drain", "alpha", false, 1)); /* all of it is the first one's */
+	assert_int_equal(again->n_steps, 0);
+	assert_int_equal(again->n_will_not_make_it, 3);
+	for (int i = 0; i < 3; i++) {
+		assert_non_null(strstr(again->will_not_make_it[i]->why, first->id));
+		assert_non_null(strstr(again->will_not_make_it[i]->why, "moves it"));
+	}
+	fm_pb_free(again);
+	FM_PB(ClusterPlan) *second = plan(f, "drain", "beta", false, 1); /* begins while the other one waits */
+	assert_int_equal(second->n_steps, 1);
+	assert_string_equal(second->steps[0]->container, "lone");
+	assert_string_equal(second->steps[0]->to, "gamma");
+	assert_ok(fm_planner_cancel(f->p, first->id, &now, &e), e);
+	fm_pb_free(now);
+	second = finish(f, second);
+	assert_string_equal(second->state, "done");
+	assert_string_equal(twin_where(f->l->t, "lone"), "gamma");
+	twin_lift_all(f->l->t);
+	first = finish(f, first);
+	assert_string_equal(first->state, "cancelled");
+	fm_pb_free(first);
+	fm_pb_free(second);
+}
+
+static void test_there_is_a_most(void **state)
+{
+	struct plans *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(ClusterPlan) * p[FM_MAX_PLANS_ACTIVE], *more = NULL;
+	char host[16], container[16];
+	twin_rule_add(f->l->t, (struct twin_rule){ .action = TWIN_BLOCK, .method = FM_AGENT_INSPECT });
+	for (int i = 0; i <= FM_MAX_PLANS_ACTIVE; i++) {
+		const char *const own[] = { container, NULL };
+		(void)snprintf(host, sizeof(host), "h%d", i);
+		(void)snprintf(container, sizeof(container), "c%d", i);
+		report(f->l, host, own, 10);
+	}
+	start(f);
+	for (int i = 0; i < FM_MAX_PLANS_ACTIVE; i++) {
+		(void)snprintf(host, sizeof(host), "h%d", i);
+		p[i] = plan(f, "drain", host, false, 1);
+		assert_int_equal(p[i]->n_steps, 1);
+	}
+	(void)snprintf(host, sizeof(host), "h%d", FM_MAX_PLANS_ACTIVE);
+	assert_code(try_plan(f, "drain", host, false, 1, &more, &e), e, FM_E_FAILED_PRECONDITION);
+	assert_non_null(strstr(e.message, "4 plans are under way"));
+	twin_lift_all(f->l->t);
+	for (int i = 0; i < FM_MAX_PLANS_ACTIVE; i++)
+		fm_pb_free(finish(f, p[i]));
+	more = finish(f, plan(f, "drain", host, false, 1));
+	fm_pb_free(more);
 }
 
 static void test_a_failure_stops_it(void **state)
@@ -383,6 +448,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dry_run_changes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_one_at_a_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_there_is_a_most, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_failure_stops_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_restart_interrupts_it, setup, teardown),

@@ -353,6 +353,35 @@ static void test_snapshot(void **state)
 	fm_snapshot_free(s);
 }
 
+/* A forecast that was made of quiet times: what has come since is added, and what has gone is not taken off. */
+static void test_forecasts_lag_behind(void **state)
+{
+	struct fixture *f = *state;
+	const struct fm_cluster c = { .fleet = f->fleet, .store = f->store, .history = f->history };
+	const struct fm_snapshot_predictor p = { .predict = a_tenth_more };
+	const double last[] = { 20, 39, 90 }, expected[] = { 44 + 20, 44 + 1, 44 };
+	const char *const hosts[] = { "a", "b", "c" }, *const containers[] = { "ca", "cb", "cc" };
+	struct fm_snapshot *s = NULL;
+	uint64_t before = fm_realtime_ms() - STEP;
+
+	for (size_t i = 0; i < 3; i++) {
+		report(f, hosts[i], last[i], containers[i], "running", before);
+		take(f, report_of(hosts[i], 40, containers[i], "running"));
+	}
+	assert_ok(fm_cluster_snapshot_predicted(&c, &p, &s, &err));
+	for (size_t i = 0; i < 3; i++) {
+		double cores = s->containers[fm_snapshot_container(s, containers[i])].cpu_predicted_cores;
+		assert_true(fabs(s->hosts[fm_snapshot_host(s, hosts[i])].cpu_predicted_percent - expected[i]) < 0.01);
+		assert_true(fabs(cores - expected[i] / 10) < 0.01);
+	}
+	fm_snapshot_free(s);
+	report(f, "a", 0, "ca", "running", fm_realtime_ms() - 2 * STEP); /* older than the last whole step: changes nothing */
+	take(f, report_of("a", 100, "ca", "running"));
+	assert_ok(fm_cluster_snapshot_predicted(&c, &p, &s, &err));
+	assert_true(s->hosts[fm_snapshot_host(s, "a")].cpu_predicted_percent <= 100); /* more there is not */
+	fm_snapshot_free(s);
+}
+
 static void test_moves_in_snapshot(void **state)
 {
 	struct fixture *f = *state;
@@ -413,6 +442,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_damaged_records, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_verdict, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_forecasts_lag_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves_in_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peers, setup, teardown),
 	};
