@@ -30,7 +30,8 @@ static bool step_of_plan(const struct sim *w, const struct sim_move *m)
 static void give_up(struct sim *w, size_t step)
 {
 	w->steps[step] = SIM_GIVEN_UP;
-	w->stopped = true; /* one that fails stops the rest */
+	w->stopped =
+	        w->stopped || w->plan->kind != FM_PLAN_DRAIN; /* one that fails stops the rest, but who can leave a drained host does */
 }
 
 static bool share_a_host(const struct fm_plan_step *a, const struct fm_plan_step *b)
@@ -249,12 +250,24 @@ static void try_step(struct sim *w, size_t i)
 		begin(w, i, &a);
 }
 
+static bool is_hopeless(const struct sim *w, size_t step)
+{
+	const struct fm_plan_step *s = &w->plan->steps[step];
+	for (size_t k = 0; k < s->n_depends_on; k++)
+		if (w->steps[s->depends_on[k]] == SIM_GIVEN_UP)
+			return true;
+	return false;
+}
+
 static void begin_ready(struct sim *w)
 {
 	if (!w->plan)
 		return;
 	if (w->plan_deadline_ms && w->now_ms >= w->plan_deadline_ms)
 		w->stopped = true;
+	for (size_t i = 0; i < w->plan->n_steps; i++)
+		if (w->steps[i] == SIM_WAITING && is_hopeless(w, i))
+			w->steps[i] = SIM_GIVEN_UP;
 	for (size_t i = 0; i < w->plan->n_steps && !w->stopped && w->n_moves < w->opts.max_concurrent; i++)
 		if (w->steps[i] == SIM_WAITING && ready(w, i))
 			try_step(w, i);
