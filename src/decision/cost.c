@@ -14,29 +14,29 @@
 #include "decision/snapshot.h"
 
 /* ---- the formula; docs/DECISION.md says where the constants were measured */
-#define MB                   1e6
-#define DEFAULT_BANDWIDTH    1e9
-#define PIPELINE_BYTES_PER_S 400e6 /* of memory that a stream of pages reads, packs and stores on one core */
-#define DEFAULT_DIRTY_PART   0.01
-#define DEFAULT_COMPRESSION  0.6
-#define DEFAULT_CPU_PERCENT  50.0
-#define PREPARE_MS           250.0
-#define FILES_MS             300.0 /* to look through them on both hosts, however few travel; the first round is sent meanwhile */
-#define PROCESS_MS           6.4
-#define SWITCH_MS            30.0
-#define SWITCH_MS_PER_MB     0.02
-#define POST_COPY_MS         4.0
-#define ON_DEMAND_MS         150.0 /* until the last page is there, however few there are */
+#define MB                    1e6
+#define DEFAULT_BANDWIDTH     1e9
+#define PIPELINE_BYTES_PER_S  400e6 /* of memory that a stream of pages reads, packs and stores on one core */
+#define DEFAULT_DIRTY_PART    0.01
+#define DEFAULT_COMPRESSION   0.6
+#define DEFAULT_CPU_PERCENT   50.0
+#define PREPARE_MS            250.0
+#define FILES_MS              300.0 /* to look through them on both hosts, however few travel; the first round is sent meanwhile */
+#define PROCESS_MS            6.4
+#define SWITCH_MS             30.0
+#define SWITCH_MS_PER_MB      0.02
+#define POST_COPY_MS          4.0
+#define ON_DEMAND_MS          150.0 /* until the last page is there, however few there are */
 #define ON_DEMAND_BYTES_PER_S 300e6
-#define ORDINARY_MS          400.0
-#define COLD_MS_PER_MB       1.5
-#define FREEZE_ROUND_TRIPS   2.0
-#define OVERLAP_MS           20.0
-#define SMALL_BYTES          (2.0 * 1024 * 1024)
-#define ROUNDS_MAX           30u
-#define SHRINKS              0.8
-#define BYTES_MAX_FACTOR     3.0
-#define ON_DEMAND_SLOWS      0.2 /* of the time that pages are fetched on demand */
+#define ORDINARY_MS           400.0
+#define COLD_MS_PER_MB        1.5
+#define FREEZE_ROUND_TRIPS    2.0
+#define OVERLAP_MS            20.0
+#define SMALL_BYTES           (2.0 * 1024 * 1024)
+#define ROUNDS_MAX            30u
+#define SHRINKS               0.8
+#define BYTES_MAX_FACTOR      3.0
+#define ON_DEMAND_SLOWS       0.2 /* of the time that pages are fetched on demand */
 
 /* ---- the correction */
 #define HISTORY   256

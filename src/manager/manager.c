@@ -154,8 +154,8 @@ static int wire(struct manager *m, struct fm_error *err)
 	if (fm_fault_new(getenv("FLEXIMIGRATE_FAULT"), &m->fault, err) < 0 || open_store(m, err) < 0 ||
 	    fm_fleet_new(m->store, &m->fleet, err) < 0 || (m->o.network && fm_network_open(m->o.network, m->fleet, &m->network, err) < 0) ||
 	    fm_usage_history_new(m->store, &m->o.limits, m->log, &m->history, err) < 0 ||
-	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) ||
-	    fm_costs_new(m->store, &m->costs, err) < 0 || fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
+	    (m->o.policies && fm_rulebook_open(m->o.policies, &m->policies, err) < 0) || fm_costs_new(m->store, &m->costs, err) < 0 ||
+	    fm_agent_clients_new(&m->tls, resolve, m, &m->clients, err) < 0)
 		return -1;
 	if (m->o.http && fm_tally_new(m->store, &m->tally, err) < 0) /* before anything can end */
 		return -1;
