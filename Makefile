@@ -67,7 +67,7 @@ bench: bench-deps criu build ## our strategies next to stock tools: all workload
 bench-quick: test-deps criu build ## the same for a Redis of 64 and 512 MB, 50 % writes, 5 moves each (under 5 minutes)
 	@BUILD=$(BUILD) bench/compare.py --quick
 
-bench-forecast: test-deps criu build ## predicted and real cost of moves over a grid, and the choice of auto (half an hour)
+bench-forecast: test-deps criu build ## predicted and real cost of moves over a grid, and the choice of auto (20 minutes)
 	@BUILD=$(BUILD) bench/forecast.py
 
 bench-phases: test-deps criu build ## our downtime by size of memory, phase by phase

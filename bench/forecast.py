@@ -30,7 +30,6 @@ import link  # noqa: E402
 import workload  # noqa: E402
 from cluster import CONTAINER_IP, FORGETFUL, Cluster  # noqa: E402
 
-NAME = "moved"
 FIXED = ["live", "pre-copy", "post-copy", "cold"]
 NEAR_FACTOR, NEAR_MS, NEAR_SHARE = 0.3, 20, 0.8
 TOTAL_WEIGHT, WIRE_WEIGHT, ON_DEMAND_SLOWS, BANDWIDTH = 50, 50, 0.2, 1e9
@@ -69,9 +68,9 @@ def outcome(migration):
             "price": downtime_ms + total_ms / TOTAL_WEIGHT + migration["wire_bytes"] / BANDWIDTH * 1000 / WIRE_WEIGHT + ON_DEMAND_SLOWS * on_demand_ms}
 
 
-def move(cluster, to, strategy):
+def move(cluster, name, to, strategy):
     """None when its rounds did not shrink, which only pre-copy gives up for."""
-    migration = cluster.migrate(NAME, to, "--strategy", strategy, timeout=900)
+    migration = cluster.migrate(name, to, "--strategy", strategy, timeout=900)
     if migration["state"] != "COMPLETED" and HOPELESS in migration["error_message"]:
         return None
     if migration["state"] != "COMPLETED":
@@ -93,16 +92,17 @@ def show(number, r):
 
 
 def visit(cluster, cell, case, strategies, results, number):
-    """One cell: a container of its own, moved back and forth."""
-    bundle = workload.make_bundle(cluster, case, f"{NAME}-{len(results)}")
-    cluster.cli("container", "run", NAME, "--host", "src", "--bundle", bundle, "--address", f"{CONTAINER_IP}/24")
+    """One cell: a container of its own, moved back and forth. The manager remembers what a container's moves measured, so each cell's has a name of its own."""
+    name = "".join(c if c.isalnum() else "-" for c in cell)
+    bundle = workload.make_bundle(cluster, case, name)
+    cluster.cli("container", "run", name, "--host", "src", "--bundle", bundle, "--address", f"{CONTAINER_IP}/24")
     load, at = None, "src"
     try:
         workload.await_answer(cluster, "cli", case, CONTAINER_IP)
         load = workload.Load(cluster.lab, "cli", CONTAINER_IP, case)
         for strategy in strategies:
             to = "dst" if at == "src" else "src"
-            done = move(cluster, to, strategy)
+            done = move(cluster, name, to, strategy)
             if not done:
                 print(f"    {cell:16} {strategy:9} gave up: its rounds did not shrink", flush=True)
                 continue
@@ -114,7 +114,7 @@ def visit(cluster, cell, case, strategies, results, number):
     finally:
         if load:
             load.end()
-        cluster.cli("container", "rm", "--force", NAME, check=False)
+        cluster.cli("container", "rm", "--force", name, check=False)
         shutil.rmtree(bundle, ignore_errors=True)
 
 
