@@ -27,8 +27,9 @@ LIMITS = ("--memory-threshold", "100")  # memory is the whole machine's, and not
 BURN = ["/bin/sh", "-c", "while :; do :; done"]
 QUIET_S = 15  # three times as long as a host has to be over before it is acted on
 SUSTAIN_S = 5
-BURNT = 50  # percent of all processors, by all burners together
-THRESHOLD = 40  # and proactive moves end 10 below: half of the burners, and 5 for everything else
+BURNERS = 3
+BURNT = 36  # percent of all processors, by all burners together: as much as there is also beside other work
+THRESHOLD = 30  # and proactive moves end 10 below: two of three leave, each to a host of its own, and 8 are left for everything else
 CALM = 20
 PERIOD_US = 100000
 
@@ -93,7 +94,7 @@ class Plans:
     def __init__(self, cluster, tap, options):
         self.cluster, self.tap, self.options = cluster, tap, options
         self.residents = []
-        self.burners = [f"burn{number}" for number in range(2 * -(-os.cpu_count() // 4))]
+        self.burners = [f"burn{number}" for number in range(BURNERS)]
 
     def cli(self, *argv, timeout=200):
         return self.cluster.cli(*argv, check=False, timeout=timeout)
@@ -181,11 +182,11 @@ class Plans:
         self.cluster.cli("container", "run", name, "--host", host, "--bundle", bundle)
 
     def overload(self, *options):
-        """What burns is all on b, and half of it is too much. The manager that comes then, with these options, knows b as it is."""
+        """What burns is all on b, and a third of it is too much. The manager that comes then, with these options, knows b as it is."""
         self.need_usage()
         for name in self.burners:
             self.burn(name, "b")
-        self.cluster.wait("b is overloaded", lambda: (self.cpu("b") or 0) > THRESHOLD + 5, 60)
+        self.cluster.wait("b is overloaded", lambda: (self.cpu("b") or 0) > THRESHOLD + 3, 60)
         manager = self.cluster.manager
         manager.stop()
         manager.argv = [*manager.argv, *options]

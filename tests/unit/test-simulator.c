@@ -410,12 +410,17 @@ static void test_proactive_does_no_harm(void **state)
 	                                "cpu: {kind: sine, cores: 1.1, amplitude: 0.8, period: 1d, spread: [0.5, 1.5], noise: 0.05}},"
 	                                "{name: j, count: 20, memory: 1G, cpu: {kind: bursts, cores: 0.1, peak: 2, on: 30m, off: 2h}}]\n";
 	_fm_cleanup_(fm_scenario_freep) struct fm_scenario *s = scenario(text);
-	_fm_cleanup_(fm_simulation_freep) struct fm_simulation *none = run_with(s, (struct fm_simulation_inputs){ .mode = 0 }, NULL, NULL),
-	                                                       *ahead = run_with(
-	                                                               s, (struct fm_simulation_inputs){ .mode = FM_SIMULATE_PROACTIVE },
-	                                                               NULL, NULL);
-	assert_true(none->unserved_core_min > 100);
-	assert_true(ahead->unserved_core_min <= none->unserved_core_min);
+	double without = 0, with = 0;
+	for (uint64_t seed = 0; seed < 5; seed++) { /* of chance in one of them, a little is no harm */
+		_fm_cleanup_(fm_simulation_freep) struct fm_simulation
+		        *none = run_with(s, (struct fm_simulation_inputs){ .mode = 0, .seed = seed }, NULL, NULL),
+		        *ahead = run_with(s, (struct fm_simulation_inputs){ .mode = FM_SIMULATE_PROACTIVE, .seed = seed }, NULL, NULL);
+		assert_true(none->unserved_core_min > 100);
+		assert_true(ahead->unserved_core_min <= 1.1 * none->unserved_core_min);
+		without += none->unserved_core_min;
+		with += ahead->unserved_core_min;
+	}
+	assert_true(with < without / 2);
 }
 
 static void test_consolidate(void **state)
