@@ -55,12 +55,11 @@ static void set_step(struct running *r, FM_PB(PlanStep) * s, const char *state, 
 	r->changed = true;
 }
 
-/* Nothing more is begun; the first reason counts. */
-static void stop_for(struct running *r, const char *outcome, const char *reason)
+/* The first reason counts. */
+static void go_wrong(struct running *r, const char *outcome, const char *reason)
 {
-	if (r->stop)
+	if (r->outcome)
 		return;
-	r->stop = true;
 	r->outcome = outcome;
 	pthread_mutex_lock(&r->p->lock);
 	fm_pb_set(&r->pb->reason, reason);
@@ -68,11 +67,20 @@ static void stop_for(struct running *r, const char *outcome, const char *reason)
 	r->changed = true;
 }
 
+/* Nothing more is begun. */
+static void stop_for(struct running *r, const char *outcome, const char *reason)
+{
+	r->stop = true;
+	go_wrong(r, outcome, reason);
+}
+
+/* A host that is drained is about to go: who can still leave it does. What another plan is for has become doubtful. */
 static void step_failed(struct running *r, FM_PB(PlanStep) * s, const char *message)
 {
 	_fm_free_ char *reason = fm_xasprintf("container '%s' was not moved from '%s' to '%s': %s", s->container, s->from, s->to, message);
 	set_step(r, s, FAILED, message);
-	stop_for(r, FAILED, reason);
+	go_wrong(r, FAILED, reason);
+	r->stop = r->stop || !fm_streq(r->pb->kind, "drain");
 }
 
 static void look_at_running(struct running *r)
@@ -117,6 +125,16 @@ static bool ready(const struct running *r, size_t i)
 	return true;
 }
 
+/* What it needs will not come. */
+static bool is_hopeless(const struct running *r, const FM_PB(PlanStep) * s)
+{
+	for (size_t k = 0; k < s->n_depends_on; k++)
+		if (s->depends_on[k] >= r->pb->n_steps || is(r->pb->steps[s->depends_on[k]], FAILED) ||
+		    is(r->pb->steps[s->depends_on[k]], LEFT))
+			return true;
+	return false;
+}
+
 static void begin(struct running *r, FM_PB(PlanStep) * s)
 {
 	struct fm_error err = FM_ERROR_INIT;
@@ -144,6 +162,9 @@ static void begin(struct running *r, FM_PB(PlanStep) * s)
 static void begin_ready(struct running *r)
 {
 	size_t running = count(r, RUNNING);
+	for (size_t i = 0; i < r->pb->n_steps; i++) /* those before it in the list are what it depends on */
+		if (is(r->pb->steps[i], WAITING) && is_hopeless(r, r->pb->steps[i]))
+			set_step(r, r->pb->steps[i], LEFT, NULL);
 	for (size_t i = 0; i < r->pb->n_steps && !r->stop && running < r->run->max_concurrent; i++)
 		if (is(r->pb->steps[i], WAITING) && ready(r, i)) {
 			begin(r, r->pb->steps[i]);
@@ -171,7 +192,7 @@ static void heed_cancel(struct running *r)
 
 static void finish(struct running *r)
 {
-	size_t left = count(r, WAITING), done = count(r, DONE);
+	size_t left = count(r, WAITING) + count(r, LEFT), done = count(r, DONE);
 	for (size_t i = 0; i < r->pb->n_steps; i++)
 		if (is(r->pb->steps[i], WAITING))
 			set_step(r, r->pb->steps[i], LEFT, NULL);

@@ -4,8 +4,8 @@
  *
  * Up to FM_MAX_PLANS_ACTIVE are under way beside each other. What the others will still move counts when one is made (decision/reserve.h): their containers are left alone, and what they take of hosts and links is
  * used. How many migrations of a host there are at once is the coordinator's queue's to say, for all. Unasked nothing is planned while a plan is under way. The steps of a plan begin when those they depend on are over, at most max_concurrent at once; and of steps that share a host, only those overlap that the plan lets overlap,
- * so that the links' budgets hold however long each takes. The bandwidth of a step is the limit of its migration. When a step fails, or the deadline has come, nothing more is begun, what is under way
- * goes on, and the plan says what was left. Cancelling asks the migrations under way to roll back, too.
+ * so that the links' budgets hold however long each takes. The bandwidth of a step is the limit of its migration. When a step fails, or the deadline has come, nothing more is begun (of a drain:
+ * nothing that depends on the step; who can still leave the host does), what is under way goes on, and the plan says what was left. Cancelling asks the migrations under way to roll back, too.
  *
  * A plan is recorded in the store at each change. After a restart of the manager its migrations are taken up by the coordinator; the plan itself is marked "interrupted" and begins nothing more: the
  * world it was made for may be another one.

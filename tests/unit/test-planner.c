@@ -285,9 +285,17 @@ static void test_there_is_a_most(void **state)
 static void test_a_failure_stops_it(void **state)
 {
 	struct plans *f = *state;
+	struct fm_error e = FM_ERROR_INIT;
+	FM_PB(PlanRequest) req = FLEXIMIGRATE__V1__PLAN_REQUEST__INIT;
+	FM_PB(ClusterPlan) *p = NULL;
+	report(f->l, "alpha", three, 88);
 	twin_rule_add(f->l->t, (struct twin_rule){ .host = "beta", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_FAIL });
 	start(f);
-	FM_PB(ClusterPlan) *p = finish(f, plan(f, "drain", "alpha", false, 1));
+	req.kind = (char *)"balance";
+	req.cpu_percent = 60;
+	req.max_concurrent = 1;
+	assert_ok(fm_planner_plan(f->p, &req, &p, &e), e);
+	p = finish(f, p);
 	assert_string_equal(p->state, "failed");
 	assert_int_equal(count(p, "failed"), 1);
 	assert_int_equal(count(p, "left"), 2);
@@ -295,6 +303,20 @@ static void test_a_failure_stops_it(void **state)
 	assert_non_null(strstr(p->reason, "2 steps are left"));
 	for (int i = 0; i < 3; i++)
 		assert_string_equal(twin_where(f->l->t, three[i]), "alpha");
+	fm_pb_free(p);
+}
+
+static void test_who_can_leaves_a_drained_host(void **state)
+{
+	struct plans *f = *state;
+	twin_rule_add(f->l->t,
+	              (struct twin_rule){ .host = "beta", .method = FM_AGENT_PREPARE_DESTINATION, .action = TWIN_FAIL, .times = 1 });
+	start(f);
+	FM_PB(ClusterPlan) *p = finish(f, plan(f, "drain", "alpha", false, 1));
+	assert_string_equal(p->state, "failed");
+	assert_int_equal(count(p, "failed"), 1);
+	assert_int_equal(count(p, "done"), 2);
+	assert_non_null(strstr(p->reason, "was not moved from 'alpha' to 'beta'"));
 	fm_pb_free(p);
 }
 
@@ -451,6 +473,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_is_a_most, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_failure_stops_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_who_can_leaves_a_drained_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_restart_interrupts_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cordon, setup, teardown),
