@@ -8,6 +8,7 @@ connection goes on, the whole network is as it was before the move (Lab.snapshot
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from test_dns import KEY, SECRET, ZONE, Knot  # noqa: E402
 
 PROGRAMS = os.path.join(build_dir(), "tools")
 SERVER = os.path.join(PROGRAMS, "seq-server")
-PORT, PUBLISHED = 7000, 8000
+PORT, SECOND_PORT, PUBLISHED = 7000, 7001, 8000
 NUMBER = 101           # the container's, in its network
 SECOND = "10.80.0"     # network of its second endpoint, on br1
 REFUSED = "1N 2N 3F 8N"
@@ -113,6 +114,44 @@ backend be
 """
 
 
+class PairHaproxy(Haproxy):
+    """With a second server, so that the first can be drained; what the first was, in order, as often as one can look."""
+
+    def __init__(self, folder, address, second):
+        self.second, self.stopped, self.seen = second, threading.Event(), []
+        super().__init__(folder, address)
+        self.watcher = threading.Thread(target=self.watch)
+        self.watcher.start()
+
+    def config(self):
+        return super().config() + f"    server second {self.second}\n"
+
+    def look(self):
+        """(address, administrative state, sessions so far) of redis1"""
+        row = self.rows()[("be", "redis1")]
+        names, *rows = [line.lstrip("# ").split(",") for line in self.say("show stat").splitlines() if line]
+        sessions = next(int(each[names.index("stot")]) for each in rows if each[:2] == ["be", "redis1"])
+        return row["srv_addr"], {"0": "ready", "8": "drain"}.get(row["srv_admin_state"], row["srv_admin_state"]), sessions
+
+    def watch(self):
+        while not self.stopped.wait(0.01):
+            self.seen.append(self.look())
+
+    def states(self):
+        """What followed what"""
+        return [state for state, _ in itertools.groupby(each[:2] for each in self.seen)]
+
+    def new_sessions_while(self, state):
+        """Without those that were on their way when it began"""
+        counts = [sessions for *each, sessions in self.seen if tuple(each) == state][2:]
+        return counts[-1] - counts[0] if counts else None
+
+    def stop(self):
+        self.stopped.set()
+        self.watcher.join()
+        super().stop()
+
+
 class Requests:
     """Threads that open a connection, increment, and close it, without end. Each answer that is no number counts as failed."""
 
@@ -172,7 +211,13 @@ class Place:
     def manager_options(self, cluster):
         self.network_path = cluster.path("network.json")
         self.write({"version": 1})
-        return ["--network", self.network_path]
+        self.policies("[]\n", cluster)
+        return ["--network", self.network_path, "--policies", cluster.path("policies.yaml")]
+
+    def policies(self, text, cluster=None):
+        """The manager reads them when it is told of a network the next time."""
+        with open((cluster or self.cluster).path("policies.yaml"), "w", encoding="utf-8") as file:
+            file.write(text)
 
     def write(self, network):
         with open(self.network_path, "w", encoding="utf-8") as file:
@@ -339,6 +384,46 @@ def case_followed(place):
         expect(records(place, server) == [(TTL_S, new)], lambda: f"{NAME} is {records(place, server)}")
         expect(receiver.events() == ["open", "flip"] and receiver.refused == 0, lambda: f"the webhook got {receiver.events()}, refused {receiver.refused}")
         place.tap.say(f"{requests.answered} requests through the balancer, 0 failed; {NAME} {found['open']} -> {found['flip']}; webhook once for each of {receiver.events()}")
+
+
+def case_balancer_by_policy(place):
+    """Only a move for which a policy has trigger_load_balancer_reconfiguration drains and re-points it; then one without, which leaves it."""
+    if not os.path.exists(test_haproxy.HAPROXY):
+        raise Skip("not installed: haproxy")
+    here, there = place.where, "dst" if place.where == "src" else "src"
+    old, new = (addresses(place)[host] for host in (here, there))
+    folder = place.cluster.path("haproxy-policy")
+    os.makedirs(folder)
+    network = {"version": 1, "dns": dns_entry("right"), "load_balancers": [{"name": "lb", "driver": "haproxy", "socket": os.path.join(folder, "admin.sock")}]}
+    wanted = {"keep": "name", "name": NAME, "dns": "lab", "addresses": addresses(place), "load_balancer": {"name": "lb", "backend": "be", "server": "redis1", "port": PORT, "drain": True, "by_policy": True}}
+    place.secret("right", SECRET)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(name_server(place, old))
+        second = place.lab.popen(MANAGER_HOST, [SERVER, str(SECOND_PORT)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(second.wait)
+        stack.callback(second.kill)
+        place.cluster.wait("the second server answers", lambda: place.ask("PING", address="127.0.0.1", port=SECOND_PORT) == "PONG", PATIENCE_S)
+        with inside(place.lab, MANAGER_HOST):
+            haproxy = PairHaproxy(folder, f"{old}:{PORT}", f"127.0.0.1:{SECOND_PORT}")
+        stack.callback(haproxy.stop)
+        requests = stack.enter_context(Requests(place.lab, MANAGER_HOST, "127.0.0.1", 8080))
+        place.cluster.wait("requests through the balancer", lambda: requests.answered > 50 or requests.failed, PATIENCE_S)
+        place.policies(f"- policy_name: follow\n  CONDITIONS: destination_host == '{there}'\n  ACTIONS: [allow_migration, trigger_load_balancer_reconfiguration]\n"
+                       "- policy_name: back\n  ACTIONS: [allow_migration]\n")
+        place.describe(network, **wanted)
+        migration = place.moves(there)
+        words = place.cluster.cli("policy", "explain", migration["id"]).stdout
+        expect("its load balancer is led to the new host, as policy 'follow' wants" in words, words)
+        sessions = haproxy.look()[2]
+        place.cluster.wait("new sessions at the new address", lambda: haproxy.look()[2] > sessions + 20 or requests.failed, PATIENCE_S)
+        expect(haproxy.states() == [(old, "ready"), (old, "drain"), (new, "drain"), (new, "ready")] or haproxy.states() == [(old, "ready"), (old, "drain"), (new, "ready")], lambda: f"the server was {haproxy.states()}")
+        drained = haproxy.new_sessions_while((old, "drain"))
+        expect(drained == 0, lambda: f"{drained} new sessions while it was drained, of {len(haproxy.seen)} looks")
+        place.moves(here)
+        expect(haproxy.look()[:2] == (new, "ready"), lambda: f"without the action the server is {haproxy.look()}")
+        expect(not requests.failed, lambda: f"{len(requests.failed)} requests failed, the first: {requests.failed[0]}")
+        place.tap.say(f"{haproxy.states()}, 0 new sessions while it was drained; {requests.answered} requests through the balancer, 0 failed")
+    place.policies("[]\n")
 
 
 def prepare_bridge(place):
@@ -569,7 +654,8 @@ def clear_routed(place):
 
 PLACES = [
     ("bridge", prepare_bridge, lambda place: None, [
-        ("a wrong TSIG key", case_wrong_key), ("the address is taken at the destination", case_address_taken), ("name, balancer and webhook follow", case_followed)]),
+        ("a wrong TSIG key", case_wrong_key), ("the address is taken at the destination", case_address_taken), ("name, balancer and webhook follow", case_followed),
+        ("the balancer follows where a policy wants it", case_balancer_by_policy)]),
     ("ovs", prepare_ovs, clear_ovs, [
         ("a switch refuses a flow", case_switch_refuses), ("a controller that never answers", case_controller_mute), ("a controller that is stopped, and goes on", case_controller_stopped)]),
     ("routed", prepare_routed, clear_routed, [
