@@ -7,6 +7,8 @@
 #define FM_MAX_CONTAINERS_PER_HOST 4096
 #define FM_MAX_MIGRATIONS_ACTIVE   64         /* a manager's worker threads */
 #define FM_MAX_RPC_MESSAGE_BYTES   (4u << 20) /* gRPC's own default */
+#define FM_MAX_RPC_SNAPSHOT_BYTES                                                                                                          \
+	(48u << 20) /* the answer of GetSnapshot alone: 1000 hosts and 20000 containers of which everything is known are a third of it */
 #define FM_MAX_CONFIG_BYTES        (1u << 20) /* an OCI config.json */
 #define FM_MAX_PLANS_ACTIVE        4          /* carried out at once, a thread each */
 #define FM_MAX_TREE_PROCESSES      4096

@@ -79,10 +79,22 @@ struct invocation {
 
 /* ---- channels */
 
+/* A channel has one limit for what it receives, which is the largest; methods have theirs below it. That of GetSnapshot is the channel's. */
+static void limits_of_methods(char text[300])
+{
+	(void)snprintf(text, 300,
+	               "{\"methodConfig\":[{\"name\":[{}],\"maxResponseMessageBytes\":%u},"
+	               "{\"name\":[{\"service\":\"fleximigrate.v1.Manager\",\"method\":\"GetSnapshot\"}],\"maxResponseMessageBytes\":%u}]}",
+	               FM_MAX_RPC_MESSAGE_BYTES, FM_MAX_RPC_SNAPSHOT_BYTES);
+}
+
 static grpc_channel *make_channel(const struct fm_rpc_client *c)
 {
+	char limits[300];
+	limits_of_methods(limits);
 	grpc_arg args[] = {
-		fm_grpc_arg_int(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, FM_MAX_RPC_MESSAGE_BYTES),
+		fm_grpc_arg_int(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, FM_MAX_RPC_SNAPSHOT_BYTES),
+		fm_grpc_arg_str(GRPC_ARG_SERVICE_CONFIG, limits),
 		fm_grpc_arg_int(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 		fm_grpc_arg_int(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
 		fm_grpc_arg_int(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_LIMIT_MS),

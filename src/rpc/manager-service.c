@@ -4,6 +4,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/clock.h"
+#include "basic/limits.h"
 #include "migration/pb.h"
 #include "rpc/service.h"
 
@@ -338,9 +339,16 @@ HANDLER(get_snapshot)
 	if (s->snapshot(s->snapshot_userdata, &snapshot, err) < 0)
 		return -1;
 	_fm_free_ char *text = fm_snapshot_to_json(snapshot);
+	size_t n_hosts = snapshot->n_hosts, n_containers = snapshot->n_containers, n_links = snapshot->n_links;
 	fm_snapshot_free(snapshot);
 	if (!text)
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	if (strlen(text) > FM_MAX_RPC_SNAPSHOT_BYTES - 16) { /* what the message has around it */
+		(void)fm_error_set(err, FM_E_RESOURCE_EXHAUSTED,
+		                   "a snapshot of %zu hosts, %zu containers and %zu links has %zu MiB; an answer may have %u", n_hosts,
+		                   n_containers, n_links, strlen(text) >> 20, FM_MAX_RPC_SNAPSHOT_BYTES >> 20);
+		return fm_error_hint(err, "'fleximigrate host ls' and 'fleximigrate container ls --host NAME' show parts of it");
+	}
 	FM_PB(SnapshotResponse) *r = FM_PB_NEW(SnapshotResponse, snapshot_response);
 	fm_pb_set(&r->json, text);
 	GIVE(r);

@@ -6,7 +6,7 @@
  * Messages are protobuf-c structs generated from api/fleximigrate.proto. A method is named by its full path
  * "/fleximigrate.v1.Manager/Migrate". Handlers run on the server's worker threads and may block.
  * Status: struct fm_error.code is the gRPC code, .message the status message, .hint travels in the trailer "fleximigrate-hint", .phase in
- * "fleximigrate-phase" (bytes that a trailer cannot carry are written %XX). Messages are limited to FM_MAX_RPC_MESSAGE_BYTES both ways.
+ * "fleximigrate-phase" (bytes that a trailer cannot carry are written %XX). Messages are limited to FM_MAX_RPC_MESSAGE_BYTES both ways, the answer of GetSnapshot to FM_MAX_RPC_SNAPSHOT_BYTES.
  */
 #ifndef FM_RPC_RPC_H
 #define FM_RPC_RPC_H

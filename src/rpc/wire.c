@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "basic/limits.h"
+#include "fleximigrate.pb-c.h"
 #include "rpc/wire.h"
 
 struct budget {
@@ -125,15 +126,20 @@ static bool walk_message(const ProtobufCMessage *m, bool repair, const char **re
 	return true;
 }
 
+static size_t limit_of(const ProtobufCMessageDescriptor *type)
+{
+	return type == &fleximigrate__v1__snapshot_response__descriptor ? FM_MAX_RPC_SNAPSHOT_BYTES : FM_MAX_RPC_MESSAGE_BYTES;
+}
+
 /* NULL with *err filled on failure. */
 static uint8_t *pack_as_is(const ProtobufCMessage *message, size_t *ret_len, struct fm_error *err)
 {
-	size_t n = protobuf_c_message_get_packed_size(message);
+	size_t n = protobuf_c_message_get_packed_size(message), limit = limit_of(message->descriptor);
 	uint8_t *data;
 
-	if (n > FM_MAX_RPC_MESSAGE_BYTES) {
-		fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "cannot send a %s of %zu bytes, the limit is %u",
-		             message->descriptor->short_name, n, FM_MAX_RPC_MESSAGE_BYTES);
+	if (n > limit) {
+		fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "cannot send a %s of %zu bytes, the limit is %zu",
+		             message->descriptor->short_name, n, limit);
 		return NULL;
 	}
 	data = malloc(n + 1);
@@ -147,7 +153,7 @@ static uint8_t *pack_as_is(const ProtobufCMessage *message, size_t *ret_len, str
 /* NULL with *err filled on failure. */
 static ProtobufCMessage *parse(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t n, struct fm_error *err)
 {
-	struct budget budget = { .left = FM_WIRE_MAX_DECODED_BYTES, .exceeded = n > FM_MAX_RPC_MESSAGE_BYTES };
+	struct budget budget = { .left = FM_WIRE_MAX_DECODED_BYTES, .exceeded = n > limit_of(type) };
 	ProtobufCAllocator allocator = { .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget };
 	ProtobufCMessage *m = budget.exceeded ? NULL : protobuf_c_message_unpack(type, &allocator, n, data);
 

@@ -18,7 +18,7 @@
 /* Memory one decoded message may need. The densest honest message (4 MiB of one-byte list entries) takes a quarter of it. */
 #define FM_WIRE_MAX_DECODED_BYTES (64u << 20)
 
-/* Serialise. More than FM_MAX_RPC_MESSAGE_BYTES is RESOURCE_EXHAUSTED. Strings that are not UTF-8 (a file name, say) go out with '?' for
+/* Serialise. More than FM_MAX_RPC_MESSAGE_BYTES (of a SnapshotResponse: FM_MAX_RPC_SNAPSHOT_BYTES) is RESOURCE_EXHAUSTED. Strings that are not UTF-8 (a file name, say) go out with '?' for
  * each bad byte, since other implementations refuse the whole message otherwise. *ret: free(). */
 int fm_wire_pack(const ProtobufCMessage *message, uint8_t **ret, size_t *ret_len, struct fm_error *err);
 
