@@ -418,7 +418,7 @@ def case_balancer_by_policy(place):
         place.cluster.wait("new sessions at the new address", lambda: haproxy.look()[2] > sessions + 20 or requests.failed, PATIENCE_S)
         expect(haproxy.states() == [(old, "ready"), (old, "drain"), (new, "drain"), (new, "ready")] or haproxy.states() == [(old, "ready"), (old, "drain"), (new, "ready")], lambda: f"the server was {haproxy.states()}")
         drained = haproxy.new_sessions_while((old, "drain"))
-        expect(drained == 0, lambda: f"{drained} new sessions while it was drained, of {len(haproxy.seen)} looks")
+        expect(not drained, lambda: f"{drained} new sessions while it was drained, of {len(haproxy.seen)} looks")  # None: drained for less than three looks
         place.moves(here)
         expect(haproxy.look()[:2] == (new, "ready"), lambda: f"without the action the server is {haproxy.look()}")
         expect(not requests.failed, lambda: f"{len(requests.failed)} requests failed, the first: {requests.failed[0]}")
