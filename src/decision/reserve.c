@@ -14,7 +14,7 @@
 /* A step with its hosts found. */
 struct found {
 	const struct fm_reserved *r;
-	size_t from, to; /* SIZE_MAX */
+	size_t from, to, link; /* SIZE_MAX */
 };
 
 /* ---------------------------------------------------------------- hosts */
@@ -67,19 +67,32 @@ static void fix(struct fm_snap_container *c, const char *plan)
 
 /* ---------------------------------------------------------------- links */
 
-/* The most that steps between these take at any time: it is reached when one of them begins. SIZE_MAX: any host. */
-static uint64_t peak(const struct found *v, size_t n, size_t from, size_t to)
+struct event {
+	uint64_t at_ms;
+	bool begins;
+	size_t step;
+};
+
+/* What ends at a moment ends before what begins then. */
+static int by_time(const void *a, const void *b)
 {
-	uint64_t most = 0;
-	for (size_t i = 0; i < n; i++) {
-		uint64_t now = 0;
-		for (size_t k = 0; k < n; k++)
-			if ((from == SIZE_MAX || v[k].from == from) && (to == SIZE_MAX || v[k].to == to) &&
-			    v[k].r->start_ms <= v[i].r->start_ms && v[i].r->start_ms < v[k].r->end_ms)
-				now += v[k].r->bandwidth_bytes_per_s;
-		most = now > most ? now : most;
-	}
-	return most;
+	const struct event *x = a, *y = b;
+	if (x->at_ms != y->at_ms)
+		return x->at_ms < y->at_ms ? -1 : 1;
+	return x->begins != y->begins ? x->begins - y->begins : (x->step > y->step) - (x->step < y->step);
+}
+
+/* Of one way: what steps take at a moment, and the most that was at any. */
+struct carried {
+	uint64_t now, most;
+};
+
+static void carry(struct carried *c, size_t way, uint64_t bytes_per_s, bool begins)
+{
+	if (way == SIZE_MAX)
+		return;
+	c[way].now = begins ? c[way].now + bytes_per_s : c[way].now - bytes_per_s;
+	c[way].most = c[way].now > c[way].most ? c[way].now : c[way].most;
 }
 
 static void use(uint64_t *used, uint64_t more)
@@ -87,54 +100,61 @@ static void use(uint64_t *used, uint64_t more)
 	*used = (*used == FM_UNKNOWN ? 0 : *used) + more;
 }
 
-static struct fm_snap_link *link_of(struct fm_snapshot *s, size_t from, size_t to)
+/* SIZE_MAX: the ways in and out of the hosts have it */
+static size_t link_of(const struct fm_snapshot *s, const struct found *f)
 {
-	struct fm_snap_link *back = NULL;
-	for (size_t i = 0; i < s->n_links; i++) {
-		struct fm_snap_link *l = &s->links[i];
-		if (l->from == from && l->to == to)
-			return l;
-		if (l->from == to && l->to == from)
-			back = l; /* told for the other direction only */
-	}
-	return back;
+	const struct fm_snap_link *l = f->from != SIZE_MAX && f->to != SIZE_MAX ? fm_snapshot_link(s, f->from, f->to) : NULL;
+	return l && l->bandwidth_bytes_per_s ? (size_t)(l - s->links) : SIZE_MAX;
 }
 
-static void use_link(struct fm_snapshot *s, size_t from, size_t to, uint64_t bytes_per_s)
+static void use_link(struct fm_snap_link *l, uint64_t bytes_per_s)
 {
-	struct fm_snap_link *l = link_of(s, from, to);
-	if (!l || l->bandwidth_bytes_per_s == 0)
-		return; /* the ways in and out of the hosts have it */
 	uint64_t bandwidth = l->bandwidth_bytes_per_s == FM_UNKNOWN ? FM_PLAN_LINK_BYTES_PER_S : l->bandwidth_bytes_per_s;
 	double used = (isnan(l->utilisation_percent) ? 0 : l->utilisation_percent) + (double)bytes_per_s / (double)bandwidth * PERCENT;
 	l->utilisation_percent = fmin(used, PERCENT);
 }
 
-static bool is_first(const struct found *v, size_t i, bool by_from, bool by_to)
+static struct event *events_of(const struct found *v, size_t n)
 {
-	for (size_t k = 0; k < i; k++)
-		if ((!by_from || v[k].from == v[i].from) && (!by_to || v[k].to == v[i].to))
-			return false;
-	return true;
+	struct event *e = fm_alloc_array(2 * n, sizeof(*e));
+	for (size_t i = 0; i < n; i++) {
+		e[2 * i] = (struct event){ v[i].r->start_ms, true, i };
+		e[2 * i + 1] = (struct event){ v[i].r->end_ms > v[i].r->start_ms ? v[i].r->end_ms : v[i].r->start_ms + 1, false, i };
+	}
+	if (n)
+		qsort(e, 2 * n, sizeof(*e), by_time);
+	return e;
 }
 
+/* In the order of time, so that a plan of thousands of steps takes milliseconds. */
 static void use_links(struct fm_snapshot *s, const struct found *v, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (v[i].from != SIZE_MAX && is_first(v, i, true, false))
-			use(&s->hosts[v[i].from].network_out_bytes_per_s, peak(v, n, v[i].from, SIZE_MAX));
-		if (v[i].to != SIZE_MAX && is_first(v, i, false, true))
-			use(&s->hosts[v[i].to].network_in_bytes_per_s, peak(v, n, SIZE_MAX, v[i].to));
-		if (v[i].from != SIZE_MAX && v[i].to != SIZE_MAX && is_first(v, i, true, true))
-			use_link(s, v[i].from, v[i].to, peak(v, n, v[i].from, v[i].to));
+	_fm_free_ struct event *e = events_of(v, n);
+	_fm_free_ struct carried *out = fm_alloc_array(s->n_hosts, sizeof(*out)), *in = fm_alloc_array(s->n_hosts, sizeof(*in));
+	_fm_free_ struct carried *link = fm_alloc_array(s->n_links, sizeof(*link));
+	for (size_t i = 0; i < 2 * n; i++) {
+		const struct found *f = &v[e[i].step];
+		carry(out, f->from, f->r->bandwidth_bytes_per_s, e[i].begins);
+		carry(in, f->to, f->r->bandwidth_bytes_per_s, e[i].begins);
+		carry(link, f->link, f->r->bandwidth_bytes_per_s, e[i].begins);
 	}
+	for (size_t i = 0; i < s->n_hosts; i++) {
+		if (out[i].most)
+			use(&s->hosts[i].network_out_bytes_per_s, out[i].most);
+		if (in[i].most)
+			use(&s->hosts[i].network_in_bytes_per_s, in[i].most);
+	}
+	for (size_t i = 0; i < s->n_links; i++)
+		if (link[i].most)
+			use_link(&s->links[i], link[i].most);
 }
 
 void fm_snapshot_reserve(struct fm_snapshot *s, const char *plan, const struct fm_reserved *v, size_t n)
 {
 	_fm_free_ struct found *f = fm_alloc_array(n, sizeof(*f));
 	for (size_t i = 0; i < n; i++) {
-		f[i] = (struct found){ &v[i], fm_snapshot_host(s, v[i].from), fm_snapshot_host(s, v[i].to) };
+		f[i] = (struct found){ &v[i], fm_snapshot_host(s, v[i].from), fm_snapshot_host(s, v[i].to), SIZE_MAX };
+		f[i].link = link_of(s, &f[i]);
 		size_t c = fm_snapshot_container(s, v[i].container);
 		if (c == SIZE_MAX)
 			continue;
