@@ -37,9 +37,9 @@
 
 #define FM_NEST_FIRST_PID  500
 #define FM_NEST_MOVED      "moved" /* in the control folder: the application that belongs here runs on another host */
-#define FM_NEST_EXIT_MOVED 97  /* documented exit status of a parent whose tree has been moved away */
-#define FM_NEST_EXIT_SETUP 98  /* the nest itself could not work; reason on stderr */
-#define FM_NEST_MAX_KEPT   512 /* one a process of a post-copy restore; descriptors are limited (1,024 by default) */
+#define FM_NEST_EXIT_MOVED 97      /* documented exit status of a parent whose tree has been moved away */
+#define FM_NEST_EXIT_SETUP 98      /* the nest itself could not work; reason on stderr */
+#define FM_NEST_MAX_KEPT   512     /* one a process of a post-copy restore; descriptors are limited (1,024 by default) */
 #define FM_NEST_VERSION    1
 
 enum fm_nest_op {
