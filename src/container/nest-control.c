@@ -5,10 +5,11 @@
  * Who may talk: processes of an outer pid namespace only. The kernel translates a peer's pid into our namespace, and gives 0 for one
  * that is not in it or below it. The application shares our uid and can reach the socket's file, so this check is what keeps it out.
  *
- * Packets are of one fixed size. Everything else is answered with an error, once, and the connection is closed. Nothing here can block:
- * sockets are non-blocking and a reply that does not fit is dropped with its connection.
+ * Packets are of one fixed size. Everything else is answered with an error, once, and the connection is closed. Nothing here waits for
+ * somebody else: sockets are non-blocking and a reply that does not fit is dropped with its connection. Only LEAVE waits, for the disk.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -137,14 +138,51 @@ static int do_unhold(struct nest *n)
 	return 0;
 }
 
+/* ---- the mark of a tree that has moved away */
+
+#define MOVED_PATH FM_NEST_RUN_MOUNT "/" FM_NEST_MOVED
+
+bool nest_is_moved(void)
+{
+	struct stat st;
+
+	return lstat(MOVED_PATH, &st) == 0 || errno != ENOENT;
+}
+
+/* A name must outlive a power cut before anybody relies on it. */
+static int sync_folder(void)
+{
+	int fd = open(FM_NEST_RUN_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), e;
+
+	if (fd < 0)
+		return errno;
+	e = fsync(fd) < 0 ? errno : 0;
+	close(fd);
+	return e;
+}
+
+static int mark_moved(void)
+{
+	int fd = open(MOVED_PATH, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+
+	if (fd < 0)
+		return errno;
+	close(fd);
+	return sync_folder();
+}
+
 static int do_leave(struct nest *n)
 {
+	int e;
+
 	if (n->state == FM_NEST_GONE)
 		return 0;
 	if (n->state != FM_NEST_HELD)
 		return EBUSY;
-	n->state = FM_NEST_GONE;
-	return 0;
+	e = mark_moved();
+	if (e == 0)
+		n->state = FM_NEST_GONE;
+	return e;
 }
 
 /* Returns 0 or an errno. *fd is set to -1 when it has been taken. fds of a FETCH are borrowed from n->kept. */

@@ -68,6 +68,8 @@ bool nest_stream_drained(const struct nest_stream *s);
 /* nest-control.c */
 int nest_control_open(struct nest *n);
 void nest_control_accept(struct nest *n);
+/* The file that says that the application is elsewhere (nest.h). Whatever is there under its name counts, also what cannot be looked at. */
+bool nest_is_moved(void);
 /* One packet of clients[i]: answers, or closes it. */
 void nest_control_serve(struct nest *n, unsigned i);
 

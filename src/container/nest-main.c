@@ -328,6 +328,10 @@ int main(int argc, char **argv)
 		die(usage, 0);
 	i++;
 	setup(&n);
+	if (!wait && nest_is_moved()) {
+		nest_say("the application was moved to another host; it is not started a second time here", 0);
+		_exit(FM_NEST_EXIT_MOVED);
+	}
 	if (!wait)
 		app_start(&n, argv + i);
 	if (chdir("/") < 0) /* do not pin the application's working directory */

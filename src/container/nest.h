@@ -21,6 +21,11 @@
  * they are delivered on the way back) -> RUNNING | GONE; EXITED. LEAVE needs HELD, so HOLD comes first. In GONE (the tree was moved
  * away and is killed here) signals are ignored and the nest ends with FM_NEST_EXIT_MOVED once the application is gone. An EMPTY nest ends by
  * SIGTERM, SIGINT, SIGQUIT or SIGHUP, with 128 + signal. Output is copied in every state.
+ *
+ * An orchestrator that sees a parent end may start it again (restart policies, a daemon's or a host's restart), and an application started
+ * anew here would be a second copy of the one that was moved. So LEAVE writes the file FM_NEST_MOVED into the control folder, durably and
+ * before it answers; when that fails, so does LEAVE, and the tree is HELD as before. A nest that finds the file starts nothing and ends at
+ * once with FM_NEST_EXIT_MOVED. With --wait nothing would be started anyway: it waits as ever.
  */
 #ifndef FM_CONTAINER_NEST_H
 #define FM_CONTAINER_NEST_H
@@ -31,9 +36,10 @@
 #include "basic/error.h"
 
 #define FM_NEST_FIRST_PID  500
-#define FM_NEST_EXIT_MOVED 97  /* documented exit status of a parent whose tree has been moved away */
-#define FM_NEST_EXIT_SETUP 98  /* the nest itself could not work; reason on stderr */
-#define FM_NEST_MAX_KEPT   512 /* one a process of a post-copy restore; descriptors are limited (1,024 by default) */
+#define FM_NEST_MOVED      "moved" /* in the control folder: the application that belongs here runs on another host */
+#define FM_NEST_EXIT_MOVED 97      /* documented exit status of a parent whose tree has been moved away */
+#define FM_NEST_EXIT_SETUP 98      /* the nest itself could not work; reason on stderr */
+#define FM_NEST_MAX_KEPT   512     /* one a process of a post-copy restore; descriptors are limited (1,024 by default) */
 #define FM_NEST_VERSION    1
 
 enum fm_nest_op {

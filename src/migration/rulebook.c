@@ -8,9 +8,9 @@
 
 #include "basic/cleanup.h"
 #include "basic/str.h"
+#include "loop/http.h"
 #include "migration/pb.h"
 #include "migration/rules.h"
-#include "network/http.h"
 
 struct fm_rulebook {
 	char *path;

@@ -9,10 +9,10 @@
 #include <string.h>
 
 #include "basic/cleanup.h"
+#include "loop/http.h"
 #include "migration/cluster-snapshot.h"
 #include "migration/coordinator-internal.h"
 #include "migration/costs.h"
-#include "network/http.h"
 
 #define NOTICE_TIMEOUT_MS 5000
 #define MAX_NOTICE_ANSWER 4096

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "basic/str.h"
+#include "loop/http.h"
 #include "network/address.h"
 #include "network/fields.h"
-#include "network/http.h"
 #include "network/openflow.h"
 #include "network/redirect.h"
 

@@ -15,7 +15,7 @@
 #include "basic/clock.h"
 #include "basic/limits.h"
 #include "basic/str.h"
-#include "network/http.h"
+#include "loop/http.h"
 #include "network/redirect-flow-steps.h"
 #include "network/rest-flow.h"
 

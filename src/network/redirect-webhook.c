@@ -24,7 +24,7 @@
 #include "basic/id.h"
 #include "basic/limits.h"
 #include "basic/str.h"
-#include "network/http.h"
+#include "loop/http.h"
 #include "network/redirect-secret.h"
 
 #define ME                 "webhook"

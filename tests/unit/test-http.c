@@ -14,7 +14,7 @@
 #include "basic/io.h"
 #include "basic/limits.h"
 #include "basic/str.h"
-#include "network/http.h"
+#include "loop/http.h"
 
 #define WAIT_MS  20000
 #define SHORT_MS 200

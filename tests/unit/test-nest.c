@@ -43,6 +43,7 @@ struct start {
 	bool no_control;
 	int extra_fd; /* >0: left open for the nest to inherit */
 	int out_size; /* >0: capacity of the pipe that is the nest's stdout */
+	bool again;   /* in the control folder that the parent had before */
 };
 
 /* ---- starting and ending parents */
@@ -124,8 +125,10 @@ static void parent_start(const struct lab *lab, struct parent *p, const struct s
 	_fm_cleanup_(fm_strv_freep) char **argv = NULL;
 	int out[2], err[2], report[2];
 
-	(void)snprintf(p->control, sizeof p->control, "%s/control%u", lab->dir, number++);
-	assert_int_equal(fm_nest_prepare_control(p->control, s->uid, s->uid, NULL), 0);
+	if (!s->again) {
+		(void)snprintf(p->control, sizeof p->control, "%s/control%u", lab->dir, number++);
+		assert_int_equal(fm_nest_prepare_control(p->control, s->uid, s->uid, NULL), 0);
+	}
 	fm_strv_add(&argv, "/nest");
 	if (s->wait)
 		fm_strv_add(&argv, "--wait");
@@ -490,6 +493,67 @@ static void test_leave(void **state)
 	expect_code(fm_nest_hold(p.control, 0, &err), &err, FM_E_FAILED_PRECONDITION);
 	assert_int_equal(kill(p.nest, SIGTERM), 0); /* not forwarded */
 	assert_int_equal(status_of(&p).state, FM_NEST_GONE);
+	assert_int_equal(kill(app_host_pid(&p), SIGKILL), 0);
+	assert_int_equal(parent_wait(&p), FM_NEST_EXIT_MOVED);
+}
+
+/* What an orchestrator with a restart policy does to the parent whose tree has left. */
+static void test_started_again(void **state)
+{
+	NEED_LAB(state);
+	struct start s = { 0 };
+	struct parent p;
+	char *again[] = { (char *)"/probe", (char *)"exit", (char *)"3", NULL };
+
+	parent_start(lab, &p, &s, PAUSE);
+	assert_string_equal(line_of(p.out), "pausing");
+	assert_int_equal(fm_nest_hold(p.control, 1, NULL), 0);
+	assert_int_equal(kill(p.nest, SIGKILL), 0); /* before it leaves: the application is only here */
+	assert_int_equal(parent_wait(&p), 137);
+	s.again = true;
+	parent_start(lab, &p, &s, again);
+	assert_int_equal(parent_wait(&p), 3);
+
+	parent_start(lab, &p, &s, PAUSE);
+	assert_string_equal(line_of(p.out), "pausing");
+	assert_int_equal(fm_nest_hold(p.control, 1, NULL), 0);
+	assert_int_equal(fm_nest_leave(p.control, NULL), 0);
+	assert_int_equal(kill(p.nest, SIGKILL), 0);
+	assert_int_equal(parent_wait(&p), 137);
+	for (int i = 0; i < 2; i++) {
+		_fm_free_ char *err = NULL;
+
+		parent_start(lab, &p, &s, again);
+		err = slurp(p.err);
+		assert_int_equal(parent_wait(&p), FM_NEST_EXIT_MOVED);
+		assert_non_null(strstr(err, "moved to another host"));
+	}
+	s.wait = true;
+	parent_start(lab, &p, &s, PAUSE);
+	await_nest(&p);
+	assert_int_equal(status_of(&p).state, FM_NEST_EMPTY);
+	assert_int_equal(kill(p.nest, SIGTERM), 0);
+	assert_int_equal(parent_wait(&p), 143);
+}
+
+/* Where it cannot be written down that the tree has left, it does not leave. */
+static void test_leave_unwritten(void **state)
+{
+	NEED_LAB(state);
+	struct fm_error err = FM_ERROR_INIT;
+	struct start s = { 0 };
+	struct parent p;
+	_fm_free_ char *mark = NULL;
+
+	parent_start(lab, &p, &s, PAUSE);
+	assert_string_equal(line_of(p.out), "pausing");
+	assert_int_equal(fm_nest_hold(p.control, 1, NULL), 0);
+	mark = fm_xasprintf("%s/" FM_NEST_MOVED, p.control);
+	assert_int_equal(symlink("elsewhere", mark), 0);
+	assert_int_equal(fm_nest_leave(p.control, &err), -1);
+	assert_int_equal(status_of(&p).state, FM_NEST_HELD);
+	assert_int_equal(unlink(mark), 0);
+	assert_int_equal(fm_nest_leave(p.control, NULL), 0);
 	assert_int_equal(kill(app_host_pid(&p), SIGKILL), 0);
 	assert_int_equal(parent_wait(&p), FM_NEST_EXIT_MOVED);
 }
@@ -986,6 +1050,8 @@ int main(void)
 		cmocka_unit_test(test_signals),
 		cmocka_unit_test(test_hold),
 		cmocka_unit_test(test_leave),
+		cmocka_unit_test(test_started_again),
+		cmocka_unit_test(test_leave_unwritten),
 		cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_adopt),
 		cmocka_unit_test(test_adopt_ends_first),

@@ -101,6 +101,8 @@ keep_from_booting() { # PACKAGE…: just installed, for the tests only
         bind9) systemctl --quiet disable named.service || say "could not disable named.service" ;;
         prometheus) systemctl --quiet disable prometheus.service || say "could not disable prometheus.service" ;;
         haproxy) systemctl --quiet disable haproxy.service || say "could not disable haproxy.service" ;;
+        containerd) systemctl --quiet disable containerd.service || say "could not disable containerd.service" ;;
+        docker.io) systemctl --quiet disable docker.service docker.socket || say "could not disable docker.service" ;;
         esac
     done
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * http.h - one bounded request to somebody's HTTP server: a controller of switches, a load balancer, a webhook.
+ * http.h - one bounded request to somebody's HTTP server: a controller of switches, a load balancer, a webhook, a container engine.
  *
  * A call is a connection of its own: nothing is kept between calls, no cookies, no cache, no proxy (also not one from the environment), no compression. Redirects are never followed: they
  * are an answer like any other, and where they lead to is not where our request, and the secrets in its headers, were meant to go. Any thread. Only http.c uses libcurl.
@@ -11,8 +11,8 @@
  * Errors name the server without the query of the URL, which may hold a secret: INVALID_ARGUMENT a request that cannot be sent; UNAVAILABLE no connection, or one that broke;
  * DEADLINE_EXCEEDED, CANCELLED; UNAUTHENTICATED a certificate that does not hold; RESOURCE_EXHAUSTED an answer that is too large; DATA_LOSS no HTTP.
  */
-#ifndef FM_NETWORK_HTTP_H
-#define FM_NETWORK_HTTP_H
+#ifndef FM_LOOP_HTTP_H
+#define FM_LOOP_HTTP_H
 
 #include <stddef.h>
 #include <stdint.h>

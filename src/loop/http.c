@@ -5,7 +5,7 @@
  * What libcurl would do of its own accord is switched off: other protocols, redirects, proxies, netrc, signals, waiting for "100 Continue", and waiting for the thread that looks up a name when the
  * call is over before the name server has answered.
  */
-#include "network/http.h"
+#include "loop/http.h"
 
 #include <curl/curl.h>
 #include <poll.h>
