@@ -405,6 +405,7 @@ static int annotate(json_t *config, const struct fm_instance_spec *s)
 	int r = json_object_set_new(a, FM_ANNOTATION_NAME, json_string(s->name));
 
 	r |= json_object_set_new(a, FM_ANNOTATION_KIND, json_string(s->nested ? "nested" : "ordinary"));
+	r |= json_object_set_new(a, FM_ANNOTATION_INSTANCE, json_string(s->instance));
 	if (s->migration_id)
 		r |= json_object_set_new(a, FM_ANNOTATION_MIGRATION, json_string(s->migration_id));
 	else

@@ -26,6 +26,7 @@
 #define FM_ANNOTATION_NAME      "org.fleximigrate.name"
 #define FM_ANNOTATION_KIND      "org.fleximigrate.kind"
 #define FM_ANNOTATION_MIGRATION "org.fleximigrate.migration"
+#define FM_ANNOTATION_INSTANCE  "org.fleximigrate.instance" /* engines that give ids of their own know ours by it */
 
 struct fm_bundle_info {
 	char *rootfs;     /* absolute */

@@ -237,6 +237,9 @@ static int instance_of(json_t *o, struct fm_instance *ret, struct fm_error *err)
 		return fm_error_prefix(err, "a container of the runtime");
 	if (fm_name_is_valid(name)) /* anything else cannot be ours */
 		(void)snprintf(i.owner_name, sizeof i.owner_name, "%s", name);
+	(void)snprintf(i.runtime, sizeof i.runtime, "runc");
+	(void)snprintf(i.name, sizeof i.name, "%s", i.id);
+	i.nested = fm_streq(json_string_value(json_object_get(json_object_get(o, "annotations"), FM_ANNOTATION_KIND)), "nested");
 	i.status = status_of(json_string_value(json_object_get(o, "status")));
 	i.pid = i.status == FM_CONTAINER_STOPPED || pid < 0 || pid > INT32_MAX ? 0 : (pid_t)pid;
 	i.created_ms = time_of(json_string_value(json_object_get(o, "created")));
@@ -544,6 +547,7 @@ static void runc_free(struct fm_runtime *rt)
 
 static const struct fm_runtime_ops runc_ops = {
 	.name = "runc",
+	.traits = FM_RUNTIME_CHECKPOINTS,
 	.version = runc_version,
 	.list = runc_list,
 	.state = runc_state,
