@@ -32,6 +32,7 @@
 #define REPORT_TIMEOUT_MS 5000
 #define LIST_EVERY_MS     5000
 #define TIDY_EVERY_MS     60000
+#define RUNTIMES_EVERY_MS 10000
 /* A folder that changed this shortly before the look may have been looked at half-way: the runtime makes an instance's folder first and fills it later. */
 #define LIST_SETTLED_MS 2000
 
@@ -59,6 +60,9 @@ struct agent {
 	uint64_t listed_ms;
 	struct timespec runtime_changed;
 	bool listed_settled;
+
+	FM_PB(Host) * runtimes; /* which there are; only that is filled in */
+	uint64_t runtimes_ms;   /* when they were asked */
 };
 
 static void forget_containers(struct agent *a)
@@ -80,13 +84,22 @@ static size_t count_folders(const char *path)
 	return n;
 }
 
+static size_t count_of_usual(const struct agent *a)
+{
+	struct fm_runtime *usual;
+	size_t n = 0;
+	for (size_t i = 0; fm_host_runtime((struct fm_host *)&a->host, "", &usual, NULL) == 0 && i < a->n_listed; i++)
+		n += fm_streq(a->listed[i]->runtime, usual->ops->name);
+	return n;
+}
+
 /* Has nothing changed since the last look: no instance came or went (the runtime's folder is untouched), none ended? */
 static bool containers_are_fresh(const struct agent *a)
 {
 	struct stat st;
 	if (!a->listed_settled || fm_now_ms() > a->listed_ms + LIST_EVERY_MS || stat(a->host.runtime_root, &st) < 0 ||
 	    st.st_mtim.tv_sec != a->runtime_changed.tv_sec || st.st_mtim.tv_nsec != a->runtime_changed.tv_nsec ||
-	    count_folders(a->host.runtime_root) != a->n_listed)
+	    count_folders(a->host.runtime_root) != count_of_usual(a))
 		return false;
 	for (size_t i = 0; i < a->n_listed; i++)
 		if (a->listed[i]->pid > 0 && kill(a->listed[i]->pid, 0) < 0)
@@ -98,7 +111,8 @@ static bool containers_are_fresh(const struct agent *a)
 static int refresh_containers(struct agent *a, struct fm_error *err)
 {
 	struct stat st = { 0 };
-	if (containers_are_fresh(a))
+	bool changed = fm_runtimes_changed(a->host.runtimes);
+	if (!changed && containers_are_fresh(a))
 		return 0;
 	forget_containers(a);
 	(void)stat(a->host.runtime_root, &st); /* before the look: what changes meanwhile is seen next time */
@@ -122,6 +136,19 @@ static void add_images(FM_PB(Host) * h, FM_PB(Container) *const *v, size_t n)
 	}
 }
 
+/* Asking costs a process or a request each: only now and then. */
+static void add_runtimes(struct agent *a, FM_PB(Host) * h)
+{
+	if (!a->runtimes || fm_now_ms() > a->runtimes_ms + RUNTIMES_EVERY_MS) {
+		fm_pb_free(a->runtimes);
+		a->runtimes = FM_PB_NEW(Host, host);
+		fm_host_report_runtimes(&a->host, a->runtimes);
+		a->runtimes_ms = fm_now_ms();
+	}
+	for (size_t i = 0; i < a->runtimes->n_runtimes; i++)
+		FM_PB_ADD(h->runtimes, h->n_runtimes, fm_pb_copy(a->runtimes->runtimes[i]));
+}
+
 static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *err)
 {
 	_fm_pb_ FM_PB(ReportRequest) *req = FM_PB_NEW(ReportRequest, report_request);
@@ -131,6 +158,7 @@ static int report_once(struct agent *a, uint32_t *interval_ms, struct fm_error *
 	if (fm_host_report(&a->host, req->host, err) < 0 || fm_agent_add_labels(&a->o, req->host, err) < 0 ||
 	    refresh_containers(a, err) < 0)
 		return -1;
+	add_runtimes(a, req->host);
 	fm_watcher_watch(a->watcher, a->listed, a->n_listed);
 	for (size_t i = 0; i < a->n_listed; i++)
 		FM_PB_ADD(req->containers, req->n_containers, fm_pb_copy(a->listed[i]));
@@ -274,6 +302,8 @@ static void unwire(struct agent *a)
 	fm_agent_teardown_host(&a->host, &a->files);
 	fm_stop_done(&a->stop);
 	fm_strv_free(a->o.labels);
+	fm_strv_free(a->o.engines);
+	fm_pb_free(a->runtimes);
 }
 
 int fm_agent_main(int argc, char **argv)

@@ -34,13 +34,46 @@ int fm_agent_add_labels(const struct fm_agent_options *o, FM_PB(Host) * h, struc
 	return 0;
 }
 
+/* Where an engine's socket is; "": not to be used. --engine NAME=SOCKET says otherwise than the usual place. */
+static const char *engine_socket(const struct fm_agent_options *o, const char *name, const char *usual)
+{
+	size_t n = strlen(name);
+	const char *socket = usual;
+	for (char **e = o->engines; e && *e; e++)
+		if (strncmp(*e, name, n) == 0 && (*e)[n] == '=')
+			socket = *e + n + 1;
+	return fm_streq(socket, "off") ? "" : socket;
+}
+
+/* Engines are found by their sockets, whenever they come. */
+static const struct engine {
+	const char *name, *socket;
+	int (*make)(const char *socket, struct fm_runtime **ret, struct fm_error *err);
+} engines[] = {
+	{ "docker", "/run/docker.sock", fm_runtime_docker_new },
+	{ "podman", "/run/podman/podman.sock", fm_runtime_podman_new },
+};
+
+static int check_engines(const struct fm_agent_options *o, struct fm_error *err)
+{
+	for (char **e = o->engines; e && *e; e++) {
+		const char *value = strchr(*e, '=');
+		bool known = false;
+		for (size_t i = 0; value && i < FM_ARRAY_SIZE(engines); i++)
+			known = known || (strlen(engines[i].name) == (size_t)(value - *e) && strncmp(*e, engines[i].name, (size_t)(value - *e)) == 0);
+		if (!known || (value[1] != '/' && !fm_streq(value + 1, "off")))
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--engine %s: NAME=SOCKET or NAME=off, NAME one of docker, podman, containerd", *e);
+	}
+	return 0;
+}
+
 static int check(const struct fm_agent_options *o, struct fm_error *err)
 {
 	_fm_pb_ FM_PB(Host) *h = FM_PB_NEW(Host, host);
 
 	if (o->monitor_period_ms < FM_MONITOR_PERIOD_MIN_MS || o->monitor_period_ms > FM_MONITOR_PERIOD_MAX_MS)
 		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--monitor-period must be from 200ms to 60s");
-	return fm_agent_add_labels(o, h, err);
+	return check_engines(o, err) < 0 ? -1 : fm_agent_add_labels(o, h, err);
 }
 
 int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_error *err)
@@ -60,6 +93,8 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "bridge", FM_OPT_STRING, &o->bridge, "NAME", "Linux bridge that containers are plugged into", NULL },
 		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
+		{ "engine", FM_OPT_STRINGS, &o->engines, "NAME=SOCKET",
+		  "where docker, podman or containerd listens, or NAME=off; may be given several times (default: where each usually does)", NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR",
 		  "CRIU as tools/setup/install-criu.sh lays it out (default: " FM_CRIU_PREFIX_DEFAULT ")", NULL },
 		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)",
@@ -129,13 +164,30 @@ static int name_host(const struct fm_agent_options *o, struct fm_host *h, struct
 	return 0;
 }
 
+static int add_engines(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
+{
+	for (size_t i = 0; i < FM_ARRAY_SIZE(engines); i++) {
+		const char *socket = engine_socket(o, engines[i].name, engines[i].socket);
+		struct fm_runtime *rt;
+		if (!socket[0])
+			continue;
+		if (engines[i].make(socket, &rt, err) < 0 || fm_runtimes_add(h->runtimes, rt, socket, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, struct fm_error *err)
 {
 	_fm_free_ char *wrapper = fm_xasprintf("%s/criu", o->criu_prefix);
 	if (fm_snprintf(h->runtime_root, sizeof(h->runtime_root), err, "%s", o->runtime_root) < 0)
 		return fm_error_prefix(err, "--runtime-root");
-	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &h->runtime, err) < 0)
+	if (fm_runtimes_new(&h->runtimes, err) < 0 || add_engines(o, h, err) < 0)
 		return -1;
+	struct fm_runtime *usual;
+	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &usual, err) < 0 || fm_runtimes_add(h->runtimes, usual, NULL, err) < 0)
+		return -1;
+	h->runtime = fm_runtimes_all(h->runtimes);
 	/* A host without a working runtime or CRIU still reports itself and says what is missing. */
 	(void)h->runtime->ops->version(h->runtime, h->runtime_version, sizeof(h->runtime_version), NULL);
 	h->criu_problem = FM_ERROR_INIT;
@@ -167,7 +219,7 @@ int fm_agent_setup_host(const struct fm_agent_options *o, struct fm_host *h, str
 void fm_agent_teardown_host(struct fm_host *h, struct fm_agent_files *files)
 {
 	fm_revisit_pages_free(h->revisit_pages);
-	fm_runtime_free(h->runtime);
+	fm_runtimes_free(h->runtimes);
 	fm_fault_free(h->fault);
 	fm_log_free(h->log);
 	free(files->ca);

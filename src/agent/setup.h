@@ -11,7 +11,8 @@ struct fm_agent_options {
 	        *cgroup, *nest, *http, *log_format, *log_level;
 	uint64_t revisit_memory, revisit_disk; /* bytes */
 	uint64_t monitor_period_ms;
-	char **labels; /* KEY=VALUE; fm_strv_free */
+	char **labels;  /* KEY=VALUE; fm_strv_free */
+	char **engines; /* NAME=SOCKET; likewise */
 };
 #define FM_AGENT_OPTIONS_INIT                                                                                                              \
 	((struct fm_agent_options){ .manager = "unix:/run/fleximigrate/manager.sock",                                                      \

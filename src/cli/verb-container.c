@@ -76,7 +76,7 @@ static int add_labels(FM_PB(RunContainerRequest) * req, char **labels, struct fm
 
 struct run_options {
 	struct fm_client_options client;
-	const char *name, *host, *bundle, *address, *address6, *mac, *gateway, *gateway6, *bridge, *health;
+	const char *name, *host, *bundle, *address, *address6, *mac, *gateway, *gateway6, *bridge, *health, *runtime;
 	char **labels, **endpoints;
 	bool ordinary;
 	uint64_t health_attempts, health_timeout_ms, health_max_latency_ms;
@@ -155,6 +155,7 @@ static FM_PB(RunContainerRequest) * run_request(const struct run_options *o, str
 	fm_pb_set(&req->host, o->host);
 	fm_pb_set(&req->bundle, bundle ? bundle : o->bundle);
 	req->ordinary = o->ordinary;
+	fm_pb_set(&req->runtime, o->runtime);
 	if (o->health) {
 		req->health = FM_PB_NEW(HealthCheck, health_check);
 		fm_pb_set(&req->health->probe, o->health);
@@ -197,6 +198,8 @@ int fm_verb_container_run(int argc, char **argv)
 		{ "health-timeout", FM_OPT_DURATION, &o.health_timeout_ms, "TIME", "of one attempt (default 1s)", NULL },
 		{ "health-max-latency", FM_OPT_DURATION, &o.health_max_latency_ms, "TIME", "slower answers count as failed", NULL },
 		{ "label", FM_OPT_STRINGS, &o.labels, "KEY=VALUE", "may be given several times", NULL },
+		{ "runtime", FM_OPT_STRING, &o.runtime, "NAME", "under what: docker, podman, containerd, crun, runc (default: what its agent was given)",
+		  NULL },
 		{ "ordinary", FM_OPT_FLAG, &o.ordinary, NULL, "start it as it is, not nested: migrates slower, by the runtime's checkpoint",
 		  NULL },
 		FM_CLIENT_OPTIONS(o.client),

@@ -54,6 +54,8 @@ static int print_host(const struct fm_client_options *o, const ProtobufCMessage 
 	       fm_format_bytes(h->memory_total_bytes, total, sizeof(total)));
 	printf("Disk:       %s available\n", fm_format_bytes(h->disk_available_bytes, disk, sizeof(disk)));
 	printf("Runtime:    %s\n", h->runtime_version);
+	for (size_t i = 0; i < h->n_runtimes; i++)
+		printf("            %s %s%s\n", h->runtimes[i]->name, h->runtimes[i]->version, h->runtimes[i]->problem);
 	printf("CRIU:       %s\n", h->criu_problem[0] ? h->criu_problem : h->criu_version);
 	printf("Bridge:     %s\n", h->bridge[0] ? h->bridge : "(none)");
 	printf("Containers: %u\n", h->containers);

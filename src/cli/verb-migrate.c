@@ -11,7 +11,7 @@
 
 struct migrate_options {
 	struct fm_client_options client;
-	const char *to, *strategy;
+	const char *runtime, *to, *strategy;
 	bool dry_run, detach;
 	uint64_t max_total_ms, max_downtime_ms, bandwidth, max_throttle, streams;
 };
@@ -55,6 +55,8 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		{ "to", FM_OPT_STRING, &o->to, "HOST", "destination", NULL },
 		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY", "auto (default), live, pre-copy, post-copy, cold", NULL },
 		{ "dry-run", FM_OPT_FLAG, &o->dry_run, NULL, "show the plan and every reason against it; change nothing", NULL },
+		{ "runtime", FM_OPT_STRING, &o->runtime, "NAME",
+		  "that it is to run under there: docker, podman, containerd, crun, runc (default: as here if that host has it)", NULL },
 		{ "detach", FM_OPT_FLAG, &o->detach, NULL, "print the migration's id and return at once", NULL },
 		{ "max-total-time", FM_OPT_DURATION, &o->max_total_ms, "TIME", "roll back when it is not committed by then (default 10m)",
 		  NULL },
@@ -96,6 +98,8 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		return -1;
 	req->container = args.v[0];
 	req->to = (char *)o->to;
+	if (o->runtime)
+		req->runtime = (char *)o->runtime;
 	req->strategy = (FM_PB(Strategy))strategy;
 	req->dry_run = o->dry_run;
 	req->max_total_ms = o->max_total_ms;

@@ -391,6 +391,7 @@ static struct fm_migration *migration_from_request(struct fm_coordinator *c, con
 	m->no_throttle = req->no_throttle;
 	m->max_throttle_percent = req->no_throttle ? 0 : req->max_throttle_percent;
 	m->streams = req->streams;
+	fm_pb_set(&m->pb->requested_runtime, req->runtime);
 	m->deadline_ms = fm_now_ms() + (req->max_total_ms ? req->max_total_ms : DEFAULT_TOTAL_MS);
 	return m;
 }

@@ -88,11 +88,57 @@ int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm
 	return fm_error_set(err, FM_E_INTERNAL, "no undo is known for '%s' (%s)", what, arg);
 }
 
+int fm_host_runtime(struct fm_host *h, const char *name, struct fm_runtime **ret, struct fm_error *err)
+{
+	if (h->runtimes)
+		return fm_runtimes_find(h->runtimes, name, ret, err) < 0 ? fm_error_prefix(err, "host '%s'", h->name) : 0;
+	if (name && *name && !fm_streq(name, h->runtime->ops->name))
+		return fm_error_set(err, FM_E_NOT_FOUND, "host '%s' has no runtime '%s', only %s", h->name, name, h->runtime->ops->name);
+	*ret = h->runtime;
+	return 0;
+}
+
+int fm_host_choose_runtime(struct fm_host *h, const char *asked, const char *name, struct fm_runtime **ret, struct fm_error *err)
+{
+	struct fm_runtime *rt;
+	char version[128];
+	if (asked && *asked)
+		return fm_host_runtime(h, asked, ret, err);
+	if (fm_host_runtime(h, name, &rt, NULL) == 0 && rt->ops->version(rt, version, sizeof(version), NULL) == 0) {
+		*ret = rt;
+		return 0;
+	}
+	return fm_host_runtime(h, "", ret, err);
+}
+
 /* The runtime's CRIU closes the container's network while it works, with iptables; for nested ones ours leaves that to the fence. */
 const char *fm_host_ordinary_problem(void)
 {
 	return fm_found_in_path("iptables-restore") ? NULL
 	                                            : "iptables-restore is missing, without which CRIU does not move ordinary containers";
+}
+
+static void report_runtime(FM_PB(Host) * ret, struct fm_runtime *rt)
+{
+	FM_PB(HostRuntime) *r = FM_PB_NEW(HostRuntime, host_runtime);
+	struct fm_error e = FM_ERROR_INIT;
+	char version[128] = "";
+	if (rt->ops->version(rt, version, sizeof(version), &e) < 0)
+		fm_pb_set(&r->problem, e.message);
+	fm_pb_set(&r->name, rt->ops->name);
+	fm_pb_set(&r->version, version);
+	FM_PB_ADD(ret->runtimes, ret->n_runtimes, r);
+}
+
+void fm_host_report_runtimes(struct fm_host *h, FM_PB(Host) * ret)
+{
+	struct fm_runtime *rt;
+	bool there;
+	if (!h->runtimes)
+		report_runtime(ret, h->runtime);
+	for (size_t i = 0; h->runtimes && (rt = fm_runtimes_at(h->runtimes, i, &there)); i++)
+		if (there)
+			report_runtime(ret, rt);
 }
 
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)

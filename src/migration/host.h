@@ -20,7 +20,7 @@
 #include "basic/fault.h"
 #include "basic/log.h"
 #include "container/criu.h"
-#include "container/runtime.h"
+#include "container/runtimes.h"
 #include "migration/agent-api.h"
 #include "migration/journal.h"
 #include "migration/revisit-pages.h"
@@ -35,9 +35,10 @@ struct fm_host {
 	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
 	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
 	char stream_host[64];    /* address other agents connect to for page streams */
-	struct fm_runtime *runtime;
-	char runtime_root[1024];   /* the runtime's state folder: changes when an instance comes or goes */
-	char runtime_version[128]; /* asked once at start */
+	struct fm_runtime *runtime;   /* all of them as one */
+	struct fm_runtimes *runtimes; /* NULL: there is only the one */
+	char runtime_root[1024];   /* of the usual one: changes when an instance comes or goes */
+	char runtime_version[128]; /* likewise, asked once at start */
 	struct fm_criu_install criu;
 	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;
@@ -54,8 +55,14 @@ int fm_host_init_dirs(struct fm_host *h, const char *state_dir, const char *run_
 int fm_host_undo(struct fm_host *h, const char *what, const char *arg, struct fm_error *err);
 /* A size-limited tmpfs for images at path; intent must be on record already. */
 int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err);
+/* The runtime of that name; "": the usual one. NOT_FOUND when this host has none. */
+int fm_host_runtime(struct fm_host *h, const char *name, struct fm_runtime **ret, struct fm_error *err);
+/* The same for a container that comes from elsewhere, where it ran under `name`: asked is what its user wants, "" = the same as there if there is one here that answers, else the usual one. */
+int fm_host_choose_runtime(struct fm_host *h, const char *asked, const char *name, struct fm_runtime **ret, struct fm_error *err);
 /* Why no ordinary container can be dumped or restored on this host, or NULL; the same for all of them, and nothing to nested ones. */
 const char *fm_host_ordinary_problem(void);
+/* Adds which runtimes there are and whether they answer: asks each, which takes milliseconds. */
+void fm_host_report_runtimes(struct fm_host *h, FM_PB(Host) * ret);
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err); /* fills an initialised message with malloc'ed strings */
 
 #endif

@@ -25,12 +25,14 @@
 #include "container/cgroup.h"
 #include "decision/converge.h"
 #include "container/nest.h"
+#include "loop/child.h"
 #include "migration/pb.h"
 #include "migration/revisit-files.h"
 #include "migration/volumes.h"
 #include "network/sockets.h"
 
 #define NEST_START_TIMEOUT_MS 10000
+#define COPY_TIMEOUT_MS       600000
 
 void fm_local_done(struct fm_local *l)
 {
@@ -154,13 +156,21 @@ static void apply_runtime_state(struct fm_host *h, struct fm_local *l, const str
 	l->pid1 = i->pid;
 	fm_pb_set(&c->host, h->name);
 	fm_pb_set(&c->instance, i->id);
-	fm_pb_set(&c->runtime, h->runtime->ops->name);
-	fm_pb_set(&c->bundle, i->bundle);
+	fm_pb_set(&c->runtime, i->runtime);
+	(void)snprintf(l->runtime, sizeof(l->runtime), "%s", i->runtime);
+	if (i->bundle[0]) {
+		fm_pb_set(&c->bundle, i->bundle);
+	} else if (l->dir[0]) { /* an engine does not know what it was made of */
+		_fm_free_ char *bundle = fm_xasprintf("%s/bundle", l->dir);
+		fm_pb_set(&c->bundle, bundle);
+	}
 	fm_pb_set(&c->status, fm_container_status_to_string(i->status));
 	if (!c->started_unix_ms)
 		c->started_unix_ms = i->created_ms;
 	if (!c->image[0]) /* runtimes below an image store do not know; who runs it may say */
 		fm_pb_set(&c->image, fm_pb_label(c, "fleximigrate.image"));
+	if (!c->image[0] && !l->dir[0])
+		fm_pb_set(&c->image, i->image);
 }
 
 /* An instance the runtime knows and we did not start. */
@@ -359,6 +369,12 @@ static int wait_for_nest(const struct fm_local *l, enum fm_nest_state want, stru
 	return fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "the parent container's init did not answer within %d ms", NEST_START_TIMEOUT_MS);
 }
 
+/* Its nest is told to wait before it starts anything. */
+static bool starts_standing(const struct fm_runtime *rt, const struct fm_bringup *b)
+{
+	return b->wait || rt->ops->traits & (FM_RUNTIME_CREATES_LATE | FM_RUNTIME_OWN_NETNS);
+}
+
 /* Where PID 1's output goes. An ordinary container's own processes would hold that descriptor, and CRIU cannot dump a file from outside the container. */
 static int open_log(const struct fm_local *l, struct fm_error *err)
 {
@@ -369,25 +385,78 @@ static int open_log(const struct fm_local *l, struct fm_error *err)
 	return fd;
 }
 
-static int start_instance(struct fm_host *h, const struct fm_bringup *b, const char *bundle, struct fm_local *l, struct fm_error *err)
+bool fm_local_owns_root(struct fm_host *h, const struct fm_local *l)
 {
-	const struct fm_runtime_ops *ops = h->runtime->ops;
-	struct fm_instance i;
-	_fm_close_ int log_fd = open_log(l, err);
-	if (log_fd < 0)
-		return -1;
-	if (ops->create(h->runtime, b->instance, bundle, log_fd, err) < 0 || ops->state(h->runtime, b->instance, &i, err) < 0)
-		return -1;
-	l->pid1 = i.pid;
-	if (l->nested && !b->wait && fm_pidns_set_last_pid(i.pid, FM_NEST_FIRST_PID - 1, err) < 0)
-		return -1;
-	if (ops->start(h->runtime, b->instance, err) < 0)
-		return -1;
-	return l->nested ? wait_for_nest(l, b->wait ? FM_NEST_EMPTY : FM_NEST_RUNNING, err) : 0;
+	struct fm_runtime *rt;
+	return fm_host_runtime(h, l->runtime, &rt, NULL) == 0 && rt->ops->traits & FM_RUNTIME_OWN_ROOT;
 }
 
-int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err)
+/* The endpoints follow into the namespace that the runtime has made; its pin takes the place of ours, under the same name. */
+static int follow_netns(const struct fm_local *l, struct fm_endpoints *endpoints, struct fm_error *err)
 {
+	if (!endpoints)
+		return 0;
+	if (fm_netns_pin(l->netns_path, l->pid1, err) < 0 || fm_endpoints_rehome(endpoints, l->netns_path, err) < 0)
+		return fm_error_phase(err, "network");
+	return 0;
+}
+
+/* Pids of the tree begin above those that the nest and its helpers take. */
+static int number_pids(const struct fm_local *l, struct fm_error *err)
+{
+	return fm_pidns_set_last_pid(l->pid1, FM_NEST_FIRST_PID - 1, err);
+}
+
+/* A parent under a runtime that has no process before it starts, or that has to be given its network then: it stands, and starts the application when all is there. */
+static int start_standing(const struct fm_bringup *b, struct fm_local *l, struct fm_error *err)
+{
+	if (wait_for_nest(l, FM_NEST_EMPTY, err) < 0)
+		return -1;
+	if (b->wait)
+		return 0;
+	if (number_pids(l, err) < 0 || fm_nest_start(l->control_dir, err) < 0)
+		return -1;
+	return wait_for_nest(l, FM_NEST_RUNNING, err);
+}
+
+static int start_instance(struct fm_runtime *rt, const struct fm_bringup *b, const char *bundle, struct fm_local *l,
+                          struct fm_endpoints *endpoints, struct fm_error *err)
+{
+	const struct fm_runtime_ops *ops = rt->ops;
+	bool stands = starts_standing(rt, b);
+	struct fm_instance i;
+	_fm_close_ int log_fd = ops->traits & FM_RUNTIME_OWN_LOG ? -1 : open_log(l, err);
+	if (log_fd < 0 && !(ops->traits & FM_RUNTIME_OWN_LOG))
+		return -1;
+	if (ops->create(rt, b->instance, bundle, log_fd, err) < 0 || ops->state(rt, b->instance, &i, err) < 0)
+		return -1;
+	l->pid1 = i.pid;
+	if (l->nested && !stands && number_pids(l, err) < 0)
+		return -1;
+	if (ops->start(rt, b->instance, err) < 0)
+		return -1;
+	if (ops->traits & FM_RUNTIME_CREATES_LATE && ops->state(rt, b->instance, &i, err) < 0)
+		return -1;
+	l->pid1 = i.pid;
+	if (ops->traits & FM_RUNTIME_OWN_NETNS && follow_netns(l, endpoints, err) < 0)
+		return -1;
+	if (!l->nested)
+		return 0;
+	return stands ? start_standing(b, l, err) : wait_for_nest(l, FM_NEST_RUNNING, err);
+}
+
+static int check_runtime(const struct fm_runtime *rt, bool nested, struct fm_error *err)
+{
+	if (nested || rt->ops->traits & FM_RUNTIME_CHECKPOINTS)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s cannot save and restore ordinary containers", rt->ops->name);
+	return fm_error_hint(err, "a nested one moves under every runtime: leave '--ordinary' out");
+}
+
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoints *endpoints,
+                        struct fm_error *err)
+{
+	struct fm_runtime *rt;
 	struct fm_bundle_info info = { 0 };
 	_fm_free_ char *bundle = NULL;
 	_fm_free_ char *cgroup = fm_xasprintf("%s/%s", h->cgroup_parent, b->instance);
@@ -407,6 +476,9 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 	};
 	l->nested = nested;
 	(void)snprintf(l->dir, sizeof(l->dir), "%s/%s", h->instances_dir, b->instance);
+	if (fm_host_runtime(h, b->container->runtime, &rt, err) < 0 || check_runtime(rt, nested, err) < 0)
+		return -1;
+	(void)snprintf(l->runtime, sizeof(l->runtime), "%s", rt->ops->name);
 	if (fm_bundle_parse(b->config, b->rootfs, &info, err) < 0)
 		return -1;
 	uid_t uid = info.uid;
@@ -417,12 +489,12 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 		return -1;
 	if (nested) {
 		(void)snprintf(l->control_dir, sizeof(l->control_dir), "%s/nest", l->dir);
-		if (fm_nest_prepare_control(l->control_dir, uid, gid, err) < 0)
+		if (fm_nest_prepare_control(l->control_dir, uid, gid, starts_standing(rt, b), err) < 0)
 			return -1;
 	} else if (b->wait) {
 		return 0; /* the runtime's restore creates it */
 	}
-	return start_instance(h, b, bundle, l, err);
+	return start_instance(rt, b, bundle, l, endpoints, err);
 }
 
 /* ---------------------------------------------------------------- run and remove */
@@ -474,12 +546,13 @@ static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest)
 }
 
 static FM_PB(Container) *
-        container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const struct fm_bundle_info *info)
+        container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const char *runtime, const struct fm_bundle_info *info)
 {
 	FM_PB(Container) *c = FM_PB_NEW(Container, container);
 	fm_pb_set(&c->name, req->name);
 	fm_pb_set(&c->host, h->name);
 	fm_pb_set(&c->kind, req->ordinary ? "ordinary" : "nested");
+	fm_pb_set(&c->runtime, runtime);
 	c->memory_limit_bytes = info->memory_limit_bytes;
 	c->started_unix_ms = fm_realtime_ms();
 	if (has_address(req->endpoint))
@@ -498,13 +571,36 @@ static int undo_shared(void *userdata, const char *what, const char *arg, struct
 	return fm_host_undo(userdata, what, arg, err);
 }
 
-static int run_steps(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_error *err)
+/* The user's bundle is never touched: a runtime that takes the root filesystem over gets a copy. */
+static int copy_rootfs(struct fm_host *h, struct fm_journal *j, struct fm_bringup *b, char **ret, struct fm_error *err)
+{
+	_fm_free_ char *dir = fm_xasprintf("%s/%s", h->instances_dir, b->instance);
+	_fm_free_ char *copy = fm_xasprintf("%s/rootfs", dir);
+	char *argv[] = { "cp", "-a", "--reflink=auto", "--", (char *)b->rootfs, copy, NULL };
+	struct fm_child_opts o = { .timeout_ms = COPY_TIMEOUT_MS };
+	struct fm_child_result r = { 0 };
+	if (fm_journal_intent(j, "instance", b->instance, true, err) < 0 || fm_mkdir_p(dir, 0700, err) < 0)
+		return -1;
+	if (fm_child_run(argv, &o, &r, err) < 0)
+		return fm_error_prefix(err, "cannot copy the root filesystem %s", b->rootfs);
+	fm_child_result_done(&r);
+	b->rootfs = copy;
+	*ret = FM_TAKE_PTR(copy);
+	return 0;
+}
+
+static int run_steps(struct fm_host *h, struct fm_journal *j, struct fm_bringup *b, struct fm_error *err)
 {
 	struct fm_local l = FM_LOCAL_INIT;
 	struct fm_endpoints *e = NULL;
+	struct fm_runtime *rt;
+	_fm_free_ char *copy = NULL;
 	int rc = -1;
+	if (fm_host_runtime(h, b->container->runtime, &rt, err) < 0 ||
+	    (rt->ops->traits & FM_RUNTIME_OWN_ROOT && copy_rootfs(h, j, b, &copy, err) < 0))
+		return -1;
 	if (fm_bringup_network(h, j, b, &l, &e, NULL, err) == 0 && fm_bringup_addresses(e, err) == 0 &&
-	    fm_bringup_instance(h, j, b, &l, err) == 0)
+	    fm_bringup_instance(h, j, b, &l, e, err) == 0)
 		rc = fm_endpoints_open(e, err) || fm_endpoints_announce(e, err);
 	fm_endpoints_free(e);
 	fm_local_done(&l);
@@ -518,9 +614,10 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	_fm_pb_ FM_PB(Container) *c = NULL;
 	struct fm_journal *j = NULL;
 	struct fm_local l = FM_LOCAL_INIT;
-	if (check_run_request(h, req, &config, &info, err) < 0)
+	struct fm_runtime *rt;
+	if (check_run_request(h, req, &config, &info, err) < 0 || fm_host_runtime(h, req->runtime, &rt, err) < 0)
 		return -1;
-	c = container_from_request(h, req, &info);
+	c = container_from_request(h, req, rt->ops->name, &info);
 	/* While it is being made, a journal of its own: a crash in the middle is undone at the agent's next start. */
 	if (fm_journal_create(h->journals_dir, req->name, "run", json_object(), &j, err) < 0)
 		return fm_error_prefix(err, "container '%s' is being started already", req->name);
@@ -541,17 +638,29 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	return 0;
 }
 
-/* How many endpoints it has by its record; without one, what more there was is undone by whoever's journal has it. Their names are hashes: none is removed that it cannot have. */
-static unsigned endpoints_on_record(struct fm_host *h, const char *instance)
+/* What is on record of it, without asking the runtime; NULL: nothing that can be read. */
+static FM_PB(Container) * on_record(struct fm_host *h, const char *instance)
 {
 	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, instance);
 	_fm_free_ char *data = NULL;
 	size_t n = 0;
-	if (fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0)
-		return 1;
-	_fm_pb_ FM_PB(Container) *c = fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+	return fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0 ? NULL : fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+}
+
+/* How many endpoints it has by its record; without one, what more there was is undone by whoever's journal has it. Their names are hashes: none is removed that it cannot have. */
+static unsigned endpoints_on_record(struct fm_host *h, const char *instance)
+{
+	_fm_pb_ FM_PB(Container) *c = on_record(h, instance);
 	size_t more = c ? c->n_more_endpoints : 0;
 	return 1 + (unsigned)(more < FM_MAX_ENDPOINTS ? more : FM_MAX_ENDPOINTS - 1);
+}
+
+/* What is in a store of the runtime's goes with the container. */
+static bool leaves_files(struct fm_host *h, const char *instance)
+{
+	_fm_pb_ FM_PB(Container) *c = on_record(h, instance);
+	struct fm_runtime *rt;
+	return !c || fm_host_runtime(h, c->runtime, &rt, NULL) < 0 || !(rt->ops->traits & FM_RUNTIME_OWN_ROOT);
 }
 
 /* All but its folder */
@@ -583,7 +692,7 @@ int fm_instances_release(struct fm_host *h, const char *instance, const char *co
 	if (take_down(h, instance, err) < 0)
 		return -1;
 	/* Carried back, it is here again. Failing to keep something is no reason to fail: the next visit sends everything. */
-	if (fm_instances_find(h, container, instance, &back, NULL) < 0)
+	if (leaves_files(h, instance) && fm_instances_find(h, container, instance, &back, NULL) < 0)
 		(void)fm_revisit_files_keep(h, container, instance, NULL);
 	if (fm_fault_point(h->fault, "source-after-visited", err) < 0)
 		return -1;

@@ -19,6 +19,7 @@ struct fm_local {
 	char control_dir[1500];       /* nest's, "" when ordinary */
 	char netns_path[1400];        /* "" = none of ours */
 	char *config;                 /* the user's config.json text */
+	char runtime[16];             /* that it is in; "" not made yet */
 	pid_t pid1;                   /* PID 1 of the instance (the nest for nested ones) */
 	bool nested;
 	size_t n_endpoints;
@@ -43,8 +44,14 @@ int fm_bringup_network(struct fm_host *h, struct fm_journal *j, const struct fm_
                        struct fm_endpoints **ret_endpoints, char ***notes, struct fm_error *err);
 /* To be called before the container runs: nobody else has its addresses. endpoints may be NULL. */
 int fm_bringup_addresses(struct fm_endpoints *endpoints, struct fm_error *err);
-/* Instance folder, bundle, runtime create + start; nested: until the nest answers. Fills *l. */
-int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_error *err);
+/*
+ * Instance folder, bundle, runtime create + start under container->runtime; nested: until the nest answers. Fills *l. endpoints (may be NULL) are those of fm_bringup_network; where the runtime makes network
+ * namespaces itself they are made again in the one that it has made.
+ */
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoints *endpoints,
+                        struct fm_error *err);
+/* Does its runtime keep the root filesystem in a store of its own, so that the bundle's root folder is empty? */
+bool fm_local_owns_root(struct fm_host *h, const struct fm_local *l);
 
 int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, FM_PB(Container) * *ret, struct fm_error *err);
 int fm_instances_remove(struct fm_host *h, const char *name, bool force, struct fm_error *err);

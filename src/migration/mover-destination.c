@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "container/root.h"
 #include "migration/keeper.h"
 #include "migration/restore-gate.h"
 #include "migration/revisit-files.h"
@@ -65,6 +66,17 @@ static struct fm_criu_restore_opts restore_options(struct fm_mover *m)
 	return (struct fm_criu_restore_opts){ .lazy = m->lazy, .timeout_ms = RESTORE_TIMEOUT_MS, .cancel_fd = m->stop.fd, .log_level = 1 };
 }
 
+/* What is received from now on goes to where the runtime has put what was received. */
+static int follow_root(struct fm_mover *m, struct fm_error *err)
+{
+	if (!fm_local_owns_root(m->h, &m->local))
+		return 0;
+	if (fm_root_open(m->local.pid1, &m->root_fd, err) < 0)
+		return -1;
+	_fm_free_ char *path = fm_root_path(m->root_fd);
+	return fm_snprintf(m->rootfs, sizeof(m->rootfs), err, "%s", path);
+}
+
 static int stand_parent(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_bringup b = { .instance = m->instance,
@@ -74,7 +86,7 @@ static int stand_parent(struct fm_mover *m, struct fm_error *err)
 		                .wait = true,
 		                .container = m->description };
 	fm_mover_step(m, "parent");
-	if (fm_bringup_instance(m->h, m->journal, &b, &m->local, err) < 0)
+	if (fm_bringup_instance(m->h, m->journal, &b, &m->local, m->endpoints, err) < 0 || follow_root(m, err) < 0)
 		return fm_error_phase(err, "parent");
 	fm_mover_publish(m);
 	if (m->local.nested && start_criu(m, err) < 0)
@@ -385,6 +397,18 @@ static int listen_for_source(struct fm_mover *m, const char *address, struct fm_
 	return 0;
 }
 
+/* Under which runtime it will run here; on record with the container. */
+static int choose_runtime(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_runtime *rt;
+	if (fm_host_choose_runtime(m->h, m->request->runtime, m->description->runtime, &rt, err) < 0)
+		return fm_error_prefix(err, "destination '%s'", m->h->name);
+	if (!fm_streq(m->description->kind, "nested") && fm_host_runtime(m->h, "", &rt, err) < 0)
+		return -1;
+	fm_pb_set(&m->description->runtime, rt->ops->name);
+	return 0;
+}
+
 static int check_request(struct fm_mover *m, struct fm_error *err)
 {
 	struct fm_local other = FM_LOCAL_INIT;
@@ -411,7 +435,7 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 {
 	struct fm_bringup b = { .instance = m->instance, .config = m->config, .rootfs = m->rootfs, .container = m->description };
 	fm_mover_step(m, "prepare");
-	if (check_request(m, err) < 0 || fm_volumes_prepare_destination(m, err) < 0 || fm_mover_mount_images(m, err) < 0)
+	if (check_request(m, err) < 0 || choose_runtime(m, err) < 0 || fm_volumes_prepare_destination(m, err) < 0 || fm_mover_mount_images(m, err) < 0)
 		return -1;
 	if (fm_journal_intent(m->journal, "instance", m->instance, true, err) < 0 || fm_mkdir_p(m->rootfs, 0755, err) < 0)
 		return -1;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "container/root.h"
 
 #define CONNECT_TIMEOUT_MS  10000
 #define FILES_TIMEOUT_MS    600000
@@ -86,7 +87,13 @@ static int find_files(struct fm_mover *m, struct fm_error *err)
 	for (size_t i = 0; i < FM_ARRAY_SIZE(never); i++)
 		fm_strv_add(&m->exclude, never[i]);
 	fm_file_mount_points(&info, &m->exclude);
-	m->source_rootfs = FM_TAKE_PTR(info.rootfs);
+	if (fm_local_owns_root(m->h, &m->local)) {
+		if (fm_root_open(m->local.pid1, &m->root_fd, err) < 0)
+			return -1;
+		m->source_rootfs = fm_root_path(m->root_fd);
+	} else {
+		m->source_rootfs = FM_TAKE_PTR(info.rootfs);
+	}
 	return fm_volumes_prepare_source(m, err);
 }
 

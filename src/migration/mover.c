@@ -42,7 +42,7 @@ int fm_mover_alloc(struct fm_host *h, const char *id, bool destination, struct f
 		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
 	m->h = h;
 	m->destination = destination;
-	m->images_fd = m->listen_fd = m->files_here_fd = -1;
+	m->images_fd = m->listen_fd = m->files_here_fd = m->root_fd = -1;
 	m->error = FM_ERROR_INIT;
 	(void)snprintf(m->id, sizeof(m->id), "%s", id);
 	(void)snprintf(m->images_path, sizeof(m->images_path), "%s/%s.%s", h->images_dir, id, destination ? "destination" : "source");
@@ -99,6 +99,8 @@ static void drop_resources(struct fm_mover *m)
 	m->known = NULL;
 	fm_mover_volumes_done(m);
 	free(m->source_rootfs);
+	fm_closep(&m->root_fd);
+	m->root_fd = -1;
 	fm_strv_free(m->exclude);
 	m->source_rootfs = NULL;
 	m->exclude = NULL;

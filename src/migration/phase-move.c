@@ -30,6 +30,7 @@ static int prepare_destination(struct fm_migration *m, struct fm_error *err)
 	if (m->of)
 		fm_redirections_urgent(m->of, &reverts, &req.n_reverts);
 	req.reverts = reverts;
+	req.runtime = m->pb->requested_runtime;
 	m->destination_touched = true;
 	if (fm_call_cancellable(m, m->pb->destination, FM_AGENT_PREPARE_DESTINATION, &req, FM_PREPARE_TIMEOUT_MS, &m->prepared, err) < 0)
 		return -1;

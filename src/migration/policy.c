@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "basic/cleanup.h"
 #include "migration/coordinator-internal.h"
 
 #define MAX_PER_HOST 5 /* the published example's max_concurrent_migrations */
@@ -20,10 +21,30 @@ static int placement(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_
 	return fm_error_hint(err, "run the container without that label to let it move");
 }
 
+/* What the user asked for; nobody else does. */
+static int has_runtime(const struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
+{
+	const char *asked = m->pb->requested_runtime;
+	_fm_free_ char *names = fm_xstrdup("none");
+	if (!asked || !asked[0])
+		return 0;
+	for (size_t i = 0; i < dst->n_runtimes; i++) {
+		const FM_PB(HostRuntime) *r = dst->runtimes[i];
+		if (fm_streq(r->name, asked) && !r->problem[0])
+			return 0;
+		if (fm_streq(r->name, asked))
+			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "runtime '%s' of '%s' cannot be used: %s", asked, dst->name, r->problem);
+		char *more = fm_xasprintf("%s%s%s", i ? names : "", i ? ", " : "", r->name);
+		free(names);
+		names = more;
+	}
+	return fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' has no runtime '%s', only %s", dst->name, asked, names);
+}
+
 static int readiness(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
 {
 	if (!dst->criu_problem[0])
-		return 0;
+		return has_runtime(m, dst, err);
 	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' cannot restore: %s", dst->name, dst->criu_problem);
 	return fm_error_hint(err, "run 'fleximigrate doctor' on '%s'", dst->name);
 }

@@ -49,7 +49,10 @@ static void *run_restore(void *arg)
 		                     .tcp_established = true,
 		                     .timeout_ms = g->timeout_ms,
 		                     .log_fd = g->log_fd };
-	g->rc = g->h->runtime->ops->restore(g->h->runtime, g->instance, &o, &g->error);
+	struct fm_runtime *rt; /* engines' ordinary containers are not moved: it is the usual one's */
+	g->rc = fm_host_runtime(g->h, "", &rt, &g->error);
+	if (g->rc == 0)
+		g->rc = rt->ops->restore(rt, g->instance, &o, &g->error);
 	atomic_store(&g->finished, true);
 	return NULL;
 }

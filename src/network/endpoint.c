@@ -279,19 +279,26 @@ static void list_cb(const struct fm_link *link, void *userdata)
 	memcpy(l->v[l->n++], link->name, IFNAMSIZ);
 }
 
+static int open_netns(const char *path, int *ret_fd, struct fm_error *err)
+{
+	/* O_NONBLOCK: a FIFO by that name must not hang the agent */
+	_fm_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return fm_error_errno(err, errno, "open network namespace %s", path);
+	if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is not a network namespace", path);
+	*ret_fd = FM_TAKE_FD(fd);
+	return 0;
+}
+
 int fm_endpoint_new(const struct fm_endpoint_config *cfg, const char *netns_path, struct fm_endpoint **ret, struct fm_error *err)
 {
 	_fm_close_ int fd = -1;
 	struct fm_endpoint *e;
 
-	if (fm_endpoint_config_check(cfg, err) < 0)
+	if (fm_endpoint_config_check(cfg, err) < 0 || open_netns(netns_path, &fd, err) < 0)
 		return -1;
-	/* O_NONBLOCK: a FIFO by that name must not hang the agent */
-	fd = open(netns_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return fm_error_errno(err, errno, "open network namespace %s", netns_path);
-	if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
-		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is not a network namespace", netns_path);
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return fm_error_errno(err, ENOMEM, "create an endpoint");
@@ -334,6 +341,22 @@ void fm_endpoint_unprepare(struct fm_endpoint *e)
 		(void)fm_nl_link_delete(e->host, e->cfg.host_ifname);
 	e->made = false;
 	forget_inside_end(e);
+}
+
+int fm_endpoint_rehome(struct fm_endpoint *e, const char *netns_path, struct fm_error *err)
+{
+	int fd = -1;
+
+	fm_endpoint_unprepare(e);
+	if (open_netns(netns_path, &fd, err) < 0)
+		return -1;
+	fm_nl_close(e->inside); /* it is one into the namespace of before */
+	e->inside = NULL;
+	fm_closep(&e->ipv6_fd);
+	e->ipv6_fd = -1;
+	(void)close(e->netns_fd);
+	e->netns_fd = fd;
+	return 0;
 }
 
 int fm_endpoint_await_free(struct fm_endpoint *e, struct fm_error *err)

@@ -130,6 +130,8 @@ int fm_endpoint_remove(const char *host_ifname, struct fm_error *err);
 /* A network namespace that a path keeps alive (empty file + bind mount of a fresh namespace), as `ip netns` does, lo up, IPv6 as the
  * kernel's default. Creates missing folders. ALREADY_EXISTS when the path is taken, but an empty file without a mount is used. */
 int fm_netns_create(const char *path, struct fm_error *err);
+/* That path keeps the network namespace of a process alive, instead of the one it has kept. */
+int fm_netns_pin(const char *path, pid_t pid, struct fm_error *err);
 int fm_netns_remove(const char *path, struct fm_error *err); /* lazy unmount + unlink; missing is success */
 /* fn(userdata) with the calling thread inside the namespace; back again before it returns (aborts the process if the way back fails). */
 int fm_netns_call(int netns_fd, int (*fn)(void *userdata, struct fm_error *err), void *userdata, struct fm_error *err);

@@ -3,12 +3,14 @@
 #include "network/endpoints.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "basic/cleanup.h"
 #include "network/internal.h"
 
 struct fm_endpoints {
+	pthread_mutex_t lock; /* a destination is given up by another thread than the one that prepares: rehome and close exclude each other */
 	size_t n;
 	struct fm_endpoint *v[FM_MAX_ENDPOINTS];
 };
@@ -41,6 +43,7 @@ int fm_endpoints_new(const struct fm_endpoint_config *v, size_t n, const char *n
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fm_error_errno(err, ENOMEM, "create endpoints");
+	pthread_mutex_init(&s->lock, NULL);
 	for (; s->n < n; s->n++) {
 		if (fm_endpoint_new(&v[s->n], netns_path, &s->v[s->n], err) < 0) {
 			fm_endpoints_free(s);
@@ -53,8 +56,11 @@ int fm_endpoints_new(const struct fm_endpoint_config *v, size_t n, const char *n
 
 void fm_endpoints_free(struct fm_endpoints *s)
 {
-	for (size_t i = 0; s && i < s->n; i++)
+	if (!s)
+		return;
+	for (size_t i = 0; i < s->n; i++)
 		fm_endpoint_free(s->v[i]);
+	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
@@ -74,6 +80,21 @@ int fm_endpoints_prepare(struct fm_endpoints *s, bool check_duplicate, struct fm
 		return -1;
 	}
 	return 0;
+}
+
+int fm_endpoints_rehome(struct fm_endpoints *s, const char *netns_path, struct fm_error *err)
+{
+	int rc = 0;
+
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->n && rc == 0; i++)
+		rc = fm_endpoint_rehome(s->v[i], netns_path, err);
+	if (rc == 0)
+		rc = fm_endpoints_prepare(s, false, err);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 }
 
 int fm_endpoints_await_free(struct fm_endpoints *s, struct fm_error *err)
@@ -103,9 +124,13 @@ int fm_endpoints_close(struct fm_endpoints *s, struct fm_error *err)
 {
 	int rc = 0;
 
-	for (size_t i = 0; s && i < s->n; i++)
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->n; i++)
 		if (fm_endpoint_close(s->v[i], rc < 0 ? NULL : err) < 0)
 			rc = -1;
+	pthread_mutex_unlock(&s->lock);
 	return rc;
 }
 

@@ -21,6 +21,8 @@ int fm_endpoints_new(const struct fm_endpoint_config *v, size_t n, const char *n
 void fm_endpoints_free(struct fm_endpoints *s);
 
 int fm_endpoints_prepare(struct fm_endpoints *s, bool check_duplicate, struct fm_error *err);
+/* Prepared ones, made again in another namespace, closed as they were; nobody else is asked for the addresses once more. When it fails they are gone. */
+int fm_endpoints_rehome(struct fm_endpoints *s, const char *netns_path, struct fm_error *err);
 int fm_endpoints_await_free(struct fm_endpoints *s, struct fm_error *err);
 int fm_endpoints_attach(struct fm_endpoints *s, struct fm_error *err);
 int fm_endpoints_open(struct fm_endpoints *s, struct fm_error *err);

@@ -36,6 +36,8 @@ int fm_endpoint_config_check(const struct fm_endpoint_config *cfg, struct fm_err
 
 /* Takes back what prepare made, if it did. */
 void fm_endpoint_unprepare(struct fm_endpoint *e);
+/* Unprepared, and from now on one of another namespace. */
+int fm_endpoint_rehome(struct fm_endpoint *e, const char *netns_path, struct fm_error *err);
 
 /* The sessions: open them if they are not yet. The inside part also finds the container's end and opens the raw socket. */
 int fm_endpoint_need_host(struct fm_endpoint *e, struct fm_error *err);

@@ -144,3 +144,18 @@ int fm_netns_remove(const char *path, struct fm_error *err)
 		return fm_error_errno(err, errno, "remove %s", path);
 	return 0;
 }
+
+int fm_netns_pin(const char *path, pid_t pid, struct fm_error *err)
+{
+	char source[64];
+
+	(void)snprintf(source, sizeof(source), "/proc/%d/ns/net", (int)pid);
+	if (fm_netns_remove(path, err) < 0 || make_mount_point(path, err) < 0)
+		return -1;
+	if (mount(source, path, "none", MS_BIND, NULL) < 0) {
+		(void)fm_error_errno(err, errno, "bind the network namespace of process %d to %s", (int)pid, path);
+		(void)unlink(path);
+		return -1;
+	}
+	return 0;
+}
