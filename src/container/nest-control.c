@@ -6,7 +6,7 @@
  * that is not in it or below it. The application shares our uid and can reach the socket's file, so this check is what keeps it out.
  *
  * Packets are of one fixed size. Everything else is answered with an error, once, and the connection is closed. Nothing here waits for
- * somebody else: sockets are non-blocking and a reply that does not fit is dropped with its connection. Only LEAVE waits, for the disk.
+ * somebody else: sockets are non-blocking and a reply that does not fit is dropped with its connection. Only LEAVE, FENCE and START wait, for the disk.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -138,39 +138,6 @@ static int do_unhold(struct nest *n)
 	return 0;
 }
 
-/* ---- the mark of a tree that has moved away */
-
-#define MOVED_PATH FM_NEST_RUN_MOUNT "/" FM_NEST_MOVED
-
-bool nest_is_moved(void)
-{
-	struct stat st;
-
-	return lstat(MOVED_PATH, &st) == 0 || errno != ENOENT;
-}
-
-/* A name must outlive a power cut before anybody relies on it. */
-static int sync_folder(void)
-{
-	int fd = open(FM_NEST_RUN_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), e;
-
-	if (fd < 0)
-		return errno;
-	e = fsync(fd) < 0 ? errno : 0;
-	close(fd);
-	return e;
-}
-
-static int mark_moved(void)
-{
-	int fd = open(MOVED_PATH, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-
-	if (fd < 0)
-		return errno;
-	close(fd);
-	return sync_folder();
-}
-
 static int do_leave(struct nest *n)
 {
 	int e;
@@ -179,10 +146,30 @@ static int do_leave(struct nest *n)
 		return 0;
 	if (n->state != FM_NEST_HELD)
 		return EBUSY;
-	e = mark_moved();
+	e = nest_mark_set(FM_NEST_MOVED);
 	if (e == 0)
 		n->state = FM_NEST_GONE;
 	return e;
+}
+
+/* From now on nothing starts it here again; or: it belongs here. */
+static int do_fence(struct nest *n, uint64_t on)
+{
+	if (on > 1)
+		return EINVAL;
+	if (n->state == FM_NEST_EMPTY || n->state == FM_NEST_GONE || (on && n->state == FM_NEST_EXITED))
+		return EBUSY;
+	return on ? nest_mark_set(FM_NEST_HELD_MARK) : nest_marks_clear();
+}
+
+static int do_start(struct nest *n)
+{
+	int e;
+
+	if (n->state != FM_NEST_EMPTY || n->finishing || nest_mark_is_set(FM_NEST_MOVED) || nest_mark_is_set(FM_NEST_HELD_MARK))
+		return EBUSY;
+	e = nest_marks_clear();
+	return e ? e : nest_start(n);
 }
 
 /* Returns 0 or an errno. *fd is set to -1 when it has been taken. fds of a FETCH are borrowed from n->kept. */
@@ -218,6 +205,10 @@ static int handle(struct nest *n, const struct fm_nest_request *q, int *fd, stru
 		return 0;
 	case FM_NEST_DROP:
 		return kept_drop(n, q->key);
+	case FM_NEST_START:
+		return do_start(n);
+	case FM_NEST_FENCE:
+		return do_fence(n, q->arg);
 	default:
 		return EOPNOTSUPP;
 	}

@@ -417,7 +417,7 @@ int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm
 		return -1;
 	if (nested) {
 		(void)snprintf(l->control_dir, sizeof(l->control_dir), "%s/nest", l->dir);
-		if (fm_nest_prepare_control(l->control_dir, uid, gid, err) < 0)
+		if (fm_nest_prepare_control(l->control_dir, uid, gid, b->wait, err) < 0)
 			return -1;
 	} else if (b->wait) {
 		return 0; /* the runtime's restore creates it */
