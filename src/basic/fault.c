@@ -24,6 +24,7 @@ static const char *const points[] = {
 	"manager-after-transition",
 	"manager-before-execute",
 	"manager-after-execute",
+	"source-after-mark",
 	"source-after-fence",
 	"source-after-dump",
 	"source-after-stop",
