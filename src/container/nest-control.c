@@ -67,6 +67,30 @@ void nest_control_accept(struct nest *n)
 	n->clients[slot] = fd;
 }
 
+/* Nobody in here is answered, but whoever connects is turned away at once, and by PID 1. Nothing of that happens while the loop does not turn. */
+int nest_health(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = FM_NEST_RUN_MOUNT "/nest.sock" };
+	struct pollfd p = { .fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), .events = POLLIN };
+	struct ucred peer = { .pid = -1 };
+	socklen_t len = sizeof peer;
+	char c;
+
+	if (p.fd < 0 || connect(p.fd, (struct sockaddr *)&a, sizeof a) < 0) {
+		nest_say("no nest listens on " FM_NEST_RUN_MOUNT "/nest.sock", errno);
+		return 1;
+	}
+	if (getsockopt(p.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid != 1) {
+		nest_say("it is not PID 1 that listens on " FM_NEST_RUN_MOUNT "/nest.sock", 0);
+		return 1;
+	}
+	if (poll(&p, 1, NEST_HEALTH_MS) <= 0 || read(p.fd, &c, 1) > 0) {
+		nest_say("the nest does not react", 0);
+		return 1;
+	}
+	return 0;
+}
+
 /* ---- kept descriptors */
 
 /* Index of the first entry with a key >= key. */

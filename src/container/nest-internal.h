@@ -19,6 +19,7 @@
 #define NEST_MAX_CLIENTS   8
 #define NEST_STREAM_BUF    65536
 #define NEST_ADOPT_POLL_MS 100
+#define NEST_HEALTH_MS     5000
 
 /* One of the application's outputs: a fifo inside the control folder, copied to one of our own descriptors. */
 struct nest_stream {
@@ -69,6 +70,8 @@ bool nest_stream_drained(const struct nest_stream *s);
 /* nest-control.c */
 int nest_control_open(struct nest *n);
 void nest_control_accept(struct nest *n);
+/* `--health`, run inside of the container: 0 when PID 1 is a nest whose loop turns, else 1 with the reason on stderr. It ends with its application, so that one runs or is waited for. */
+int nest_health(void);
 /* One packet of clients[i]: answers, or closes it. */
 void nest_control_serve(struct nest *n, unsigned i);
 

@@ -336,7 +336,7 @@ static int loop(struct nest *n)
 
 int main(int argc, char **argv)
 {
-	static const char usage[] = "usage: fleximigrate-nest [--wait] -- PROGRAM [ARGUMENT…]";
+	static const char usage[] = "usage: fleximigrate-nest [--wait] -- PROGRAM [ARGUMENT…] | --health";
 	struct nest n = { .state = FM_NEST_EMPTY };
 	bool wait = false;
 	int i = 1, e;
@@ -344,6 +344,8 @@ int main(int argc, char **argv)
 	if (i < argc && strcmp(argv[i], "--wait") == 0) {
 		wait = true;
 		i++;
+	} else if (argc == 2 && strcmp(argv[i], "--health") == 0) {
+		_exit(nest_health());
 	}
 	if (i >= argc || strcmp(argv[i], "--") != 0 || i + 1 >= argc)
 		die(usage, 0);
