@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
+.PHONY: all parent-image build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
 
 all: build
 
@@ -75,6 +75,9 @@ bench-phases: test-deps criu build ## our downtime by size of memory, phase by p
 
 bench-monitor: build ## what the Resource Monitor costs with 100 containers; fails at half a percent of a core
 	@BUILD=$(BUILD) bench/monitor.py
+
+parent-image: build ## the image fleximigrate/parent for Docker, Podman and containerd, and its SPDX document (both in build/)
+	@tools/parent-image.py --nest $(BUILD)/fleximigrate-nest --out $(BUILD)
 
 format: ## clang-format all sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

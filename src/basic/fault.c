@@ -21,27 +21,17 @@
 #define MAX_STALL_MS 600000
 
 static const char *const points[] = {
-	"manager-after-transition",
-	"manager-before-execute",
-	"manager-after-execute",
-	"source-after-fence",
-	"source-after-dump",
-	"source-after-stop",
-	"source-before-commit",
-	"source-after-commit",
-	"source-before-release",
-	"source-after-visited",
-	"destination-after-prepare",
-	"destination-before-restore",
-	"destination-after-restore",
-	"destination-after-commit",
-	"destination-after-running",
-	"destination-pages",
-	"stream-corrupt",
-	"destination-verify",
-	"destination-after-files",
-	"source-throttled",
-	NULL,
+	"manager-after-transition",   "manager-before-execute",
+	"manager-after-execute",      "source-after-mark",
+	"source-after-fence",         "source-after-dump",
+	"source-after-stop",          "source-before-commit",
+	"source-after-commit",        "source-before-release",
+	"source-after-visited",       "destination-after-prepare",
+	"destination-before-restore", "destination-after-restore",
+	"destination-after-commit",   "destination-after-running",
+	"destination-pages",          "stream-corrupt",
+	"destination-verify",         "destination-after-files",
+	"source-throttled",           NULL,
 };
 
 enum action { ACTION_KILL, ACTION_FAIL, ACTION_STALL };

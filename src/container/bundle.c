@@ -373,15 +373,13 @@ static json_t *sub_object(json_t *o, const char *key, json_t *(*make)(void))
 	return json_object_set_new(o, key, m) < 0 ? NULL : m;
 }
 
-/* process.args = nest [--wait] -- args. jansson's setters fail on NULL values, so one check at the end covers running out of memory. */
-static int nest_args(json_t *config, bool wait)
+/* process.args = nest -- args. jansson's setters fail on NULL values, so one check at the end covers running out of memory. */
+static int nest_args(json_t *config)
 {
 	json_t *process = json_object_get(config, "process");
 	json_t *args = json_array();
 	int r = json_array_append_new(args, json_string(FM_NEST_MOUNT));
 
-	if (wait)
-		r |= json_array_append_new(args, json_string("--wait"));
 	r |= json_array_append_new(args, json_string("--"));
 	r |= json_array_extend(args, json_object_get(process, "args"));
 	r |= json_object_set_new(process, "args", args);
@@ -433,7 +431,7 @@ static int change_config(json_t *config, const struct fm_instance_spec *s, const
 	if (s->netns_path)
 		r |= set_netns(linux_, s->netns_path);
 	if (s->nested) {
-		r |= nest_args(config, s->wait);
+		r |= nest_args(config);
 		r |= nest_mounts(config, s->nest_binary, control_dir);
 	}
 	r |= annotate(config, s);
@@ -470,13 +468,13 @@ static int host_id(json_t *config, const char *key, uint32_t id, uint32_t *ret, 
 
 /* ---- the folder */
 
-static int make_folder(const char *folder, const char *config, bool nested, uid_t uid, gid_t gid, struct fm_error *err)
+static int make_folder(const char *folder, const char *config, const struct fm_instance_spec *s, uid_t uid, gid_t gid, struct fm_error *err)
 {
 	_fm_free_ char *bundle = fm_xasprintf("%s/bundle", folder), *control = fm_xasprintf("%s/nest", folder);
 	_fm_free_ char *file = fm_xasprintf("%s/config.json", bundle), *log = fm_xasprintf("%s/log", folder);
 	_fm_close_ int log_fd = -1;
 
-	if (nested && fm_nest_prepare_control(control, uid, gid, err) < 0)
+	if (s->nested && fm_nest_prepare_control(control, uid, gid, s->wait, err) < 0)
 		return -1;
 	log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (log_fd < 0)
@@ -518,7 +516,7 @@ int fm_bundle_make_instance(const struct fm_instance_spec *s, char **ret_bundle,
 			return fm_error_set(err, FM_E_ALREADY_EXISTS, "instance %s exists already", s->instance);
 		return fm_error_errno(err, errno, "creating %s", bundle);
 	}
-	if (make_folder(folder, text, s->nested, uid, gid, err) < 0)
+	if (make_folder(folder, text, s, uid, gid, err) < 0)
 		goto undo;
 	*ret_bundle = FM_TAKE_PTR(bundle);
 	return 0;

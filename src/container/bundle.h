@@ -7,7 +7,7 @@
  * host, rootfs/ (may exist before the instance is made). The runtime makes the mount points /.fleximigrate/{nest,run}
  * in the root filesystem.
  *
- * Nested: process.args become {"/.fleximigrate/nest", ["--wait"], "--", original args…}; mounts gain the nest binary (read-only, nosuid,
+ * Nested: process.args become {"/.fleximigrate/nest", "--", original args…}; mounts gain the nest binary (read-only, nosuid,
  * nodev), the control folder and nothing else; everything else (user, env, cwd, capabilities, namespaces, resources) stays as written. A
  * network namespace path is set; pid, mount, ipc, uts namespaces must be private, else INVALID_ARGUMENT with the reason. A terminal must
  * not be asked for (nested or not), and bind mounts need absolute sources: the instance's bundle is another folder than the user's.
@@ -62,7 +62,7 @@ struct fm_instance_spec {
 	const char *cgroup_path;  /* linux.cgroupsPath, e.g. "/fleximigrate/src/redis" */
 	const char *migration_id; /* annotation while incoming, or NULL */
 	bool nested;
-	bool wait;               /* nested: do not start the application, a tree will be adopted */
+	bool wait; /* nested: the parent waits, for a tree that will be adopted or for the word to start the application (mark in the control folder) */
 	const char *nest_binary; /* host path of fleximigrate-nest */
 };
 /* Writes the folder and returns the bundle path (malloc). Fails before writing anything when the config is unusable. ALREADY_EXISTS when

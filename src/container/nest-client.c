@@ -112,7 +112,8 @@ static const char *op_name(uint32_t op)
 {
 	static const char *const names[] = {
 		[FM_NEST_STATUS] = "status", [FM_NEST_ADOPT] = "adopt", [FM_NEST_HOLD] = "hold",   [FM_NEST_UNHOLD] = "unhold",
-		[FM_NEST_LEAVE] = "leave",   [FM_NEST_KEEP] = "keep",   [FM_NEST_FETCH] = "fetch", [FM_NEST_DROP] = "drop"
+		[FM_NEST_LEAVE] = "leave",   [FM_NEST_KEEP] = "keep",   [FM_NEST_FETCH] = "fetch", [FM_NEST_DROP] = "drop",
+		[FM_NEST_START] = "start",   [FM_NEST_FENCE] = "fence"
 	};
 
 	return op < FM_ARRAY_SIZE(names) && names[op] ? names[op] : "?";
@@ -227,6 +228,44 @@ int fm_nest_leave(const char *control_dir, struct fm_error *err)
 	return simple_call(control_dir, FM_NEST_LEAVE, 0, 0, -1, err);
 }
 
+int fm_nest_start(const char *control_dir, struct fm_error *err)
+{
+	return simple_call(control_dir, FM_NEST_START, 0, 0, -1, err);
+}
+
+static int remove_mark(int dirfd, const char *dir, const char *name, struct fm_error *err)
+{
+	if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+		return fm_error_errno(err, errno, "removing the mark %s/%s", dir, name);
+	return 0;
+}
+
+static int clear_marks(const char *control_dir, struct fm_error *err)
+{
+	static const char *const marks[] = { FM_NEST_MOVED, FM_NEST_HELD_MARK, FM_NEST_WAITING };
+	_fm_close_ int dirfd = open(control_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (dirfd < 0)
+		return errno == ENOENT ? 0 : fm_error_errno(err, errno, "opening the control folder %s", control_dir);
+	for (size_t i = 0; i < FM_ARRAY_SIZE(marks); i++)
+		if (remove_mark(dirfd, control_dir, marks[i], err) < 0)
+			return -1;
+	return fsync(dirfd) < 0 ? fm_error_errno(err, errno, "syncing the control folder %s", control_dir) : 0;
+}
+
+int fm_nest_fence(const char *control_dir, int on, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (simple_call(control_dir, FM_NEST_FENCE, on ? 1 : 0, 0, -1, &e) == 0)
+		return 0;
+	if (!on && (e.code == FM_E_NOT_FOUND || e.code == FM_E_UNAVAILABLE)) /* there is no parent just now */
+		return clear_marks(control_dir, err);
+	if (err)
+		*err = e;
+	return -1;
+}
+
 int fm_nest_keep(const char *control_dir, uint64_t key, int fd, struct fm_error *err)
 {
 	if (fd < 0)
@@ -296,7 +335,22 @@ static int prepare_fifo(int dirfd, const char *dir, const char *name, uid_t uid,
 	return 0;
 }
 
-int fm_nest_prepare_control(const char *control_dir, uid_t uid, gid_t gid, struct fm_error *err)
+static int prepare_waiting(int dirfd, const char *dir, uid_t uid, gid_t gid, bool waiting, struct fm_error *err)
+{
+	_fm_close_ int fd = -1;
+
+	if (remove_mark(dirfd, dir, FM_NEST_WAITING, err) < 0)
+		return -1;
+	if (!waiting)
+		return 0;
+	/* its owner takes it away, perhaps from a sticky folder */
+	fd = openat(dirfd, FM_NEST_WAITING, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || fchown(fd, uid, gid) < 0 || fsync(dirfd) < 0)
+		return fm_error_errno(err, errno, "writing the mark %s/%s", dir, FM_NEST_WAITING);
+	return 0;
+}
+
+int fm_nest_prepare_control(const char *control_dir, uid_t uid, gid_t gid, bool waiting, struct fm_error *err)
 {
 	_fm_close_ int dirfd = -1;
 
@@ -306,6 +360,8 @@ int fm_nest_prepare_control(const char *control_dir, uid_t uid, gid_t gid, struc
 	if (dirfd < 0)
 		return fm_error_errno(err, errno, "opening the control folder %s", control_dir);
 	if (prepare_fifo(dirfd, control_dir, "out", uid, gid, err) < 0 || prepare_fifo(dirfd, control_dir, "err", uid, gid, err) < 0)
+		return -1;
+	if (prepare_waiting(dirfd, control_dir, uid, gid, waiting, err) < 0)
 		return -1;
 	if (unlinkat(dirfd, "nest.sock", 0) < 0 && errno != ENOENT)
 		return fm_error_errno(err, errno, "removing the old socket in %s", control_dir);

@@ -6,7 +6,7 @@
  * that is not in it or below it. The application shares our uid and can reach the socket's file, so this check is what keeps it out.
  *
  * Packets are of one fixed size. Everything else is answered with an error, once, and the connection is closed. Nothing here waits for
- * somebody else: sockets are non-blocking and a reply that does not fit is dropped with its connection. Only LEAVE waits, for the disk.
+ * somebody else: sockets are non-blocking and a reply that does not fit is dropped with its connection. Only LEAVE, FENCE and START wait, for the disk.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,6 +65,30 @@ void nest_control_accept(struct nest *n)
 		slot = NEST_MAX_CLIENTS - 1;
 	}
 	n->clients[slot] = fd;
+}
+
+/* Nobody in here is answered, but whoever connects is turned away at once, and by PID 1. Nothing of that happens while the loop does not turn. */
+int nest_health(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = FM_NEST_RUN_MOUNT "/nest.sock" };
+	struct pollfd p = { .fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), .events = POLLIN };
+	struct ucred peer = { .pid = -1 };
+	socklen_t len = sizeof peer;
+	char c;
+
+	if (p.fd < 0 || connect(p.fd, (struct sockaddr *)&a, sizeof a) < 0) {
+		nest_say("no nest listens on " FM_NEST_RUN_MOUNT "/nest.sock", errno);
+		return 1;
+	}
+	if (getsockopt(p.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid != 1) {
+		nest_say("it is not PID 1 that listens on " FM_NEST_RUN_MOUNT "/nest.sock", 0);
+		return 1;
+	}
+	if (poll(&p, 1, NEST_HEALTH_MS) <= 0 || read(p.fd, &c, 1) > 0) {
+		nest_say("the nest does not react", 0);
+		return 1;
+	}
+	return 0;
 }
 
 /* ---- kept descriptors */
@@ -138,39 +162,6 @@ static int do_unhold(struct nest *n)
 	return 0;
 }
 
-/* ---- the mark of a tree that has moved away */
-
-#define MOVED_PATH FM_NEST_RUN_MOUNT "/" FM_NEST_MOVED
-
-bool nest_is_moved(void)
-{
-	struct stat st;
-
-	return lstat(MOVED_PATH, &st) == 0 || errno != ENOENT;
-}
-
-/* A name must outlive a power cut before anybody relies on it. */
-static int sync_folder(void)
-{
-	int fd = open(FM_NEST_RUN_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), e;
-
-	if (fd < 0)
-		return errno;
-	e = fsync(fd) < 0 ? errno : 0;
-	close(fd);
-	return e;
-}
-
-static int mark_moved(void)
-{
-	int fd = open(MOVED_PATH, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-
-	if (fd < 0)
-		return errno;
-	close(fd);
-	return sync_folder();
-}
-
 static int do_leave(struct nest *n)
 {
 	int e;
@@ -179,10 +170,30 @@ static int do_leave(struct nest *n)
 		return 0;
 	if (n->state != FM_NEST_HELD)
 		return EBUSY;
-	e = mark_moved();
+	e = nest_mark_set(FM_NEST_MOVED);
 	if (e == 0)
 		n->state = FM_NEST_GONE;
 	return e;
+}
+
+/* From now on nothing starts it here again; or: it belongs here. */
+static int do_fence(struct nest *n, uint64_t on)
+{
+	if (on > 1)
+		return EINVAL;
+	if (n->state == FM_NEST_EMPTY || n->state == FM_NEST_GONE || (on && n->state == FM_NEST_EXITED))
+		return EBUSY;
+	return on ? nest_mark_set(FM_NEST_HELD_MARK) : nest_marks_clear();
+}
+
+static int do_start(struct nest *n)
+{
+	int e;
+
+	if (n->state != FM_NEST_EMPTY || n->finishing || nest_mark_is_set(FM_NEST_MOVED) || nest_mark_is_set(FM_NEST_HELD_MARK))
+		return EBUSY;
+	e = nest_marks_clear();
+	return e ? e : nest_start(n);
 }
 
 /* Returns 0 or an errno. *fd is set to -1 when it has been taken. fds of a FETCH are borrowed from n->kept. */
@@ -218,6 +229,10 @@ static int handle(struct nest *n, const struct fm_nest_request *q, int *fd, stru
 		return 0;
 	case FM_NEST_DROP:
 		return kept_drop(n, q->key);
+	case FM_NEST_START:
+		return do_start(n);
+	case FM_NEST_FENCE:
+		return do_fence(n, q->arg);
 	default:
 		return EOPNOTSUPP;
 	}

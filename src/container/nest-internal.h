@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nest-internal.h - the parts of `fleximigrate-nest`: streams (nest-io.c), control socket (nest-control.c), the application and the loop
- * (nest-main.c). One process, one thread, one struct nest; links nothing but libc.
+ * nest-internal.h - the parts of `fleximigrate-nest`: streams (nest-io.c), control socket (nest-control.c), marks (nest-marks.c),
+ * the application and the loop (nest-main.c). One process, one thread, one struct nest; links nothing but libc.
  */
 #ifndef FM_CONTAINER_NEST_INTERNAL_H
 #define FM_CONTAINER_NEST_INTERNAL_H
@@ -19,6 +19,7 @@
 #define NEST_MAX_CLIENTS   8
 #define NEST_STREAM_BUF    65536
 #define NEST_ADOPT_POLL_MS 100
+#define NEST_HEALTH_MS     5000
 
 /* One of the application's outputs: a fifo inside the control folder, copied to one of our own descriptors. */
 struct nest_stream {
@@ -40,6 +41,7 @@ struct nest_kept {
 
 struct nest {
 	enum fm_nest_state state;
+	char **argv;      /* of the application, as we were told to start it */
 	pid_t app;        /* 0 = none (any more) */
 	int app_pidfd;    /* -1 where the kernel or a seccomp filter refuses pidfds */
 	bool app_foreign; /* adopted, and not yet our child: somebody else may reap it */
@@ -68,13 +70,21 @@ bool nest_stream_drained(const struct nest_stream *s);
 /* nest-control.c */
 int nest_control_open(struct nest *n);
 void nest_control_accept(struct nest *n);
-/* The file that says that the application is elsewhere (nest.h). Whatever is there under its name counts, also what cannot be looked at. */
-bool nest_is_moved(void);
+/* `--health`, run inside of the container: 0 when PID 1 is a nest whose loop turns, else 1 with the reason on stderr. It ends with its application, so that one runs or is waited for. */
+int nest_health(void);
 /* One packet of clients[i]: answers, or closes it. */
 void nest_control_serve(struct nest *n, unsigned i);
 
-/* nest-main.c: the application */
-int nest_adopt(struct nest *n, pid_t pid); /* 0 or an errno */
+/* nest-marks.c: see nest.h. set and clear are durable when they return; 0 or an errno. clear takes all of them away. */
+bool nest_mark_is_set(const char *name);
+int nest_mark_set(const char *name);
+int nest_marks_clear(void);
+/* The control folder, where it is missing and may be made. 0 or -1 with errno. */
+int nest_folder_make(void);
+
+/* nest-main.c: the application. 0 or an errno. */
+int nest_adopt(struct nest *n, pid_t pid);
+int nest_start(struct nest *n); /* that of our own command line */
 void nest_unhold(struct nest *n);
 
 #endif

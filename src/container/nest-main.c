@@ -175,17 +175,18 @@ static void app_exec(char **argv)
 	_exit(e == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
 }
 
-static void app_start(struct nest *n, char **argv)
+int nest_start(struct nest *n)
 {
 	pid_t pid = fork();
 
 	if (pid < 0)
-		die("cannot fork", errno);
+		return errno;
 	if (pid == 0)
-		app_exec(argv);
+		app_exec(n->argv);
 	n->app = pid;
 	n->app_pidfd = pidfd_of(pid);
 	n->state = FM_NEST_RUNNING;
+	return 0;
 }
 
 /* ---- signals */
@@ -264,7 +265,21 @@ static void setup_descriptors(void)
 		(void)close(fd);
 }
 
-static void setup(struct nest *n)
+static void refuse_second_copy(void)
+{
+	if (nest_mark_is_set(FM_NEST_MOVED))
+		nest_say("the application was moved to another host; it is not started a second time here", 0);
+	else if (nest_mark_is_set(FM_NEST_HELD_MARK))
+		nest_say("the application was being moved to another host when this container ended; it is not started until that is "
+		         "decided",
+		         0);
+	else
+		return;
+	_exit(FM_NEST_EXIT_MOVED);
+}
+
+/* wait: whether the command line says so; then, whether we do. */
+static void setup(struct nest *n, bool *wait)
 {
 	setup_descriptors();
 	/* The application has our uid. It must not be able to ptrace us or to take the kept descriptors from /proc/1/fd. */
@@ -272,9 +287,15 @@ static void setup(struct nest *n)
 	/* PID 1 gets the orphans anyway; this is for a runtime that puts its own init above us. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	n->signal_fd = setup_signals();
+	if (nest_folder_make() < 0)
+		die("cannot make " FM_NEST_RUN_MOUNT, errno);
 	n->app_pidfd = -1;
 	n->state = FM_NEST_EMPTY;
 	(void)sigemptyset(&n->held);
+	/* before anybody can talk to us */
+	*wait = *wait || nest_mark_is_set(FM_NEST_WAITING);
+	if (!*wait)
+		refuse_second_copy();
 	if (nest_stream_open(&n->streams[0], FM_NEST_RUN_MOUNT "/out", STDOUT_FILENO) < 0)
 		die("cannot open the fifo " FM_NEST_RUN_MOUNT "/out", errno);
 	if (nest_stream_open(&n->streams[1], FM_NEST_RUN_MOUNT "/err", STDERR_FILENO) < 0)
@@ -315,25 +336,24 @@ static int loop(struct nest *n)
 
 int main(int argc, char **argv)
 {
-	static const char usage[] = "usage: fleximigrate-nest [--wait] -- PROGRAM [ARGUMENT…]";
+	static const char usage[] = "usage: fleximigrate-nest [--wait] -- PROGRAM [ARGUMENT…] | --health";
 	struct nest n = { .state = FM_NEST_EMPTY };
 	bool wait = false;
-	int i = 1;
+	int i = 1, e;
 
 	if (i < argc && strcmp(argv[i], "--wait") == 0) {
 		wait = true;
 		i++;
+	} else if (argc == 2 && strcmp(argv[i], "--health") == 0) {
+		_exit(nest_health());
 	}
 	if (i >= argc || strcmp(argv[i], "--") != 0 || i + 1 >= argc)
 		die(usage, 0);
 	i++;
-	setup(&n);
-	if (!wait && nest_is_moved()) {
-		nest_say("the application was moved to another host; it is not started a second time here", 0);
-		_exit(FM_NEST_EXIT_MOVED);
-	}
-	if (!wait)
-		app_start(&n, argv + i);
+	n.argv = argv + i;
+	setup(&n, &wait);
+	if (!wait && (e = nest_start(&n)) != 0)
+		die("cannot fork", e);
 	if (chdir("/") < 0) /* do not pin the application's working directory */
 		nest_say("chdir /", errno);
 	_exit(loop(&n));

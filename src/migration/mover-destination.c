@@ -566,6 +566,9 @@ int fm_destination_release(struct fm_mover *m, struct fm_error *err)
 	m->known = NULL;
 	if (fm_revisit_files_remove(m->h, m->container, err) < 0)
 		return -1;
+	/* Until now a parent that was started again would have been empty: the source might have had to go on. */
+	if (m->local.nested && fm_nest_fence(m->local.control_dir, 0, err) < 0)
+		return fm_error_prefix(err, "the parent of '%s' stays one that waits", m->container);
 	/* The instance stays: it is a resident now. */
 	static const char *const mine[] = { "instance", "netns", "endpoint" };
 	for (size_t i = 0; i < FM_ARRAY_SIZE(mine); i++)

@@ -271,6 +271,16 @@ static char *port_names(const struct fm_mover *m)
 	return names;
 }
 
+/* A parent that ends from here on, and is started again by its engine, starts nothing. It waits for the disk, so it is not done within the freeze. */
+static int mark_held(struct fm_mover *m, struct fm_error *err)
+{
+	if (!m->local.nested)
+		return 0;
+	if (fm_journal_intent(m->journal, "mark", m->instance, true, err) < 0 || fm_nest_fence(m->local.control_dir, 1, err) < 0)
+		return fm_error_prefix(err, "cannot mark '%s' as one that is being moved", m->container);
+	return fm_mover_fault(m, "source-after-mark", err);
+}
+
 static int fence(struct fm_mover *m, struct fm_error *err)
 {
 	_fm_free_ char *root = fm_xasprintf("%d", (int)m->root);
@@ -506,10 +516,11 @@ static int give_away(struct fm_mover *m, uint64_t deadline_ms, struct fm_error *
 {
 	fm_stream_set_patience(m->control, WARM_PATIENCE_MS);
 	if (fm_rounds_run(m, err) < 0 || warm_files(m, deadline_ms, err) < 0 || ready_criu(m, deadline_ms, err) < 0 ||
-	    fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 || stop_here(m, deadline_ms, err) < 0 ||
-	    start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 || let_criu_go(m, deadline_ms, err) < 0 ||
-	    verify_dump(m, err) < 0 || fm_volumes_note_sent(m, err) < 0 || await_restored(m, deadline_ms, err) < 0 ||
-	    fm_rounds_await_final(m, err) < 0 || fm_flows_send(m, fm_deadline_left_ms(deadline_ms), err) < 0 || commit(m, err) < 0) {
+	    mark_held(m, err) < 0 || fm_rounds_last(m, err) < 0 || fm_rounds_start_final(m, err) < 0 ||
+	    stop_here(m, deadline_ms, err) < 0 || start_page_server(m, err) < 0 || transfer(m, deadline_ms, err) < 0 ||
+	    let_criu_go(m, deadline_ms, err) < 0 || verify_dump(m, err) < 0 || fm_volumes_note_sent(m, err) < 0 ||
+	    await_restored(m, deadline_ms, err) < 0 || fm_rounds_await_final(m, err) < 0 ||
+	    fm_flows_send(m, fm_deadline_left_ms(deadline_ms), err) < 0 || commit(m, err) < 0) {
 		struct fm_error undo = FM_ERROR_INIT;
 		if (m->control)
 			(void)fm_stream_send(m->control, FM_FRAME_ABORT, 0, 0, NULL, 0, 1000, NULL);
@@ -575,6 +586,8 @@ int fm_source_undo(struct fm_mover *m, const char *what, const char *arg, struct
 			fm_mover_note(m, "port %s of '%s' reopened", arg, m->h->name);
 		return 0;
 	}
+	if (fm_streq(what, "mark")) /* without an instance there is nothing that could be started again */
+		return m->local.nested ? fm_nest_fence(m->local.control_dir, 0, err) : 0;
 	if (fm_streq(what, "throttle"))
 		return fm_throttle_undo(m, arg, err);
 	return fm_host_undo(m->h, what, arg, err);
@@ -636,6 +649,31 @@ static int release_instance(struct fm_mover *m, struct fm_error *err)
 	return 0;
 }
 
+/* The parent has ended, or is about to because its application has. Started again it finds the mark. */
+static bool parent_is_over(struct fm_mover *m)
+{
+	struct fm_error e = FM_ERROR_INIT;
+	struct fm_nest_status st;
+	struct fm_instance i;
+
+	if (fm_nest_status(m->local.control_dir, &st, NULL) == 0)
+		return st.state == FM_NEST_EXITED;
+	if (m->h->runtime->ops->state(m->h->runtime, m->instance, &i, &e) < 0)
+		return e.code == FM_E_NOT_FOUND;
+	return i.status == FM_CONTAINER_STOPPED || i.pid != m->local.pid1;
+}
+
+/* Nothing is killed before it is on disk that it is elsewhere. */
+static int leave(struct fm_mover *m, struct fm_error *err)
+{
+	struct fm_error e = FM_ERROR_INIT;
+
+	if (fm_nest_leave(m->local.control_dir, &e) == 0 || parent_is_over(m))
+		return 0;
+	*err = e;
+	return fm_error_prefix(err, "cannot mark '%s' as moved", m->container);
+}
+
 int fm_source_release(struct fm_mover *m, struct fm_error *err)
 {
 	enum fm_decision d = fm_journal_decision(m->journal);
@@ -650,12 +688,14 @@ int fm_source_release(struct fm_mover *m, struct fm_error *err)
 	fm_mover_drop_streams(m);
 	keep_pages(m);
 	if (m->local.nested && m->root > 0) {
-		(void)fm_nest_leave(m->local.control_dir, NULL);
+		if (leave(m, err) < 0)
+			return -1;
 		(void)fm_tree_kill(m->root, 10000, NULL); /* destroy below kills whatever is left */
 	}
 	(void)fm_journal_forget(m->journal, "hold", NULL);
 	(void)fm_journal_forget(m->journal, "fence", NULL);
-	fm_criu_free(m->criu); /* a pid namespace does not end before its last child is reaped */
+	(void)fm_journal_forget(m->journal, "mark", NULL); /* nothing is to be started here any more */
+	fm_criu_free(m->criu);                             /* a pid namespace does not end before its last child is reaped */
 	m->criu = NULL;
 	fm_flows_forget(m);
 	if (release_instance(m, err) < 0)

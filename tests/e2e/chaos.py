@@ -32,7 +32,7 @@ WRITES = 20           # acknowledged after each round
 # (fault point, victim). Points that the manager passes at every transition are numbered.
 POINTS = [*((f"manager-after-transition@{nth}", "manager") for nth in range(1, 7)),
           ("manager-before-execute", "manager"), ("manager-after-execute", "manager"),
-          ("source-after-fence", "source agent"), ("source-after-dump", "source agent"), ("source-after-stop", "source agent"),
+          ("source-after-mark", "source agent"), ("source-after-fence", "source agent"), ("source-after-dump", "source agent"), ("source-after-stop", "source agent"),
           ("source-before-commit", "source agent"), ("source-after-commit", "source agent"), ("source-before-release", "source agent"), ("source-after-visited", "source agent"),
           ("destination-after-files", "destination agent"), ("destination-after-prepare", "destination agent"), ("destination-before-restore", "destination agent"),
           ("destination-after-restore", "destination agent"), ("destination-after-commit", "destination agent"),

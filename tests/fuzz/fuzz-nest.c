@@ -27,6 +27,16 @@ int nest_adopt(struct nest *n, pid_t pid)
 	return 0;
 }
 
+int nest_start(struct nest *n)
+{
+	assert(n->state == FM_NEST_EMPTY);
+	if (adopt_answer)
+		return adopt_answer;
+	n->state = FM_NEST_RUNNING;
+	n->app = 500;
+	return 0;
+}
+
 void nest_unhold(struct nest *n)
 {
 	assert(n->state == FM_NEST_HELD);
@@ -47,7 +57,7 @@ static unsigned open_descriptors(void)
 static void send_packet(int sock, const uint8_t *in, int fd)
 {
 	struct fm_nest_request q = {
-		.version = FM_NEST_VERSION + !!(in[0] & 4), .op = in[1] % 10, .arg = in[2], .key = in[3] == 255 ? UINT64_MAX : in[3]
+		.version = FM_NEST_VERSION + !!(in[0] & 4), .op = in[1] % 12, .arg = in[2], .key = in[3] == 255 ? UINT64_MAX : in[3]
 	};
 	union {
 		char buf[CMSG_SPACE(3 * sizeof(int))];

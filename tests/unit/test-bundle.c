@@ -16,6 +16,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "container/bundle.h"
+#include "container/nest.h"
 
 #define NS_ALL "{\"type\":\"pid\"},{\"type\":\"mount\"},{\"type\":\"ipc\"},{\"type\":\"uts\"}"
 
@@ -269,7 +270,7 @@ static void test_instance(void **state)
 {
 	struct disk *d = *state;
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_free_ char *plain = fm_xstrdup(good), *bundle = NULL, *again = NULL, *want = NULL, *fifo = NULL, *folder = NULL;
+	_fm_free_ char *plain = fm_xstrdup(good), *bundle = NULL, *again = NULL, *want = NULL, *fifo = NULL, *folder = NULL, *mark = NULL;
 	struct fm_instance_spec s;
 	struct stat st;
 	json_t *o, *args, *mounts, *last;
@@ -286,12 +287,11 @@ static void test_instance(void **state)
 	assert_string_equal(bundle, want);
 	o = made(bundle);
 	args = json_object_get(json_object_get(o, "process"), "args");
-	assert_int_equal(json_array_size(args), 6);
+	assert_int_equal(json_array_size(args), 5);
 	assert_string_equal(json_string_value(json_array_get(args, 0)), FM_NEST_MOUNT);
-	assert_string_equal(json_string_value(json_array_get(args, 1)), "--wait");
-	assert_string_equal(json_string_value(json_array_get(args, 2)), "--");
-	assert_string_equal(json_string_value(json_array_get(args, 3)), "redis-server");
-	assert_string_equal(json_string_value(json_array_get(args, 5)), "");
+	assert_string_equal(json_string_value(json_array_get(args, 1)), "--");
+	assert_string_equal(json_string_value(json_array_get(args, 2)), "redis-server");
+	assert_string_equal(json_string_value(json_array_get(args, 4)), "");
 	mounts = json_object_get(o, "mounts");
 	assert_int_equal(json_array_size(mounts), 6);
 	last = json_array_get(mounts, 4);
@@ -316,6 +316,9 @@ static void test_instance(void **state)
 	assert_true(S_ISFIFO(st.st_mode));
 	assert_int_equal(st.st_uid, 1000);
 	assert_int_equal(st.st_gid, 100);
+	mark = fm_xasprintf("%s/redis.1/nest/" FM_NEST_WAITING, d->instances);
+	assert_int_equal(stat(mark, &st), 0);
+	assert_int_equal(st.st_uid, 1000);
 	/* a second one of the same name fails and leaves the first alone */
 	assert_int_equal(fm_bundle_make_instance(&s, &again, &err), -1);
 	assert_int_equal(err.code, FM_E_ALREADY_EXISTS);

@@ -38,7 +38,8 @@ struct parent {
 };
 
 struct start {
-	bool wait;
+	bool wait;    /* on the command line … */
+	bool waiting; /* … or by its mark */
 	uid_t uid;
 	bool no_control;
 	int extra_fd; /* >0: left open for the nest to inherit */
@@ -127,7 +128,7 @@ static void parent_start(const struct lab *lab, struct parent *p, const struct s
 
 	if (!s->again) {
 		(void)snprintf(p->control, sizeof p->control, "%s/control%u", lab->dir, number++);
-		assert_int_equal(fm_nest_prepare_control(p->control, s->uid, s->uid, NULL), 0);
+		assert_int_equal(fm_nest_prepare_control(p->control, s->uid, s->uid, s->waiting, NULL), 0);
 	}
 	fm_strv_add(&argv, "/nest");
 	if (s->wait)
@@ -298,7 +299,7 @@ static void test_setup_failure(void **state)
 	struct parent p;
 	_fm_free_ char *err = NULL;
 
-	/* without a control folder of its own a foreign uid cannot make the fifos */
+	/* a foreign uid cannot make the fifos in what the root filesystem has as control folder */
 	parent_start(lab, &p, &s, args);
 	err = slurp(p.err);
 	assert_non_null(strstr(err, "fleximigrate-nest: cannot open the fifo"));
@@ -558,6 +559,104 @@ static void test_leave_unwritten(void **state)
 	assert_int_equal(parent_wait(&p), FM_NEST_EXIT_MOVED);
 }
 
+static bool marked(const struct parent *p, const char *mark)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/%s", p->control, mark);
+
+	return access(path, F_OK) == 0;
+}
+
+/* Ends it as a crash would, and starts it again as an orchestrator does: the same command line. */
+static void crash_and_restart(const struct lab *lab, struct parent *p, char *const *args)
+{
+	struct start again = { .again = true };
+
+	assert_int_equal(kill(p->nest, SIGKILL), 0);
+	assert_int_equal(parent_wait(p), 137);
+	parent_start(lab, p, &again, args);
+}
+
+static void expect_refused(struct parent *p, const char *why)
+{
+	_fm_free_ char *err = slurp(p->err);
+
+	assert_int_equal(parent_wait(p), FM_NEST_EXIT_MOVED);
+	if (!strstr(err, why))
+		fail_msg("said '%s'", err);
+}
+
+/* Between the fence and the word that it is over, nothing is started by whoever starts the parent again. */
+static void test_fence(void **state)
+{
+	NEED_LAB(state);
+	struct fm_error err = FM_ERROR_INIT;
+	struct start s = { 0 }, again = { .again = true };
+	char *const exits[] = { (char *)"/probe", (char *)"exit", (char *)"3", NULL };
+	struct parent p;
+
+	parent_start(lab, &p, &s, PAUSE);
+	assert_string_equal(line_of(p.out), "pausing");
+	for (int i = 0; i < 2; i++) { /* may be repeated, and taken back */
+		assert_int_equal(fm_nest_fence(p.control, 1, NULL), 0);
+		assert_int_equal(fm_nest_fence(p.control, 1, NULL), 0);
+		assert_true(marked(&p, FM_NEST_HELD_MARK));
+		assert_int_equal(fm_nest_hold(p.control, 1, NULL), 0);
+		assert_int_equal(fm_nest_hold(p.control, 0, NULL), 0);
+		assert_int_equal(fm_nest_fence(p.control, 0, NULL), 0);
+		assert_int_equal(fm_nest_fence(p.control, 0, NULL), 0);
+		assert_false(marked(&p, FM_NEST_HELD_MARK));
+	}
+	assert_int_equal(fm_nest_fence(p.control, 1, NULL), 0);
+	crash_and_restart(lab, &p, exits);
+	expect_refused(&p, "being moved to another host");
+	/* undone while there is no parent */
+	assert_int_equal(fm_nest_fence(p.control, 0, NULL), 0);
+	expect_code(fm_nest_fence(p.control, 1, &err), &err, FM_E_UNAVAILABLE);
+	parent_start(lab, &p, &again, exits);
+	assert_int_equal(parent_wait(&p), 3);
+
+	/* it left: that is for good */
+	parent_start(lab, &p, &again, PAUSE);
+	assert_string_equal(line_of(p.out), "pausing");
+	assert_int_equal(fm_nest_fence(p.control, 1, NULL), 0);
+	assert_int_equal(fm_nest_hold(p.control, 1, NULL), 0);
+	assert_int_equal(fm_nest_leave(p.control, NULL), 0);
+	expect_code(fm_nest_fence(p.control, 0, &err), &err, FM_E_FAILED_PRECONDITION);
+	crash_and_restart(lab, &p, exits);
+	expect_refused(&p, "moved to another host");
+}
+
+/* A parent made to wait: started by word, once, and by its orchestrator from then on; never where its application is elsewhere. */
+static void test_waiting_start(void **state)
+{
+	NEED_LAB(state);
+	struct fm_error err = FM_ERROR_INIT;
+	struct start s = { .waiting = true, .uid = UID };
+	char *const exits[] = { (char *)"/probe", (char *)"exit", (char *)"3", NULL };
+	_fm_free_ char *mark = NULL;
+	struct parent p;
+
+	parent_start(lab, &p, &s, PAUSE);
+	await_nest(&p);
+	crash_and_restart(lab, &p, PAUSE);
+	await_nest(&p);
+	assert_int_equal(status_of(&p).state, FM_NEST_EMPTY);
+	expect_code(fm_nest_fence(p.control, 1, &err), &err, FM_E_FAILED_PRECONDITION);
+	expect_code(fm_nest_fence(p.control, 0, &err), &err, FM_E_FAILED_PRECONDITION);
+	mark = fm_xasprintf("%s/" FM_NEST_MOVED, p.control);
+	assert_int_equal(symlink("nowhere", mark), 0);
+	expect_code(fm_nest_start(p.control, &err), &err, FM_E_FAILED_PRECONDITION);
+	assert_int_equal(status_of(&p).state, FM_NEST_EMPTY);
+	assert_int_equal(unlink(mark), 0);
+	assert_int_equal(fm_nest_start(p.control, NULL), 0);
+	assert_false(marked(&p, FM_NEST_WAITING));
+	assert_int_equal(status_of(&p).state, FM_NEST_RUNNING);
+	assert_string_equal(line_of(p.out), "pausing");
+	expect_code(fm_nest_start(p.control, &err), &err, FM_E_FAILED_PRECONDITION);
+	crash_and_restart(lab, &p, exits);
+	assert_int_equal(parent_wait(&p), 3);
+}
+
 static void test_empty(void **state)
 {
 	NEED_LAB(state);
@@ -730,6 +829,37 @@ static void test_adopt_ends_first(void **state)
 	}
 	assert_int_equal(parent_wait(&p), 137);
 	restorer_gone(&r); /* the end of PID 1 is everybody's */
+}
+
+/* While its tree may yet be given back, a parent that is started again is an empty one. */
+static void test_adopted_waits(void **state)
+{
+	NEED_LAB(state);
+	struct parent p;
+	struct restorer r;
+	char *const exits[] = { (char *)"/probe", (char *)"exit", (char *)"3", NULL };
+	struct start again = { .again = true };
+
+	parent_start(lab, &p, &(struct start){ .waiting = true }, PAUSE);
+	await_nest(&p);
+	restorer_start(&r, p.nest);
+	assert_int_equal(fm_nest_adopt(p.control, r.app, NULL), 0);
+	assert_true(marked(&p, FM_NEST_WAITING));
+	assert_int_equal(kill(p.nest, SIGKILL), 0);
+	assert_int_equal(parent_wait(&p), 137);
+	restorer_gone(&r);
+	parent_start(lab, &p, &again, exits);
+	await_nest(&p);
+	assert_int_equal(status_of(&p).state, FM_NEST_EMPTY);
+	restorer_start(&r, p.nest);
+	assert_int_equal(fm_nest_adopt(p.control, r.app, NULL), 0);
+	assert_int_equal(fm_nest_fence(p.control, 0, NULL), 0);
+	assert_false(marked(&p, FM_NEST_WAITING));
+	assert_int_equal(kill(p.nest, SIGKILL), 0);
+	assert_int_equal(parent_wait(&p), 137);
+	restorer_gone(&r);
+	parent_start(lab, &p, &again, exits);
+	assert_int_equal(parent_wait(&p), 3);
 }
 
 /* ---- kept descriptors */
@@ -936,7 +1066,7 @@ static void test_hostile_packets(void **state)
 		q.arg = arg;
 		assert_int_equal(raw_call(&p, &q, sizeof q, 0), arg < 2 || arg > INT32_MAX ? EINVAL : EBUSY);
 	}
-	for (uint32_t op = 0; op < 40; op = op ? op + 9 : 9) {
+	for (uint32_t op = 0; op < 40; op = op ? op + 9 : 11) {
 		q.op = op;
 		assert_int_equal(raw_call(&p, &q, sizeof q, 0), EOPNOTSUPP);
 	}
@@ -992,23 +1122,25 @@ static void test_prepare_control(void **state)
 {
 	NEED_LAB(state);
 	struct fm_error err = FM_ERROR_INIT;
-	_fm_free_ char *dir = fm_xasprintf("%s/prepared", lab->dir), *out = fm_xasprintf("%s/out", dir);
+	_fm_free_ char *dir = fm_xasprintf("%s/prepared", lab->dir), *out = fm_xasprintf("%s/out", dir),
+	               *waiting = fm_xasprintf("%s/waiting", dir);
 	struct stat st;
 	mode_t old = umask(0077);
 
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(fm_nest_prepare_control(dir, UID, UID + 1, NULL), 0);
+		assert_int_equal(fm_nest_prepare_control(dir, UID, UID + 1, i == 1, NULL), 0);
 		assert_int_equal(stat(out, &st), 0);
 		assert_true(S_ISFIFO(st.st_mode));
 		assert_int_equal(st.st_mode & 07777, 0622);
 		assert_int_equal(st.st_uid, UID);
 		assert_int_equal(st.st_gid, UID + 1);
+		assert_int_equal(stat(waiting, &st), i == 1 ? 0 : -1);
 		assert_int_equal(stat(dir, &st), 0);
 		assert_int_equal(st.st_mode & 07777, 0700);
 	}
 	assert_int_equal(unlink(out), 0);
 	assert_int_equal(symlink("/etc/passwd", out), 0);
-	expect_code(fm_nest_prepare_control(dir, UID, UID, &err), &err, FM_E_ALREADY_EXISTS);
+	expect_code(fm_nest_prepare_control(dir, UID, UID, false, &err), &err, FM_E_ALREADY_EXISTS);
 	(void)umask(old);
 	assert_int_equal(stat("/etc/passwd", &st), 0);
 	assert_int_equal(st.st_uid, 0);
@@ -1062,6 +1194,9 @@ int main(void)
 		cmocka_unit_test(test_hostile_packets),
 		cmocka_unit_test(test_last_pid),
 		cmocka_unit_test(test_prepare_control),
+		cmocka_unit_test(test_fence),
+		cmocka_unit_test(test_waiting_start),
+		cmocka_unit_test(test_adopted_waits),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
