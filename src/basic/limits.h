@@ -33,6 +33,8 @@
 #define FM_MAX_SNAPSHOT_LINKS      1048576
 #define FM_MAX_SNAPSHOT_BYTES      (512u << 20)
 
+#define FM_MAX_CONTAINERD_NAMESPACES 8 /* that are looked at: a connection and a list of containers each */
+
 /* OpenFlow: what is asked of a switch at once, and what one may answer */
 #define FM_MAX_OF_ACTIONS         16u        /* of a flow that is written from here */
 #define FM_MAX_OF_SWITCHES        64u        /* that change together */

@@ -55,6 +55,7 @@ struct fm_rpc_client {
 	char *uri;            /* as gRPC wants it */
 	const char *tls_name; /* whom the certificate must name when that is not the URI's address; NULL */
 	bool is_unix;
+	char *who, *key, *value; /* somebody else's server: its name, and metadata for each call; NULL */
 	grpc_channel_credentials *credentials;
 	pthread_mutex_t lock;
 	struct channel *current;
@@ -72,6 +73,7 @@ struct invocation {
 	bool cancelled; /* because of cancel_fd */
 
 	grpc_byte_buffer *request, *response;
+	grpc_metadata metadata; /* of the request, with the client's key and value */
 	grpc_metadata_array initial, trailers;
 	grpc_status_code status;
 	grpc_slice details;
@@ -220,8 +222,12 @@ static int parse_tcp(const char *target, char **ret, const char **ret_tls_name, 
 
 /* ---- errors */
 
-static const char *role_of(const struct fm_rpc_method *m)
+static const char *role_of(const struct invocation *iv)
 {
+	const struct fm_rpc_method *m = iv->method;
+
+	if (iv->client->who)
+		return iv->client->who;
 	return strstr(m->path, ".Agent/") ? "agent" : strstr(m->path, ".Manager/") ? "manager" : "server";
 }
 
@@ -244,11 +250,13 @@ static const char *innermost(const char *details)
 static void not_answering(const struct invocation *iv, const char *reason, struct fm_error *err)
 {
 	const struct fm_rpc_client *c = iv->client;
-	const char *role = role_of(iv->method);
+	const char *role = role_of(iv);
 
 	fm_error_set(err, FM_E_UNAVAILABLE, "%s at %s does not answer: %s", role, c->target, innermost(reason));
 	if (c->is_unix && strstr(reason, "ermission denied"))
 		fm_error_hint(err, "the socket belongs to root or to the user that runs the %s: call as that user", role);
+	else if (c->who)
+		fm_error_hint(err, "is %s running on this host, with this socket?", role);
 	else if (c->is_unix)
 		fm_error_hint(err, "is the %s running on this host, with this socket? Only root and its own user are let in", role);
 	else
@@ -291,12 +299,12 @@ static void explain(const struct invocation *iv, const char *details, struct fm_
 			not_answering(iv, reason, err);
 			break;
 		}
-		fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "%s at %s did not finish %s within %d ms", role_of(iv->method), c->target,
+		fm_error_set(err, FM_E_DEADLINE_EXCEEDED, "%s at %s did not finish %s within %d ms", role_of(iv), c->target,
 		             iv->method->path, iv->timeout_ms);
-		fm_error_hint(err, "allow more time, or see what the %s is waiting for in its log", role_of(iv->method));
+		fm_error_hint(err, "allow more time, or see what the %s is waiting for in its log", role_of(iv));
 		break;
 	default:
-		fm_error_set(err, code_of(iv->status), "%s at %s: %s", role_of(iv->method), c->target,
+		fm_error_set(err, code_of(iv->status), "%s at %s: %s", role_of(iv), c->target,
 		             *details ? details : "failed without giving a reason");
 	}
 }
@@ -404,6 +412,12 @@ static grpc_event wait_event(struct invocation *iv)
 static size_t sending_ops(struct invocation *iv, grpc_op *ops)
 {
 	ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+	if (iv->client->key) {
+		iv->metadata = (grpc_metadata){ .key = grpc_slice_from_static_string(iv->client->key),
+			                        .value = grpc_slice_from_static_string(iv->client->value) };
+		ops[0].data.send_initial_metadata.metadata = &iv->metadata;
+		ops[0].data.send_initial_metadata.count = 1;
+	}
 	ops[1].op = GRPC_OP_SEND_MESSAGE;
 	ops[1].data.send_message.send_message = iv->request;
 	ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
@@ -426,7 +440,7 @@ static int decode_response(struct invocation *iv, ProtobufCMessage **ret, struct
 	/* an invalid argument would blame the caller */
 	if (err && err->code == FM_E_INVALID_ARGUMENT)
 		err->code = FM_E_INTERNAL;
-	return fm_error_prefix(err, "answer of %s at %s", role_of(iv->method), iv->client->target);
+	return fm_error_prefix(err, "answer of %s at %s", role_of(iv), iv->client->target);
 }
 
 static int run_unary(struct invocation *iv, const ProtobufCMessage *request, ProtobufCMessage **ret, struct fm_error *err)
@@ -449,8 +463,7 @@ static int run_unary(struct invocation *iv, const ProtobufCMessage *request, Pro
 	if (iv->status != GRPC_STATUS_OK)
 		return status_error(iv, err);
 	if (!iv->response)
-		return fm_error_set(err, FM_E_INTERNAL, "%s at %s gave no answer to %s", role_of(iv->method), iv->client->target,
-		                    iv->method->path);
+		return fm_error_set(err, FM_E_INTERNAL, "%s at %s gave no answer to %s", role_of(iv), iv->client->target, iv->method->path);
 	return decode_response(iv, ret, err);
 }
 
@@ -553,6 +566,9 @@ void fm_rpc_client_free(struct fm_rpc_client *c)
 	(void)pthread_mutex_destroy(&c->lock);
 	free(c->target);
 	free(c->uri);
+	free(c->who);
+	free(c->key);
+	free(c->value);
 	free(c);
 	fm_grpc_unref();
 }
@@ -589,5 +605,18 @@ int fm_rpc_client_new(const char *target, const struct fm_rpc_tls *tls, struct f
 	(void)pthread_mutex_init(&c->lock, NULL);
 	fm_grpc_unmask(&mask);
 	*ret = c;
+	return 0;
+}
+
+int fm_rpc_client_new_foreign(const char *target, const char *who, const char *key, const char *value, struct fm_rpc_client **ret,
+                              struct fm_error *err)
+{
+	if (!fm_str_startswith(target, "unix:"))
+		return fm_error_set(err, FM_E_INVALID_ARGUMENT, "%s is reached by a Unix socket, not by '%s'", who, target);
+	if (fm_rpc_client_new(target, NULL, ret, err) < 0)
+		return -1;
+	(*ret)->who = fm_xstrdup(who);
+	(*ret)->key = key ? fm_xstrdup(key) : NULL;
+	(*ret)->value = value ? fm_xstrdup(value) : NULL;
 	return 0;
 }

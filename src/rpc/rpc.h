@@ -67,6 +67,9 @@ void fm_rpc_server_free(struct fm_rpc_server *s, int grace_ms);
 struct fm_rpc_client; /* one channel; thread-safe; reconnects by itself */
 /* target: "unix:/run/fleximigrate/manager.sock" (tls ignored) or "host:port" with tls. Does not connect yet. */
 int fm_rpc_client_new(const char *target, const struct fm_rpc_tls *tls, struct fm_rpc_client **ret, struct fm_error *err);
+/* Somebody else's server on a Unix socket: errors call it `who`, and the metadata key: value (lower case; NULL none) goes with each call. Its methods are tables of the caller's. */
+int fm_rpc_client_new_foreign(const char *target, const char *who, const char *key, const char *value, struct fm_rpc_client **ret,
+                              struct fm_error *err);
 /* No call may be under way. */
 void fm_rpc_client_free(struct fm_rpc_client *c);
 /* One unary call. *ret_response: free with protobuf_c_message_free_unpacked(…, NULL). Nobody listening, or not connected within the
