@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* setup.c - see setup.h. */
 #include "agent/setup.h"
+#include "rpc/containerd-client.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -45,13 +46,19 @@ static const char *engine_socket(const struct fm_agent_options *o, const char *n
 	return fm_streq(socket, "off") ? "" : socket;
 }
 
+static int make_containerd(const char *socket, struct fm_runtime **ret, struct fm_error *err)
+{
+	struct fm_containerd_transport t;
+	return fm_containerd_transport_new(socket, &t, err) < 0 ? -1 : fm_runtime_containerd_new(&t, NULL, ret, err);
+}
+
 /* Engines are found by their sockets, whenever they come. */
 static const struct engine {
 	const char *name, *socket;
 	int (*make)(const char *socket, struct fm_runtime **ret, struct fm_error *err);
 } engines[] = {
 	{ "docker", "/run/docker.sock", fm_runtime_docker_new },
-	{ "podman", "/run/podman/podman.sock", fm_runtime_podman_new },
+	{ "containerd", "/run/containerd/containerd.sock", make_containerd },
 };
 
 static int check_engines(const struct fm_agent_options *o, struct fm_error *err)
