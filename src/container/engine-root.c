@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "basic/io.h"
@@ -90,25 +91,66 @@ static int move(int from, int to, char *const *names, struct fm_error *err)
 		(void)fm_error_prefix(err, "what was moved before could not be moved back");
 		(void)fm_error_hint(err, "it is in the container's layer still: look there before the container is removed");
 		if (err)
-			err->code = FM_E_INTERNAL;
+			err->code = FM_E_DATA_LOSS;
 	}
 	return -1;
 }
 
-int fm_engine_take_root(const char *from, const char *to, struct fm_error *err)
+/* The length of the longest folder that both are below. */
+static size_t common(const char *a, const char *b)
 {
-	_fm_close_ int f = open(from, O_RDONLY | O_DIRECTORY | O_CLOEXEC), t = open(to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	_fm_cleanup_(fm_strv_freep) char **names = NULL;
-	struct stat a, b;
+	size_t n = 0;
 
-	if (f < 0 || t < 0 || fstat(f, &a) < 0 || fstat(t, &b) < 0)
-		return fm_error_errno(err, errno, "opening %s and %s", from, to);
-	if (a.st_dev != b.st_dev) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,
-		                   "the root filesystem %s is on another filesystem than the engine's store %s", from, to);
+	for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+		if (a[i] == '/')
+			n = i;
+	return n ? n : 1;
+}
+
+static int open_below(int base, const char *path, size_t skip, int *ret, struct fm_error *err)
+{
+	const char *below = path + skip + (path[skip] == '/');
+	struct stat a, b;
+	_fm_close_ int fd = openat(base, below, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &a) < 0 || stat(path, &b) < 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino) {
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s is on another filesystem than what it has to be moved to or from",
+		                   path);
 		return fm_error_hint(err, "let the agent's state folder and the engine's data root be on the same filesystem");
 	}
-	if (names_of(from, &names, err) < 0 || clear(to, err) < 0 || copy_attributes(f, t, err) < 0)
+	*ret = FM_TAKE_FD(fd);
+	return 0;
+}
+
+/*
+ * Both folders, seen through one mount: Docker mounts its store's folder onto itself, and nothing can be renamed from one mount to another, the same filesystem or not. A private copy of the mount that both are below, without what is
+ * mounted on it, goes when its descriptor is closed.
+ */
+static int open_both(const char *from, const char *to, int *ret_from, int *ret_to, struct fm_error *err)
+{
+	_fm_free_ char *a = realpath(from, NULL), *b = realpath(to, NULL), *above = NULL;
+	_fm_close_ int base = -1, f = -1, t = -1;
+
+	if (!a || !b)
+		return fm_error_errno(err, errno, "opening %s and %s", from, to);
+	size_t n = common(a, b);
+	above = fm_xasprintf("%.*s", (int)n, a);
+	base = open_tree(AT_FDCWD, above, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (base < 0)
+		return fm_error_errno(err, errno, "a view of %s without its mounts", above);
+	if (open_below(base, a, n == 1 ? 0 : n, &f, err) < 0 || open_below(base, b, n == 1 ? 0 : n, &t, err) < 0)
+		return -1;
+	*ret_from = FM_TAKE_FD(f);
+	*ret_to = FM_TAKE_FD(t);
+	return 0;
+}
+
+int fm_engine_take_root(const char *from, const char *to, struct fm_error *err)
+{
+	_fm_cleanup_(fm_strv_freep) char **names = NULL;
+	_fm_close_ int f = -1, t = -1;
+
+	if (open_both(from, to, &f, &t, err) < 0 || names_of(from, &names, err) < 0 || clear(to, err) < 0 || copy_attributes(f, t, err) < 0)
 		return -1;
 	return move(f, t, names, err);
 }

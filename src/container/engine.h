@@ -84,7 +84,7 @@ int fm_engine_config(const char *bundle, json_t **ret, char **ret_rootfs, struct
 
 /*
  * engine-root.c: the content of folder `from` becomes that of `to`, an upper layer that nobody has mounted; what an engine has put there goes. Entries are renamed, so both have to be on one filesystem (FAILED_PRECONDITION); `from` stays as an
- * empty folder. When it fails, `from` is as it was (INTERNAL and a hint, should even that fail), and `to` is not to be used.
+ * empty folder. When it fails, `from` is as it was (DATA_LOSS and a hint, should even that fail), and `to` is not to be used.
  */
 int fm_engine_take_root(const char *from, const char *to, struct fm_error *err);
 

@@ -136,7 +136,7 @@ static int take_root(struct fm_engine *e, const char *engine_id, const char *roo
 		return -1;
 	upper = string_at(json_object_get(o, "GraphDriver"), "Data", "UpperDir");
 	if (!upper || upper[0] != '/' || !fm_str_endswith(upper, "/diff")) /* it will be emptied */
-		return fm_error_set(err, FM_E_DATA_LOSS, "docker does not say where the layer of container %.12s is", engine_id);
+		return fm_error_set(err, FM_E_INTERNAL, "docker does not say where the layer of container %.12s is", engine_id);
 	return fm_engine_take_root(rootfs, upper, err);
 }
 
@@ -159,6 +159,7 @@ static int docker_create(struct fm_runtime *rt, const char *id, const char *bund
 	struct fm_engine *e = fm_engine_of(rt);
 	_fm_cleanup_(json_decrefp) json_t *config = NULL, *body = NULL;
 	_fm_free_ char *rootfs = NULL, *engine_id = NULL;
+	struct fm_error local = FM_ERROR_INIT;
 	bool cgroupfs = false;
 
 	(void)log_fd; /* it keeps output itself */
@@ -172,10 +173,12 @@ static int docker_create(struct fm_runtime *rt, const char *id, const char *bund
 		return fm_error_errno(err, ENOMEM, "making a request to docker");
 	if (ensure_image(e, err) < 0 || create_named(e, body, id, &engine_id, err) < 0)
 		return -1;
-	if (take_root(e, engine_id, rootfs, err) == 0)
+	if (take_root(e, engine_id, rootfs, &local) == 0)
 		return 0;
-	if (!err || err->code != FM_E_INTERNAL) /* else it holds what could not be given back */
+	if (local.code != FM_E_DATA_LOSS) /* else it holds what could not be given back */
 		(void)fm_engine_delete(e, engine_id, NULL);
+	if (err)
+		*err = local;
 	return -1;
 }
 
