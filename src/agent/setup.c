@@ -67,9 +67,11 @@ static int check_engines(const struct fm_agent_options *o, struct fm_error *err)
 		const char *value = strchr(*e, '=');
 		bool known = false;
 		for (size_t i = 0; value && i < FM_ARRAY_SIZE(engines); i++)
-			known = known || (strlen(engines[i].name) == (size_t)(value - *e) && strncmp(*e, engines[i].name, (size_t)(value - *e)) == 0);
+			known = known || (strlen(engines[i].name) == (size_t)(value - *e) &&
+			                  strncmp(*e, engines[i].name, (size_t)(value - *e)) == 0);
 		if (!known || (value[1] != '/' && !fm_streq(value + 1, "off")))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--engine %s: NAME=SOCKET or NAME=off, NAME one of docker, podman, containerd", *e);
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
+			                    "--engine %s: NAME=SOCKET or NAME=off, NAME one of docker, podman, containerd", *e);
 	}
 	return 0;
 }
@@ -101,7 +103,8 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
 		{ "engine", FM_OPT_STRINGS, &o->engines, "NAME=SOCKET",
-		  "where docker, podman or containerd listens, or NAME=off; may be given several times (default: where each usually does)", NULL },
+		  "where docker, podman or containerd listens, or NAME=off; may be given several times (default: where each usually does)",
+		  NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR",
 		  "CRIU as tools/setup/install-criu.sh lays it out (default: " FM_CRIU_PREFIX_DEFAULT ")", NULL },
 		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)",
@@ -192,7 +195,8 @@ static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, str
 	if (fm_runtimes_new(&h->runtimes, err) < 0 || add_engines(o, h, err) < 0)
 		return -1;
 	struct fm_runtime *usual;
-	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &usual, err) < 0 || fm_runtimes_add(h->runtimes, usual, NULL, err) < 0)
+	if (fm_runtime_runc_new(o->runtime, o->runtime_root, wrapper, &usual, err) < 0 ||
+	    fm_runtimes_add(h->runtimes, usual, NULL, err) < 0)
 		return -1;
 	h->runtime = fm_runtimes_all(h->runtimes);
 	/* A host without a working runtime or CRIU still reports itself and says what is missing. */

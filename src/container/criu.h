@@ -113,6 +113,9 @@ int fm_tree_wait_stopped(pid_t root, int timeout_ms, struct fm_error *err);
 int fm_tree_continue(pid_t root, struct fm_error *err);
 /* SIGKILL the whole tree and wait until it is gone. */
 int fm_tree_kill(pid_t root, int timeout_ms, struct fm_error *err);
+/* Has a task of the tree a seccomp filter now? CRIU suspends filters while it is in a task, and the kernel lets nobody do so who is under one himself: such a tree cannot be hidden from CRIU (hide_memory,
+ * hide_maps). What cannot be looked at counts as filtered. */
+bool fm_tree_is_filtered(pid_t root);
 /* What CRIU cannot dump, in plain words, found without freezing (io_uring descriptors, …; processes of the pid namespace outside
  * the tree). *ret: strv, may be NULL when none. */
 int fm_tree_blockers(pid_t nest_pid, pid_t root, char ***ret, struct fm_error *err);

@@ -14,6 +14,8 @@
  */
 #include "container/criu.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -233,4 +235,45 @@ int fm_tree_kill(pid_t root, int timeout_ms, struct fm_error *err)
 		if (ids[i].pid > 0 && fm_proc_wait_gone(&ids[i], fm_deadline_left_ms(deadline), err) < 0)
 			return fm_error_prefix(err, "killing the tree of process %d", (int)root);
 	return 0;
+}
+
+/* ---- filters ---- */
+
+/* "Seccomp:\t2" is a filter; 0 none, 1 strict. */
+static bool task_is_filtered(const char *task_dir, const char *tid)
+{
+	_fm_free_ char *path = fm_xasprintf("%s/%s/status", task_dir, tid);
+	_fm_free_ char *status = NULL;
+	struct fm_error err = FM_ERROR_INIT;
+
+	if (fm_read_file(path, 65536, &status, NULL, &err) < 0)
+		return err.sys_errno != ENOENT && err.sys_errno != ESRCH;
+	const char *line = strstr(status, "\nSeccomp:\t");
+	return line && line[strlen("\nSeccomp:\t")] != '0';
+}
+
+static bool process_is_filtered(pid_t pid)
+{
+	_fm_free_ char *dir = fm_xasprintf("/proc/%d/task", (int)pid);
+	_fm_closedir_ DIR *d = opendir(dir);
+
+	if (!d)
+		return errno != ENOENT;
+	for (struct dirent *e; (e = readdir(d));)
+		if (e->d_name[0] != '.' && task_is_filtered(dir, e->d_name))
+			return true;
+	return false;
+}
+
+bool fm_tree_is_filtered(pid_t root)
+{
+	_fm_free_ pid_t *tree = NULL;
+	size_t n = 0;
+
+	if (fm_proc_tree(root, &tree, &n, NULL) < 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		if (process_is_filtered(tree[i]))
+			return true;
+	return false;
 }

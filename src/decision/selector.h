@@ -20,6 +20,7 @@ struct fm_workload_snapshot {
 	uint64_t destination_memory_available_bytes; /* 0 = unknown: enough */
 	double importance;                           /* weighs downtime; 0 = 1 */
 	uint64_t max_downtime_ms, max_total_ms;      /* 0: as above */
+	bool filtered; /* its tasks have seccomp filters: CRIU has to bring the pages of memory itself, which it cannot before the freeze */
 	bool by_weights;
 	const struct fm_cost_model *model; /* borrowed; NULL: the formula alone */
 };
@@ -47,7 +48,7 @@ struct fm_strategy_choice {
 };
 
 /* requested AUTO chooses; anything else is kept if possible for this workload (FAILED_PRECONDITION otherwise: an ordinary container can only be moved cold, live and pre-copy need room for
- * two copies of the memory), whether it meets the limits or not. */
+ * two copies of the memory, and no seccomp filter), whether it meets the limits or not. */
 int fm_strategy_choose(const struct fm_workload_snapshot *w, enum fm_strategy requested, struct fm_strategy_choice *ret,
                        struct fm_error *err);
 

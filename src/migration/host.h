@@ -32,13 +32,13 @@ struct fm_host {
 	char secrets_dir[1100];           /* key files that redirections name; the operator's, may be missing */
 	uint64_t revisit_files_max_bytes; /* 0: nothing is kept; see revisit-files.h */
 	char nest_binary[1024];
-	char bridge[IFNAMSIZ];   /* default bridge; "" = what the container says */
-	char cgroup_parent[256]; /* "/fleximigrate/<host>" unless told otherwise */
-	char stream_host[64];    /* address other agents connect to for page streams */
+	char bridge[IFNAMSIZ];        /* default bridge; "" = what the container says */
+	char cgroup_parent[256];      /* "/fleximigrate/<host>" unless told otherwise */
+	char stream_host[64];         /* address other agents connect to for page streams */
 	struct fm_runtime *runtime;   /* all of them as one */
 	struct fm_runtimes *runtimes; /* NULL: there is only the one */
-	char runtime_root[1024];   /* of the usual one: changes when an instance comes or goes */
-	char runtime_version[128]; /* likewise, asked once at start */
+	char runtime_root[1024];      /* of the usual one: changes when an instance comes or goes */
+	char runtime_version[128];    /* likewise, asked once at start */
 	struct fm_criu_install criu;
 	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;

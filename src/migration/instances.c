@@ -453,8 +453,8 @@ static int check_runtime(const struct fm_runtime *rt, bool nested, struct fm_err
 	return fm_error_hint(err, "a nested one moves under every runtime: leave '--ordinary' out");
 }
 
-int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoints *endpoints,
-                        struct fm_error *err)
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
+                        struct fm_endpoints *endpoints, struct fm_error *err)
 {
 	struct fm_runtime *rt;
 	struct fm_bundle_info info = { 0 };
@@ -545,8 +545,8 @@ static int check_run_request(struct fm_host *h, const FM_PB(RunContainerRequest)
 	return 0;
 }
 
-static FM_PB(Container) *
-        container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const char *runtime, const struct fm_bundle_info *info)
+static FM_PB(Container) * container_from_request(struct fm_host *h, const FM_PB(RunContainerRequest) * req, const char *runtime,
+                                                 const struct fm_bundle_info *info)
 {
 	FM_PB(Container) *c = FM_PB_NEW(Container, container);
 	fm_pb_set(&c->name, req->name);
@@ -644,7 +644,9 @@ static FM_PB(Container) * on_record(struct fm_host *h, const char *instance)
 	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, instance);
 	_fm_free_ char *data = NULL;
 	size_t n = 0;
-	return fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0 ? NULL : fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+	return fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0
+	               ? NULL
+	               : fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
 }
 
 /* How many endpoints it has by its record; without one, what more there was is undone by whoever's journal has it. Their names are hashes: none is removed that it cannot have. */
@@ -747,6 +749,7 @@ static void add_tree(FM_PB(InspectResponse) * r, const struct fm_local *l, pid_t
 				r->busy_pids[r->n_busy_pids++] = ns_pid;
 		}
 	}
+	r->filtered = fm_tree_is_filtered(app);
 	if (l->nested && fm_tree_blockers(l->pid1, app, &blockers, NULL) == 0)
 		for (char **b = blockers; b && *b; b++)
 			fm_pb_add_string(&r->blockers, &r->n_blockers, *b);

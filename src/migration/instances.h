@@ -48,8 +48,8 @@ int fm_bringup_addresses(struct fm_endpoints *endpoints, struct fm_error *err);
  * Instance folder, bundle, runtime create + start under container->runtime; nested: until the nest answers. Fills *l. endpoints (may be NULL) are those of fm_bringup_network; where the runtime makes network
  * namespaces itself they are made again in the one that it has made.
  */
-int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l, struct fm_endpoints *endpoints,
-                        struct fm_error *err);
+int fm_bringup_instance(struct fm_host *h, struct fm_journal *j, const struct fm_bringup *b, struct fm_local *l,
+                        struct fm_endpoints *endpoints, struct fm_error *err);
 /* Does its runtime keep the root filesystem in a store of its own, so that the bundle's root folder is empty? */
 bool fm_local_owns_root(struct fm_host *h, const struct fm_local *l);
 

@@ -435,7 +435,8 @@ int fm_destination_prepare(struct fm_mover *m, FM_PB(PrepareDestinationResponse)
 {
 	struct fm_bringup b = { .instance = m->instance, .config = m->config, .rootfs = m->rootfs, .container = m->description };
 	fm_mover_step(m, "prepare");
-	if (check_request(m, err) < 0 || choose_runtime(m, err) < 0 || fm_volumes_prepare_destination(m, err) < 0 || fm_mover_mount_images(m, err) < 0)
+	if (check_request(m, err) < 0 || choose_runtime(m, err) < 0 || fm_volumes_prepare_destination(m, err) < 0 ||
+	    fm_mover_mount_images(m, err) < 0)
 		return -1;
 	if (fm_journal_intent(m->journal, "instance", m->instance, true, err) < 0 || fm_mkdir_p(m->rootfs, 0755, err) < 0)
 		return -1;

@@ -115,7 +115,7 @@ struct fm_mover {
 	FM_PB(ExecuteRequest) * execute; /* what was asked, with what this host changes of the network in the switch-over */
 
 	/* destination */
-	int root_fd;                     /* of the parent's root mount, where the runtime keeps the root filesystem itself; -1: in m->rootfs */
+	int root_fd; /* of the parent's root mount, where the runtime keeps the root filesystem itself; -1: in m->rootfs */
 	struct fm_volume_place *places; /* of each volume */
 	int listen_fd;
 	struct fm_pager *pager;

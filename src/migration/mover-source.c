@@ -153,9 +153,10 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 {
 	uint64_t t = fm_now_us();
 	fm_mover_step(m, "prepare");
-	m->hide = m->lazy && fm_criu_view_is_possible();
-	if (find_container(m, err) < 0 || find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoints(m, err) < 0 ||
-	    connect_streams(m, err) < 0)
+	if (find_container(m, err) < 0)
+		return -1;
+	m->hide = m->lazy && fm_criu_view_is_possible() && !fm_tree_is_filtered(m->root);
+	if (find_files(m, err) < 0 || fm_mover_mount_images(m, err) < 0 || take_endpoints(m, err) < 0 || connect_streams(m, err) < 0)
 		return -1;
 	fm_flows_open(m);
 	fm_mover_step(m, "files");

@@ -189,6 +189,7 @@ int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_er
 	struct fm_workload_snapshot w = FM_WORKLOAD_UNKNOWN;
 	look_at_it(m, src, &w.c);
 	look_at_the_way(m, &w.c);
+	w.filtered = m->facts->filtered;
 	w.importance = importance(m->facts->container);
 	w.destination_memory_available_bytes = dst->memory_available_bytes;
 	w.max_downtime_ms = m->max_downtime_ms;

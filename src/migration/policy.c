@@ -33,7 +33,8 @@ static int has_runtime(const struct fm_migration *m, const FM_PB(Host) * dst, st
 		if (fm_streq(r->name, asked) && !r->problem[0])
 			return 0;
 		if (fm_streq(r->name, asked))
-			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "runtime '%s' of '%s' cannot be used: %s", asked, dst->name, r->problem);
+			return fm_error_set(err, FM_E_FAILED_PRECONDITION, "runtime '%s' of '%s' cannot be used: %s", asked, dst->name,
+			                    r->problem);
 		char *more = fm_xasprintf("%s%s%s", i ? names : "", i ? ", " : "", r->name);
 		free(names);
 		names = more;

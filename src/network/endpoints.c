@@ -10,7 +10,8 @@
 #include "network/internal.h"
 
 struct fm_endpoints {
-	pthread_mutex_t lock; /* a destination is given up by another thread than the one that prepares: rehome and close exclude each other */
+	pthread_mutex_t
+	        lock; /* a destination is given up by another thread than the one that prepares: rehome and close exclude each other */
 	size_t n;
 	struct fm_endpoint *v[FM_MAX_ENDPOINTS];
 };
