@@ -25,7 +25,7 @@ ENTERED = "FLEXIMIGRATE_ENGINES_ENTERED"
 def enter():
     """Start the running script again in namespaces of its own; they end with it, whatever it leaves behind."""
     if os.environ.get(ENTERED):
-        subprocess.run(["sh", "-ec", "mount --make-rprivate /; mount -t tmpfs -o mode=755 engines /run"], check=True)
+        subprocess.run(["sh", "-ec", "mount --make-rprivate /; mount -t tmpfs -o mode=755 engines /run; mount -t tmpfs engines /dev/shm"], check=True)
         return
     os.environ[ENTERED] = "1"
     os.execvp("unshare", ["unshare", "-nmpf", "--kill-child", "--mount-proc", sys.executable, *sys.argv])
