@@ -86,6 +86,7 @@ def test_container(docker):
     box.until_logged("ready")
     run = docker.call("POST", "/containers/plain/exec", {"Cmd": ["/.fleximigrate/nest", "--health"]})["Id"]
     docker.raw("POST", f"/exec/{run}/start", '{"Detach": false}')
+    box.until(lambda _: not docker.call("GET", f"/exec/{run}/json")["Running"], "the check ends")  # nothing is attached: start does not wait
     expect(docker.call("GET", f"/exec/{run}/json")["ExitCode"] == 0, "it is not healthy")
     docker.call("POST", "/containers/plain/stop?t=8")
     expect("signal 15" in box.logs(), "the application has not seen docker stop")
