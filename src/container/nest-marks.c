@@ -50,9 +50,7 @@ int nest_mark_set(const char *name)
 
 	if (fd >= 0)
 		close(fd);
-	else if (errno != EEXIST)
-		return errno;
-	else if (lstat(path, &st) < 0)
+	else if (errno != EEXIST || lstat(path, &st) < 0)
 		return errno;
 	else if (!S_ISREG(st.st_mode))
 		return ENOTSUP; /* not ours: whoever put it there may take it away again */
