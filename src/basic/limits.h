@@ -22,6 +22,7 @@
 #define FM_MAX_NEIGHBOURS          1024          /* of one container's endpoints together */
 #define FM_MAX_ENDPOINTS           8             /* of one container */
 #define FM_MAX_VOLUMES             32            /* that travel with one container */
+#define FM_MAX_MEMORY_TREES        64            /* tmpfs mounts of one container whose content travels */
 #define FM_MAX_VOLUME_BYTES        (16ull << 40) /* of content in one pass over one of them; a full disk comes first */
 #define FM_MAX_PUSH_STREAMS        16            /* of one migration: a thread, a connection and a store each, at both ends */
 #define FM_MAX_THROTTLE_PERCENT    99            /* of a container's processor time: it may be slowed down, not stopped */

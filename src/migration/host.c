@@ -60,11 +60,14 @@ static int unmount_images(const char *path, struct fm_error *err)
 
 int fm_host_mount_images(const char *path, uint64_t max_bytes, int *ret_dirfd, struct fm_error *err)
 {
-	char options[128];
+	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	char options[128], noswap[144];
 	(void)snprintf(options, sizeof(options), TMPFS_MAGIC_OPTIONS, (unsigned long long)max_bytes);
+	(void)snprintf(noswap, sizeof(noswap), "%s,noswap", options);
 	if (fm_mkdir_p(path, 0700, err) < 0)
 		return -1;
-	if (mount("fleximigrate", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+	/* What was memory is not written to a swap disk, where the kernel can promise that (Linux 6.4). */
+	if (mount("fleximigrate", path, "tmpfs", flags, noswap) < 0 && mount("fleximigrate", path, "tmpfs", flags, options) < 0)
 		return fm_error_errno(err, errno, "cannot mount a tmpfs for the checkpoint's images at %s", path);
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)

@@ -287,9 +287,13 @@ static int follow_source(struct fm_mover *m, uint8_t *buf, struct fm_error *err)
 	(void)eventfd_write(m->files_here_fd, 1);
 	if (fm_bringup_addresses(m->endpoints, err) < 0 || stand_parent(m, err) < 0 || send_frame(m, FM_FRAME_PREPARED, 0, err) < 0)
 		return -1;
+	if (fm_memory_files_receive(m, buf, FILES_TIMEOUT_MS, FILES_TIMEOUT_MS, err) < 0)
+		return fm_error_phase(err, "memory-files");
 	/* Twice more: just before the freeze and inside it (mover-source.c, enum pass). */
 	if (receive_files(m, m->known, 0, EXECUTE_WAIT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0 ||
-	    receive_files(m, NULL, 0, RESTORE_TIMEOUT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0)
+	    fm_memory_files_receive(m, buf, RESTORE_TIMEOUT_MS, RESTORE_TIMEOUT_MS, err) < 0 ||
+	    receive_files(m, NULL, 0, RESTORE_TIMEOUT_MS, err) < 0 || fm_volumes_receive(m, buf, false, RESTORE_TIMEOUT_MS, err) < 0 ||
+	    fm_memory_files_receive(m, buf, RESTORE_TIMEOUT_MS, RESTORE_TIMEOUT_MS, err) < 0)
 		return fm_error_phase(err, "files");
 	fm_mover_step(m, "images");
 	if (fm_images_recv(m->control, m->images_fd, FM_MOVER_IMAGES_MAX_BYTES, NULL, buf, &bytes, RESTORE_TIMEOUT_MS, m->stop.fd, err) < 0)

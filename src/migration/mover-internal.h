@@ -18,6 +18,7 @@
 #include "decision/strategy.h"
 #include "loop/pool.h"
 #include "migration/instances.h"
+#include "migration/memory-files.h"
 #include "migration/mover.h"
 #include "migration/pb.h"
 #include "migration/redirections.h"
@@ -96,6 +97,7 @@ struct fm_mover {
 	struct fm_stream *control, *pages;
 	struct fm_nest_status nest;
 	struct fm_volumes volumes; /* that travel; where: on this host */
+	struct fm_memory_trees memory_trees;
 
 	/* source */
 	struct fm_manifest **volume_manifests; /* of each volume's last pass */
@@ -189,6 +191,10 @@ int fm_volumes_release_destination(struct fm_mover *m, struct fm_error *err);
 void fm_volumes_revert(struct fm_mover *m); /* either: forget what fm_volumes_left or _came wrote down */
 int fm_volumes_undo(struct fm_mover *m, const char *what, const char *arg, struct fm_error *err); /* intents "volume-…" */
 void fm_mover_volumes_done(struct fm_mover *m);
+
+/* ---- mover-memory-files.c: what is in the parent's tmpfs mounts. Each pass begins with a list, of nothing where there are none. */
+int fm_memory_files_send(struct fm_mover *m, unsigned pass, bool last, int timeout_ms, uint64_t *ret_bytes, struct fm_error *err);
+int fm_memory_files_receive(struct fm_mover *m, uint8_t *buf, int wait_ms, int timeout_ms, struct fm_error *err);
 
 /* ---- throttle.c: what rounds.c decides is done to the processor time of the container's cgroup; nothing where it is not allowed. */
 uint32_t fm_throttle_percent(const struct fm_mover *m); /* in force now */

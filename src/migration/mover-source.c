@@ -113,7 +113,10 @@ static int send_files(struct fm_mover *m, enum pass pass, int timeout_ms, uint64
 		return fm_error_prefix(err, "cannot send the root filesystem %s", m->source_rootfs);
 	fm_manifest_free(m->manifest);
 	m->manifest = now;
-	return fm_volumes_send(m, pass, pass == PASS_FROZEN, timeout_ms, ret_bytes, err);
+	if (fm_volumes_send(m, pass, frozen, timeout_ms, ret_bytes, err) < 0)
+		return -1;
+	return pass == PASS_ALL ? 0
+	                        : fm_memory_files_send(m, pass, frozen, timeout_ms, ret_bytes, err); /* the first waits for the parent */
 }
 
 static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header *ret, int timeout_ms, struct fm_error *err)
@@ -132,7 +135,7 @@ static int expect(struct fm_mover *m, enum fm_frame type, struct fm_frame_header
 /* The destination has a whole pass: root filesystem and volumes. */
 static int expect_files(struct fm_mover *m, int timeout_ms, struct fm_error *err)
 {
-	for (size_t i = 0; i < 1 + m->volumes.n; i++)
+	for (size_t i = 0; i < 1 + m->volumes.n + m->memory_trees.n; i++) /* the first time there are none of these */
 		if (expect(m, FM_FRAME_FILES_OK, NULL, timeout_ms, err) < 0)
 			return -1;
 	return 0;
@@ -146,6 +149,19 @@ static int connect_streams(struct fm_mover *m, struct fm_error *err)
 	if (m->lazy &&
 	    fm_stream_connect(m->stream_address, fm_mover_tls(m), m->token, m->id, &pages, CONNECT_TIMEOUT_MS, &m->pages, err) < 0)
 		return fm_error_prefix(err, "cannot connect the page stream to '%s' at %s", m->peer, m->stream_address);
+	return 0;
+}
+
+/* To the parent's mounts there, which now stand. */
+static int send_memory(struct fm_mover *m, uint64_t *ret_bytes, struct fm_error *err)
+{
+	uint64_t t = fm_now_us();
+	if (fm_memory_files_send(m, PASS_ALL, false, FILES_TIMEOUT_MS, ret_bytes, err) < 0)
+		return -1;
+	for (size_t i = 0; i < m->memory_trees.n; i++)
+		if (expect(m, FM_FRAME_FILES_OK, NULL, FILES_TIMEOUT_MS, err) < 0)
+			return fm_error_prefix(err, "destination '%s'", m->peer);
+	fm_mover_phase(m, "memory-files", fm_now_us() - t);
 	return 0;
 }
 
@@ -171,6 +187,8 @@ int fm_source_prepare(struct fm_mover *m, FM_PB(PrepareSourceResponse) * resp, s
 	if (expect(m, FM_FRAME_PREPARED, NULL, FILES_TIMEOUT_MS, err) < 0)
 		return fm_error_prefix(err, "destination '%s'", m->peer);
 	fm_mover_phase(m, "files", fm_now_us() - t);
+	if (send_memory(m, &resp->files_bytes, err) < 0)
+		return fm_error_phase(err, "memory-files");
 	if (start_criu(m, err) < 0)
 		return fm_error_phase(err, "criu");
 	_fm_free_ char *checkpoint = fm_xasprintf("chk-%s-0", m->container);

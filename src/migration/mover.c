@@ -98,6 +98,7 @@ static void drop_resources(struct fm_mover *m)
 	fm_known_free(m->known);
 	m->known = NULL;
 	fm_mover_volumes_done(m);
+	fm_memory_trees_done(&m->memory_trees);
 	free(m->source_rootfs);
 	fm_closep(&m->root_fd);
 	m->root_fd = -1;

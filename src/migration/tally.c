@@ -17,9 +17,10 @@ const uint64_t fm_tally_short_us[FM_TALLY_BUCKETS] = { 5 * MS,   10 * MS, 25 * M
 const uint64_t fm_tally_long_us[FM_TALLY_BUCKETS] = { 250 * MS, 500 * MS, 1 * S,   2500 * MS, 5 * S,   10 * S,   20 * S,
 	                                              30 * S,   60 * S,   120 * S, 300 * S,   600 * S, 1800 * S, 3600 * S };
 
-const char *const fm_tally_phases[] = { "files-warm",  "files",  "files-delta", "files-known",   "rounds",     "criu-ready", "dump",
-	                                "verify-dump", "images", "last-set",    "last-set-wait", "file-pages", "restore",    "resume",
-	                                "redirect",    "commit", "keep-pages",  "pages",         "other" };
+const char *const fm_tally_phases[] = { "files-warm", "files",         "files-delta", "files-known", "memory-files",
+	                                "rounds",     "criu-ready",    "dump",        "verify-dump", "images",
+	                                "last-set",   "last-set-wait", "file-pages",  "restore",     "resume",
+	                                "redirect",   "commit",        "keep-pages",  "pages",       "other" };
 _Static_assert(FM_ARRAY_SIZE(fm_tally_phases) == FM_TALLY_PHASES, "each phase has its place");
 
 struct fm_tally {

@@ -31,7 +31,7 @@ struct fm_tally_times {
 
 /* The phases that are told apart, as agents name them (fm_mover_phase); the last one, "other", takes the rest: what an agent reports does not make new time series. */
 extern const char *const fm_tally_phases[];
-#define FM_TALLY_PHASES 19
+#define FM_TALLY_PHASES 20
 
 struct fm_tally_figures {
 	struct {

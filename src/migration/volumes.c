@@ -17,6 +17,7 @@
 #include "basic/limits.h"
 #include "basic/str.h"
 #include "container/bundle.h"
+#include "migration/memory-files.h"
 #include "migration/pb.h"
 
 #define LABEL               "fleximigrate.volumes"
@@ -228,21 +229,6 @@ static bool is_pseudo(const char *path)
 	return false;
 }
 
-/* The kernel writes blanks and backslashes in paths as three octal digits. */
-static void unescape(char *s)
-{
-	char *to = s;
-	for (const char *p = s; *p; p++) {
-		if (p[0] == '\\' && p[1] >= '0' && p[1] <= '3' && p[2] >= '0' && p[2] <= '7' && p[3] >= '0' && p[3] <= '7') {
-			*to++ = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
-			p += 3;
-		} else {
-			*to++ = *p;
-		}
-	}
-	*to = '\0';
-}
-
 /* Something mounted below a volume would stay behind. */
 static char *mounted_below(const char *where)
 {
@@ -254,7 +240,7 @@ static char *mounted_below(const char *where)
 		_fm_free_ char *point = NULL;
 		if (sscanf(line, "%*d %*d %*s %*s %ms", &point) != 1)
 			continue;
-		unescape(point);
+		fm_mountinfo_unescape(point);
 		if (is_within(point, where) && !fm_streq(point, where))
 			return FM_TAKE_PTR(point);
 	}

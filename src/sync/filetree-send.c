@@ -74,6 +74,8 @@ struct walk {
 	bool last, overlay;
 	bool fine_stamps; /* a local filesystem whose stamps are the kernel's own clock */
 	bool look;        /* nothing is sent */
+	bool memory;      /* a tmpfs: nothing is ever written back */
+	bool by_content;  /* no stamp of a regular file is believed */
 	uint64_t frames;
 	uint32_t until_cancel_check;
 	int cancel_fd;
@@ -464,7 +466,7 @@ static bool is_fresh(const struct stat *st)
 /* What is dirty in memory is written, so that pages become write-protected and the next store through a mapping moves ctime; see the top. */
 static void settle(const struct walk *w, int fd, const struct stat *st)
 {
-	if (w->last)
+	if (w->last || w->memory)
 		return;
 	if (!w->overlay) {
 		(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
@@ -480,7 +482,7 @@ static void start_writeback(const struct walk *w, DIR *dir)
 {
 	struct stat st;
 
-	if (w->last || w->look || w->overlay)
+	if (w->last || w->look || w->overlay || w->memory)
 		return;
 	for (const struct dirent *d; (d = readdir(dir));) {
 		if (d->d_type != DT_REG && d->d_type != DT_UNKNOWN)
@@ -596,7 +598,8 @@ static int send_whole(struct walk *w, int dirfd, const char *name, uint32_t pare
 static int visit_file(struct walk *w, int dirfd, const char *name, uint32_t parent, uint32_t previous, const struct stat *st,
                       struct fm_error *err)
 {
-	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st);
+	bool same = previous != FM_MANIFEST_NONE && fm_manifest_same(&w->previous->entries[previous], st) &&
+	            !(w->by_content && S_ISREG(st->st_mode));
 	/* What the previous pass was sure about, and has not been stamped since, is as it was then. */
 	bool racy = !same && is_racy(w, st);
 	uint32_t entry;
@@ -815,6 +818,7 @@ static int start_walk(struct walk *w, int root_fd, struct fm_error *err)
 	if (fstatfs(root_fd, &fs) < 0)
 		return 0;
 	w->overlay = fs.f_type == OVERLAYFS_SUPER_MAGIC;
+	w->memory = fs.f_type == TMPFS_MAGIC;
 	w->fine_stamps = w->overlay || fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC ||
 	                 fs.f_type == TMPFS_MAGIC;
 	return 0;
@@ -962,6 +966,18 @@ int fm_filetree_send_last(struct fm_stream *s, const char *root, char *const *ex
 	if (!w)
 		return -1;
 	w->last = true;
+	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
+}
+
+int fm_filetree_send_memory(struct fm_stream *s, const char *root, const struct fm_manifest *previous, unsigned pass,
+                            struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err)
+{
+	_fm_cleanup_(walk_done) struct walk *w = walk_new(NULL, previous, FM_TREE_RACY_MS, cancel_fd, err);
+
+	if (!w)
+		return -1;
+	w->last = !ret;
+	w->by_content = true;
 	return send_walk(w, s, root, pass, ret, ret_bytes, timeout_ms, err);
 }
 

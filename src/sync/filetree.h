@@ -11,7 +11,7 @@
  * Receiver: every path is resolved beneath the root (openat2 RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV); "..", absolute paths and NULs are refused. Files are made anew, never written over, but for those that an earlier pass made.
  * A root may also be one regular file (a volume that is a single file): content, owner, mode, mtime and attributes go; at the receiver it is written in place, because a bind mount of it must stay one of it.
  * Limits: 4 Mi entries, paths of 4095 bytes, 256 levels, 64 KiB of attributes a file; beyond is RESOURCE_EXHAUSTED at the sender, DATA_LOSS at the receiver.
- * Not noticed: a change of a file on tmpfs that is made only through a shared mapping (tmpfs has no write-back that would stamp it).
+ * Not noticed but by fm_filetree_send_memory: a change of a file on tmpfs that is made only through a shared mapping (tmpfs has no write-back that would stamp it).
  */
 #ifndef FM_SYNC_FILETREE_H
 #define FM_SYNC_FILETREE_H
@@ -41,6 +41,12 @@ int fm_filetree_send_known(struct fm_stream *s, struct fm_known *known, const ch
 /* The last pass, as above, that still says what it saw: *ret is for fm_manifest_digest, not for another pass. */
 int fm_filetree_send_last(struct fm_stream *s, const char *root, char *const *exclude, const struct fm_manifest *previous, unsigned pass,
                           struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
+/*
+ * The same for a tmpfs, whose files may be changed through shared mappings without any stamp: a page that was read through a mapping is writable already, and a store into it faults no more. So no stamp of a regular file is believed; all of
+ * them are read again in every pass and compared block by block with what was sent. ret NULL: the last pass.
+ */
+int fm_filetree_send_memory(struct fm_stream *s, const char *root, const struct fm_manifest *previous, unsigned pass,
+                            struct fm_manifest **ret, uint64_t *ret_bytes, int timeout_ms, int cancel_fd, struct fm_error *err);
 /* What a pass would see now; nothing is sent. */
 int fm_filetree_look(const char *root, struct fm_manifest **ret, int cancel_fd, struct fm_error *err);
 /* Receive one pass into root (must exist) until FILES_END, apply, fsync the filesystem when durable is set, answer FILES_OK. max_bytes: of entries and data in this pass (holes are free).

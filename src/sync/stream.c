@@ -111,6 +111,7 @@ static const char *const frame_names[_FM_FRAME_MAX] = {
 	[FM_FRAME_HAVE_END] = "HAVE_END",
 	[FM_FRAME_FILE_KNOWN] = "FILE_KNOWN",
 	[FM_FRAME_VOLUME] = "VOLUME",
+	[FM_FRAME_MEMORY] = "MEMORY",
 };
 
 static bool frame_is_known(unsigned type)

@@ -28,10 +28,11 @@ enum fm_frame {
 	FM_FRAME_FILE_DELETE = 12,
 	FM_FRAME_FILES_END = 13, /* a: pass */
 	FM_FRAME_FILES_OK = 14,
-	FM_FRAME_FILES_HAVE = 15,  /* destination, first of all: contents that need not be sent, see file-known.h */
-	FM_FRAME_HAVE_END = 16,    /* a: their number; payload: the secret of the hashes, nothing when there are none */
-	FM_FRAME_FILE_KNOWN = 17,  /* source, in place of a file's FILE_DATA; payload: its content's hash */
-	FM_FRAME_VOLUME = 18,      /* the next tree is a volume; a: its number, from 0; payload: its path */
+	FM_FRAME_FILES_HAVE = 15, /* destination, first of all: contents that need not be sent, see file-known.h */
+	FM_FRAME_HAVE_END = 16,   /* a: their number; payload: the secret of the hashes, nothing when there are none */
+	FM_FRAME_FILE_KNOWN = 17, /* source, in place of a file's FILE_DATA; payload: its content's hash */
+	FM_FRAME_VOLUME = 18,     /* the next tree is a volume; a: its number, from 0; payload: its path */
+	FM_FRAME_MEMORY = 19,     /* the next trees are tmpfs mounts of the parent; a: pass; payload: which, see migration/memory-files.h */
 	FM_FRAME_IMAGE_BEGIN = 20, /* a: size; payload: file name */
 	FM_FRAME_IMAGE_DATA = 21,
 	FM_FRAME_IMAGES_END = 22, /* a: number of files, b: total bytes */

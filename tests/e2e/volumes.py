@@ -270,6 +270,48 @@ class Volumes:
     def in_host(self, host, *command):
         subprocess.run([*self.cluster.enter_mounts(host), *command], check=True)
 
+    # ------------------------------------------------------------------ in memory
+
+    def memory(self):
+        with self.case("what is in tmpfs mounts and /dev/shm, there and back, and still there after a rollback") as wanted:
+            if not wanted:
+                return
+            def config(contents):
+                contents["mounts"].append({"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777", "size=32m"]})
+            service = Resident(self.cluster, "shm", command=["python3", "/counter.py", "--journal", "/dev/shm/journal"], python=True, config=config)
+            service.ask("FILE", "/scratch/kept", "only in memory\n")
+            for to, strategy in (("dst", "live"), ("src", "cold")):
+                self.move(service, to, strategy)
+                root = f"/proc/{self.first_process(service)}/root"
+                with open(f"{root}/scratch/kept", encoding="ascii") as file:
+                    expect(file.read() == "only in memory\n", "the file in the tmpfs is not what it was")
+                expect(os.stat(f"{root}/scratch").st_mode & 0o7777 == 0o1777, "the tmpfs has another mode")
+                least = service.counter()
+                with open(f"{root}/dev/shm/journal", encoding="ascii") as file:
+                    numbers = file.read().rpartition("\n")[0].split()
+                expect(numbers == [str(number) for number in range(1, len(numbers) + 1)], f"the journal in /dev/shm does not count one by one: {numbers[:3]} … {numbers[-3:]}")
+                expect(len(numbers) >= least, f"{len(numbers)} numbers in the journal in /dev/shm, {least} were acknowledged")
+            with open(f"{root}/scratch/more", "wb") as file:
+                file.write(bytes(1 << 20))
+            with agent_with(self.cluster, "dst", fault="destination-before-restore=fail"):
+                record = self.cluster.migrate(service.name, "dst", "--strategy", "live")
+                expect(record["state"] == "FAILED", record["state"])
+            service.check("src")
+            expect(os.path.getsize(f"/proc/{self.first_process(service)}/root/scratch/more") == 1 << 20, "a rollback took something away")
+
+    @staticmethod
+    def first_process(service):
+        """Of the only container with a journal in /dev/shm that is not stopped: the counter, as this host numbers it."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                    state = file.read().rpartition(")")[2].split()[0]
+                if b"/dev/shm/journal" in words and words[0].endswith(b"python3") and state not in "TZ":
+                    return pid
+        raise AssertionError(f"{service.name} has no process")
+
     # ------------------------------------------------------------------ when something fails
 
     def killed(self):
@@ -341,6 +383,7 @@ class Volumes:
     def run(self):
         self.database()
         self.exact()
+        self.memory()
         self.occupied()
         self.not_possible()
         self.killed()
