@@ -78,7 +78,7 @@ class Programs:
             try:
                 self.cluster.wait(f"{program.name} serves", lambda: program.ready is None or program.ready(self.cluster, address), READY_S)
             except Exception:
-                self.tap.say("\n".join(self.cluster.cli("container", "logs", name, check=False).stdout.splitlines()[-12:]))
+                self.tap.say(self.said(name))
                 raise
             program.setup(self.cluster, address)
             yield name, address
@@ -86,6 +86,11 @@ class Programs:
             mend(self.cluster)
             self.cluster.cli("container", "rm", "--force", name, check=False)
             subprocess.run(["rm", "-rf", bundle], check=False)
+
+    def said(self, name):
+        """By the program itself."""
+        done = self.cluster.cli("container", "logs", name, check=False)
+        return "\n".join((done.stdout + done.stderr).splitlines()[-12:])
 
     def move(self, program, load, name, address, to, strategy):
         load.ask("reset")

@@ -143,7 +143,8 @@ def nginx_files(root):
 
 # ---- apache: a process for each connection
 
-APACHE = """ServerRoot /etc/apache2
+APACHE = """ServerRoot /data
+DefaultRuntimeDir /run
 ServerName test
 PidFile /run/apache2.pid
 Listen 80
@@ -254,7 +255,6 @@ PROMETHEUS = "global: { scrape_interval: 250ms }\nscrape_configs: [ { job_name: 
 
 def prometheus_files(root):
     write(root, "data/prometheus.yml", PROMETHEUS)
-    write(root, "small", SMALL)
 
 
 def prometheus_value(cluster, address, query):
@@ -307,7 +307,7 @@ MOVES = [
     Real("Java", "8 connections, 40 threads, JIT and garbage collection", ["java", "-Xmx128m", "-cp", "/data", "JavaServer"], RESP, package="openjdk-17-jre-headless", packages=("openjdk-17-jre-headless",), ready=pings(), check=keeps_working,
          prepare=lambda root: java_files(root)),
     Real("Prometheus (Go)", "scrapes itself four times a second, asked after each move", ["prometheus", "--config.file=/data/prometheus.yml", "--storage.tsdb.path=/data/tsdb", "--web.console.templates=/", "--web.console.libraries=/", "--web.user-assets=/"],
-         ["http", "--connections", "1"], 9090, "prometheus", programs=("prometheus",), prepare=prometheus_files, ready=accepts(9090), check=prometheus_check),
+         ["http", "--connections", "4", "--path", "/-/ready"], 9090, "prometheus", programs=("prometheus",), prepare=prometheus_files, ready=accepts(9090), check=prometheus_check),
     Real("knot", "4 clients over UDP", ["knotd", "-c", "/data/knot.conf"], ["dns", "--connections", "4"], 53, "knot", programs=("knotd",), prepare=knot_files, ready=accepts(53)),
     Real("a shell pipeline", "five processes and a client that counts the lines", ["sh", "-c", SHELL], ["lines"], package="busybox"),
     objects("100 threads", "mutexes, conditions, thread-local data", "threads", short=True),

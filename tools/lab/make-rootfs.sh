@@ -131,10 +131,10 @@ copy_package() { # NAME
         case $file in
         /. | /usr/share/doc* | /usr/share/man* | /usr/share/locale* | /usr/share/lintian* | /usr/share/bug* | /etc/init.d* | /lib/systemd*) ;;
         *)
-            if [ -d "$file" ]; then
-                # A link to a folder becomes one.
+            if [ -L "$file" ] && [ -d "$file" ]; then
+                cp -d "$file" "$root$file"
+            elif [ -d "$file" ]; then
                 mkdir -p "$root$file"
-                [ ! -L "$file" ] || cp -rL "$file/." "$root$file"
             elif [ -f "$file" ]; then # what a link leads to may be in no package
                 copy_file "$file"
                 [ "$(head -c 4 "$file" | tr -d '\0')" != $'\177ELF' ] || copy_libraries "$file" lenient

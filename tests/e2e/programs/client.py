@@ -9,6 +9,7 @@ that is lost is an error, and so is an answer that is not the right one.
   resp       INCR of a key for each connection, which only it increments: every answer is one more than the last
   memcached  incr, the same way, and values of 8 KiB that are read back
   http       keep-alive connections that ask for /small, as many more that read /large slowly; both are checked byte for byte
+             (with --path only the former, for that, whose contents may be any)
   lines      a stream of numbers, a line each, without a gap
   sql        a command line of a database (--command) that inserts numbers and says each when it is in
   dns        queries over UDP; a datagram may get lost, and is asked again
@@ -27,6 +28,7 @@ import time
 
 PAUSE_S = 0.002
 PATIENCE_S = 120
+START_S = 30
 SMALL = b"small and always the same\n"
 LARGE_PERIOD = b"".join(b"%07x\n" % number for number in range(1 << 13))  # 64 KiB, over and over
 VALUE_BYTES = 8192
@@ -68,7 +70,16 @@ class Watch:
 
 
 def connect(address, port):
-    connection = socket.create_connection((address, port), timeout=PATIENCE_S)
+    """Tries again while nobody listens yet."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            connection = socket.create_connection((address, port), timeout=PATIENCE_S)
+            break
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -219,11 +230,11 @@ async def head(reader):
     return length
 
 
-async def keep_asking(watch, number, reader, writer):
+async def keep_asking(watch, number, reader, writer, path):
     while not watch.over:
         watch.ask(number)
-        writer.write(b"GET /small HTTP/1.1\r\nHost: test\r\n\r\n")
-        if await reader.readexactly(await head(reader)) != SMALL:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        if await reader.readexactly(await head(reader)) != SMALL and path == "/small":
             raise Wrong("/small is not what it was")
         watch.answered(number)
         await asyncio.sleep(0.1)
@@ -244,15 +255,18 @@ async def keep_loading(watch, number, reader, writer):
 
 
 def http(watch, options):
-    async def connection(number, work):
+    async def connection(number):
         try:
             reader, writer = await asyncio.open_connection(options.address, options.port)
-            await work(watch, number, reader, writer)
+            if options.path != "/small" or number % 2 == 0:
+                await keep_asking(watch, number, reader, writer, options.path)
+            else:
+                await keep_loading(watch, number, reader, writer)
         except (OSError, ValueError, EOFError, Wrong) as error:
             watch.failed(number, error)
 
     async def run():
-        await asyncio.gather(*(connection(number, keep_loading if number % 2 else keep_asking) for number in range(options.connections)))
+        await asyncio.gather(*(connection(number) for number in range(options.connections)))
     threading.Thread(target=asyncio.run, args=(run(),), daemon=True).start()
 
 
@@ -265,6 +279,7 @@ def main():
     parser.add_argument("address")
     parser.add_argument("port", type=int)
     parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--path", default="/small")
     parser.add_argument("--command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     watch = Watch()
