@@ -10,11 +10,13 @@ umask 022
 
 usage() {
     cat <<'EOF'
-usage: make-rootfs.sh DIR [--with PROGRAM]… [--python]
+usage: make-rootfs.sh DIR [--with PROGRAM]… [--package PACKAGE]… [--python]
 
 Makes a root filesystem in DIR, which must be empty or absent.
   --with PROGRAM  a program, by name or path; without any: redis-server,
                   redis-cli, cat, sleep. A shell is always there.
+  --package NAME  all files of an installed Debian package but its texts, and the
+                  libraries that its programs link to
   --python        python3 with its standard library (about 40 MB)
 EOF
 }
@@ -26,6 +28,7 @@ die() {
 
 root=
 programs=()
+packages=()
 python=no
 
 parse_arguments() {
@@ -37,6 +40,12 @@ parse_arguments() {
             shift
             ;;
         --with=*) programs+=("${1#*=}") ;;
+        --package)
+            [ $# -ge 2 ] || die "--package needs a name; see --help"
+            packages+=("$2")
+            shift
+            ;;
+        --package=*) packages+=("${1#*=}") ;;
         --python) python=yes ;;
         -h | --help)
             usage
@@ -79,12 +88,12 @@ copy_file() { # FILE: to its own path in the root, whatever it links to
     cp --dereference --preserve=mode,timestamps "$1" "$root$1"
 }
 
-copy_libraries() { # FILE: what it links to, and the loader
+copy_libraries() { # FILE [lenient]: what it links to, and the loader; lenient: some may be found only by who loads it
     local library output
     # A static program or a script has none: ldd says so and fails.
     output=$(ldd "$1" 2>/dev/null) || return 0
     case $output in
-    *'not found'*) die "$1: $(grep -m 1 'not found' <<<"$output" | tr -s '[:space:]' ' ')" ;;
+    *'not found'*) [ "${2-}" = lenient ] || die "$1: $(grep -m 1 'not found' <<<"$output" | tr -s '[:space:]' ' ')" ;;
     esac
     # "name => /path (address)" for libraries, "/path (address)" for the loader
     while read -r library; do
@@ -113,6 +122,26 @@ copy_program() { # NAME or path
     /usr/bin/* | /usr/sbin/*) ;;
     *) ln -sf "$path" "$root/usr/bin/$(basename "$path")" ;;
     esac
+}
+
+copy_package() { # NAME
+    local file files
+    files=$(dpkg-query -L "$1" 2>/dev/null) || die "the package $1 is not installed here; run tools/setup/install-packages.sh --group test"
+    while read -r file; do
+        case $file in
+        /. | /usr/share/doc* | /usr/share/man* | /usr/share/locale* | /usr/share/lintian* | /usr/share/bug* | /etc/init.d* | /lib/systemd*) ;;
+        *)
+            if [ -L "$file" ] && [ -d "$file" ]; then
+                cp -d "$file" "$root$file"
+            elif [ -d "$file" ]; then
+                mkdir -p "$root$file"
+            elif [ -f "$file" ]; then # what a link leads to may be in no package
+                copy_file "$file"
+                [ "$(head -c 4 "$file" | tr -d '\0')" != $'\177ELF' ] || copy_libraries "$file" lenient
+            fi
+            ;;
+        esac
+    done <<<"$files"
 }
 
 make_shell() {
@@ -161,6 +190,7 @@ main() {
     make_accounts
     local program
     for program in "${programs[@]}"; do copy_program "$program"; done
+    for program in ${packages[@]+"${packages[@]}"}; do copy_package "$program"; done
     make_shell
     if [ "$python" = yes ]; then copy_python; fi
     printf 'make-rootfs: %s, %s\n' "$root" "$(du -sh "$root" | cut -f 1)"

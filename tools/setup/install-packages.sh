@@ -102,6 +102,11 @@ keep_from_booting() { # PACKAGE…: just installed, for the tests only
         prometheus) systemctl --quiet disable prometheus.service || say "could not disable prometheus.service" ;;
         haproxy) systemctl --quiet disable haproxy.service || say "could not disable haproxy.service" ;;
         containerd) systemctl --quiet disable containerd.service || say "could not disable containerd.service" ;;
+        memcached) systemctl --quiet disable memcached.service || say "could not disable memcached.service" ;;
+        nginx-light) systemctl --quiet disable nginx.service || say "could not disable nginx.service" ;;
+        postgresql) systemctl --quiet disable postgresql.service || say "could not disable postgresql.service" ;;
+        mariadb-server) systemctl --quiet disable mariadb.service || say "could not disable mariadb.service" ;;
+        etcd-server) systemctl --quiet disable etcd.service || say "could not disable etcd.service" ;;
         docker.io) systemctl --quiet disable docker.service docker.socket || say "could not disable docker.service" ;;
         esac
     done
