@@ -201,6 +201,7 @@ static int open_runtime(const struct fm_agent_options *o, struct fm_host *h, str
 	h->runtime = fm_runtimes_all(h->runtimes);
 	/* A host without a working runtime or CRIU still reports itself and says what is missing. */
 	(void)h->runtime->ops->version(h->runtime, h->runtime_version, sizeof(h->runtime_version), NULL);
+	fm_machine_read(&h->machine);
 	h->criu_problem = FM_ERROR_INIT;
 	(void)fm_criu_install_probe(o->criu_prefix, 0, &h->criu, &h->criu_problem);
 	return 0;

@@ -21,6 +21,7 @@ const struct fm_verb fm_verbs[] = {
 	{ "container show", "one container in detail", fm_verb_container_show },
 	{ "container rm", "remove a container", fm_verb_container_rm },
 	{ "migrate", "move a container to another host", fm_verb_migrate },
+	{ "can-migrate", "whether a container can move to a host, and what is in the way", fm_verb_can_migrate },
 	{ "migration ls", "list migrations, newest first", fm_verb_migration_ls },
 	{ "migration show", "one migration: path, phases, figures", fm_verb_migration_show },
 	{ "migration watch", "follow a migration to its end", fm_verb_migration_watch },
@@ -59,7 +60,7 @@ static void print_verbs(FILE *f)
 	for (const struct fm_verb *v = fm_verbs; v->name; v++)
 		fprintf(f, "  %-18s %s\n", v->name, v->summary);
 	fprintf(f, "\n'fleximigrate VERB --help' tells more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not reachable,\n"
-	           "5 refused in this state, 6 permission, 7 limit, 130 interrupted.\n");
+	           "5 refused in this state, 6 permission, 7 limit, 8 cannot be moved, 130 interrupted.\n");
 }
 
 int fm_verb_version(int argc, char **argv)

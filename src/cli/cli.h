@@ -4,7 +4,7 @@
  *
  * Exit codes (documented in the man page; scripts rely on them):
  *   0 done · 1 the operation failed (a migration ended FAILED, a check found problems) · 2 bad usage or arguments · 3 not found · 4 manager or host not reachable
- *   5 refused in this state (exists already, is being migrated, past the commit point, not in this version) · 6 permission · 7 a limit (disk, memory, time) · 130 interrupted
+ *   5 refused in this state (exists already, is being migrated, past the commit point, not in this version) · 6 permission · 7 a limit (disk, memory, time) · 8 can-migrate: it cannot be moved · 130 interrupted
  */
 #ifndef FM_CLI_CLI_H
 #define FM_CLI_CLI_H

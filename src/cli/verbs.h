@@ -10,6 +10,7 @@ int fm_verb_container_ls(int argc, char **argv);
 int fm_verb_container_show(int argc, char **argv);
 int fm_verb_container_rm(int argc, char **argv);
 int fm_verb_migrate(int argc, char **argv);
+int fm_verb_can_migrate(int argc, char **argv);
 int fm_verb_migration_ls(int argc, char **argv);
 int fm_verb_migration_show(int argc, char **argv);
 int fm_verb_migration_watch(int argc, char **argv);

@@ -122,6 +122,21 @@ const char *fm_criu_log_advice(const char *errors)
 		{ "iptables-restore",
 		  "install the package iptables: CRIU closes the network of an ordinary container with iptables-restore" },
 		{ "lazy-pages.socket", "the fault server was not running" },
+		{ "io_uring", "a process uses io_uring, which CRIU cannot save: let it use epoll" },
+		{ "Can't dump nested", "a process has made a namespace of its own, which cannot be saved" },
+		{ "Can't dump half of stream unix connection", "a process is connected to a Unix socket of somebody outside the tree" },
+		{ "is not a part of process tree", "a process holds a pidfd of a process outside the tree; close it" },
+		{ "Unsupported mapping", "a process has memory of a device mapped, which cannot be saved" },
+		{ "Can't dump file", "a process has a device or kernel object open that CRIU cannot save" },
+		{ "has bad size", "a file that a process has open is not the same on the destination: something changed it meanwhile" },
+		{ "has bad mode", "a file that a process has open is not the same on the destination: something changed it meanwhile" },
+		{ "No space left on device", "the destination, or the folder for images, is full: free space there" },
+		{ "xsave", "the destination's processor has other registers than the source's: choose another host" },
+		{ "CPU instruction capabilities", "the destination's processor lacks instructions of the source's: choose another host" },
+		{ "session leader of", "a process belongs to a session (terminal) from outside its container: start it with setsid" },
+		{ "PTRACE_SEIZE", "a process is being debugged or traced, or tracing is forbidden (kernel.yama.ptrace_scope, seccomp)" },
+		{ "Pid reused", "a process number was taken meanwhile; try again" },
+		{ "Can't fork for", "a process number is taken on the destination, or its limit of processes is reached" },
 	};
 
 	for (size_t i = 0; i < FM_ARRAY_SIZE(known); i++)

@@ -9,6 +9,7 @@
 #include "basic/clock.h"
 #include "basic/id.h"
 #include "basic/str.h"
+#include "decision/compat.h"
 #include "decision/policy.h"
 #include "decision/selector.h"
 #include "loop/pool.h"
@@ -51,6 +52,7 @@ struct fm_migration {
 	uint32_t streams; /* as asked for, else, once it is planned, as the label says; 0 = as many as suit the source */
 
 	FM_PB(InspectResponse) * facts; /* from the source */
+	struct fm_compat *compat;       /* what they and the hosts' facts say, of the last look */
 	FM_PB(PrepareDestinationResponse) * prepared;
 	char checkpoint_id[96];
 	bool source_touched, destination_touched; /* Prepare was called: Abort has work */
@@ -146,6 +148,8 @@ int fm_await_pages(struct fm_migration *m, struct fm_error *err);
 int fm_load_facts(struct fm_migration *m, const char *host, struct fm_error *err);
 /* Container and hosts exist, are online and not the same; fills in the source */
 int fm_check_hosts(struct fm_migration *m, struct fm_error *err);
+/* Asks the source about the container; m->facts and m->compat. Fails only when that cannot be known. */
+int fm_compat_look(struct fm_migration *m, struct fm_error *err);
 /* The plan alone, for --dry-run */
 int fm_plan(struct fm_migration *m, struct fm_strategy_choice *ret, struct fm_error *err);
 /* From any failed state to the final FAILED. Never fails: retries until agents answer or the coordinator stops. */

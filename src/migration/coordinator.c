@@ -44,6 +44,7 @@ static void migration_free(struct fm_migration *m)
 {
 	fm_pb_free(m->pb);
 	fm_pb_free(m->facts);
+	free(m->compat);
 	fm_pb_free(m->prepared);
 	fm_strv_free(m->terms.notices);
 	json_decref(m->built_in);
@@ -467,6 +468,58 @@ int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest)
 	}
 	*ret = copy;
 	return 0;
+}
+
+static void add_finding(FM_PB(CanMigrateResponse) * r, const char *severity, const char *subject, const char *text, const char *remedy)
+{
+	FM_PB(CompatFinding) *f = FM_PB_NEW(CompatFinding, compat_finding);
+	fm_pb_set(&f->severity, severity);
+	fm_pb_set(&f->subject, subject);
+	fm_pb_set(&f->text, text);
+	fm_pb_set(&f->remedy, remedy);
+	FM_PB_ADD(r->findings, r->n_findings, f);
+}
+
+/* What only the plan can say (labels, the operator's policies, the strategy) is a blocker like the others. */
+static void find_all(struct fm_migration *m, FM_PB(CanMigrateResponse) * r)
+{
+	struct fm_strategy_choice choice;
+	struct fm_error e = FM_ERROR_INIT;
+	for (size_t i = 0; m->compat && i < m->compat->n; i++) {
+		const struct fm_compat_finding *f = &m->compat->v[i];
+		r->possible = r->possible && f->severity != FM_COMPAT_BLOCKER;
+		add_finding(r, fm_compat_severity_to_string(f->severity), f->subject, f->text, f->remedy);
+	}
+	if (!r->possible)
+		return;
+	r->possible = fm_plan(m, &choice, &e) == 0;
+	if (r->possible)
+		r->plan = fm_pb_copy(m->pb->plan);
+	else
+		add_finding(r, "blocker", "plan", e.message, e.hint);
+}
+
+int fm_coordinator_can_migrate(struct fm_coordinator *c, const FM_PB(CanMigrateRequest) * req, FM_PB(CanMigrateResponse) * *ret,
+                               struct fm_error *err)
+{
+	FM_PB(MigrateRequest) as = FLEXIMIGRATE__V1__MIGRATE_REQUEST__INIT;
+	as.container = req->container;
+	as.to = req->to;
+	as.strategy = req->strategy;
+	if (check_request(&as, err) < 0)
+		return -1;
+	struct fm_migration *m = migration_from_request(c, &as);
+	m->log_id[0] = '\0';
+	int rc = fm_check_hosts(m, err) < 0 || fm_compat_look(m, err) < 0 ? -1 : 0;
+	if (rc == 0) {
+		FM_PB(CanMigrateResponse) *r = FM_PB_NEW(CanMigrateResponse, can_migrate_response);
+		fm_pb_set(&r->source, m->pb->source);
+		r->possible = true;
+		find_all(m, r);
+		*ret = r;
+	}
+	migration_free(m);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- questions */

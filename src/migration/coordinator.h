@@ -53,6 +53,9 @@ void fm_coordinator_free(struct fm_coordinator *c);
  * produce a migration that ends FAILED on path 1F, and the call returns the record (not an error). A second migration of a container that has one under way: ALREADY_EXISTS, no record.
  * Strategies pre-copy and live: UNIMPLEMENTED, no record. dry_run: plans without recording; *ret has the plan (or the error is returned). *ret: free with fleximigrate__v1__migration__free_unpacked. */
 int fm_coordinator_migrate(struct fm_coordinator *c, const FM_PB(MigrateRequest) * req, FM_PB(Migration) * *ret, struct fm_error *err);
+/* Can it move there, what is in the way, what may go wrong? Asks both hosts, touches nothing, records nothing. An unknown container, host or one that is offline is an error. */
+int fm_coordinator_can_migrate(struct fm_coordinator *c, const FM_PB(CanMigrateRequest) * req, FM_PB(CanMigrateResponse) * *ret,
+                               struct fm_error *err);
 int fm_coordinator_get(struct fm_coordinator *c, const char *id, FM_PB(Migration) * *ret, struct fm_error *err);
 int fm_coordinator_list(struct fm_coordinator *c, bool active_only, size_t limit, FM_PB(Migration) * **ret, size_t *ret_n,
                         struct fm_error *err);

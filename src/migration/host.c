@@ -144,6 +144,20 @@ void fm_host_report_runtimes(struct fm_host *h, FM_PB(Host) * ret)
 			report_runtime(ret, rt);
 }
 
+static void report_machine(const struct fm_machine *m, FM_PB(Host) * ret)
+{
+	FM_PB(HostFacts) *f = ret->facts = FM_PB_NEW(HostFacts, host_facts);
+	fm_pb_set(&f->machine, m->arch);
+	fm_pb_set(&f->cpu_vendor, m->cpu_vendor);
+	fm_pb_set(&f->cpu_model, m->cpu_model);
+	fm_pb_set(&f->cpu_flags, m->cpu_flags);
+	f->xsave_bytes = m->xsave_bytes;
+	f->xsave_features = m->xsave_features;
+	f->page_bytes = m->page_bytes;
+	fm_pb_set(&f->cgroup_mode, m->cgroup_mode);
+	fm_pb_set(&f->ordinary_problem, fm_host_ordinary_problem());
+}
+
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)
 {
 	struct fm_host_facts f;
@@ -160,5 +174,6 @@ int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err)
 	fm_pb_set(&ret->criu_problem, h->criu_problem.message);
 	fm_pb_set(&ret->bridge, h->bridge);
 	fm_pb_set(&ret->stream_address, h->stream_host);
+	report_machine(&h->machine, ret);
 	return 0;
 }

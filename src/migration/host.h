@@ -24,6 +24,7 @@
 #include "migration/agent-api.h"
 #include "migration/journal.h"
 #include "migration/revisit-pages.h"
+#include "monitor/machine.h"
 #include "sync/stream.h"
 
 struct fm_host {
@@ -39,6 +40,7 @@ struct fm_host {
 	struct fm_runtimes *runtimes; /* NULL: there is only the one */
 	char runtime_root[1024];      /* of the usual one: changes when an instance comes or goes */
 	char runtime_version[128];    /* likewise, asked once at start */
+	struct fm_machine machine;    /* read once at start */
 	struct fm_criu_install criu;
 	struct fm_error criu_problem; /* code FM_OK: fine */
 	struct fm_stream_tls tls;

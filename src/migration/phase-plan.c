@@ -53,7 +53,29 @@ int fm_phase_pending(struct fm_migration *m, struct fm_error *err)
 	                               "Policy check passed. Transitioning: PENDING -> PLANNING.");
 }
 
-static int inspect(struct fm_migration *m, struct fm_error *err)
+static void compat_host(const FM_PB(Host) * h, struct fm_compat_host *to)
+{
+	*to = (struct fm_compat_host){ .name = h->name,
+		                       .kernel = h->kernel,
+		                       .runtime_version = h->runtime_version,
+		                       .criu_version = h->criu_version,
+		                       .criu_problem = h->criu_problem,
+		                       .memory_available_bytes = h->memory_available_bytes,
+		                       .disk_available_bytes = h->disk_available_bytes };
+	if (!h->facts)
+		return;
+	to->machine = h->facts->machine;
+	to->cpu_vendor = h->facts->cpu_vendor;
+	to->cpu_model = h->facts->cpu_model;
+	to->cpu_flags = h->facts->cpu_flags;
+	to->xsave_bytes = h->facts->xsave_bytes;
+	to->xsave_features = h->facts->xsave_features;
+	to->page_bytes = h->facts->page_bytes;
+	to->cgroup_mode = h->facts->cgroup_mode;
+	to->ordinary_problem = h->facts->ordinary_problem;
+}
+
+static int look_at_container(struct fm_migration *m, struct fm_error *err)
 {
 	FM_PB(InspectRequest) req = FLEXIMIGRATE__V1__INSPECT_REQUEST__INIT;
 	req.container = m->pb->container;
@@ -63,12 +85,43 @@ static int inspect(struct fm_migration *m, struct fm_error *err)
 		return -1;
 	if (!m->facts->container)
 		return fm_error_set(err, FM_E_INTERNAL, "host '%s' describes no container '%s'", m->pb->source, m->pb->container);
-	if (m->facts->n_blockers == 0)
+	return 0;
+}
+
+int fm_compat_look(struct fm_migration *m, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Host) *src = NULL;
+	_fm_pb_ FM_PB(Host) *dst = NULL;
+	struct fm_compat_host from, to;
+	if (look_at_container(m, err) < 0 || fm_fleet_host(m->c->o.fleet, m->pb->source, &src, err) < 0 ||
+	    fm_fleet_host(m->c->o.fleet, m->pb->destination, &dst, err) < 0)
+		return -1;
+	if (!m->compat && !(m->compat = malloc(sizeof(*m->compat))))
+		return fm_error_set(err, FM_E_RESOURCE_EXHAUSTED, "out of memory");
+	compat_host(src, &from);
+	compat_host(dst, &to);
+	const struct fm_compat_container c = { .name = m->pb->container,
+		                               .nested = fm_streq(m->facts->container->kind, "nested"),
+		                               .ignore_cpu = fm_streq(fm_pb_label(m->facts->container, "fleximigrate.cpu"), "ignore"),
+		                               .memory_bytes = m->facts->container->memory_bytes,
+		                               .rootfs_bytes = m->facts->rootfs_bytes,
+		                               .blockers = m->facts->blockers,
+		                               .n_blockers = m->facts->n_blockers };
+	fm_compat_check(&c, &from, &to, m->compat);
+	return 0;
+}
+
+static int inspect(struct fm_migration *m, struct fm_error *err)
+{
+	if (fm_compat_look(m, err) < 0)
+		return -1;
+	const struct fm_compat_finding *f = fm_compat_blocker(m->compat, FM_COMPAT_CONTAINER);
+	if (!f)
 		return 0;
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' cannot be moved: %s", m->pb->container, m->facts->blockers[0]);
-	return m->facts->n_blockers > 1
-	               ? fm_error_hint(err, "%zu more reasons: 'fleximigrate migrate --dry-run' lists them", m->facts->n_blockers - 1)
-	               : -1;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "container '%s' cannot be moved: %s", m->pb->container, f->text);
+	if (m->facts->n_blockers > 1)
+		return fm_error_hint(err, "%zu more reasons: 'fleximigrate migrate --dry-run' lists them", m->facts->n_blockers - 1);
+	return f->remedy[0] ? fm_error_hint(err, "%s", f->remedy) : -1;
 }
 
 static bool has_rounds(enum fm_strategy s)

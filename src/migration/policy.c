@@ -2,7 +2,7 @@
 /*
  * policy.c - the Policy Enforcer: the policies that are always in force. Their names are what users see in logs. Those that an operator writes come after them (rules.c).
  *   placement              label "fleximigrate.migrate" = "deny" keeps a container where it is
- *   destination_readiness  the destination can restore (CRIU, runtime)
+ *   destination_readiness  the destination can restore it (CRIU, processor, architecture; decision/compat.h)
  *   destination_capacity   its available memory holds the container with a tenth to spare, its disk the root filesystem
  *   concurrency            at most max_concurrent_migrations of one host at a time; what is more waits in the queue (queue.c)
  */
@@ -42,27 +42,24 @@ static int has_runtime(const struct fm_migration *m, const FM_PB(Host) * dst, st
 	return fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' has no runtime '%s', only %s", dst->name, asked, names);
 }
 
+/* What compat.h says of it; the remedy becomes the hint. */
+static int gate(const struct fm_migration *m, enum fm_compat_part part, struct fm_error *err)
+{
+	const struct fm_compat_finding *f = fm_compat_blocker(m->compat, part);
+	if (!f)
+		return 0;
+	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "%s", f->text);
+	return f->remedy[0] ? fm_error_hint(err, "%s", f->remedy) : -1;
+}
+
 static int readiness(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
 {
-	if (!dst->criu_problem[0])
-		return has_runtime(m, dst, err);
-	(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "host '%s' cannot restore: %s", dst->name, dst->criu_problem);
-	return fm_error_hint(err, "run 'fleximigrate doctor' on '%s'", dst->name);
+	return gate(m, FM_COMPAT_READINESS, err) < 0 ? -1 : has_runtime(m, dst, err);
 }
 
 static int capacity(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)
 {
-	char need[32], have[32];
-	uint64_t memory = m->facts->container->memory_bytes + m->facts->container->memory_bytes / 10;
-	if (memory > dst->memory_available_bytes)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "it needs %s of memory, '%s' has %s available",
-		                    fm_format_bytes(memory, need, sizeof(need)), dst->name,
-		                    fm_format_bytes(dst->memory_available_bytes, have, sizeof(have)));
-	if (m->facts->rootfs_bytes > dst->disk_available_bytes)
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "its root filesystem needs %s, '%s' has %s of disk available",
-		                    fm_format_bytes(m->facts->rootfs_bytes, need, sizeof(need)), dst->name,
-		                    fm_format_bytes(dst->disk_available_bytes, have, sizeof(have)));
-	return 0;
+	return gate(m, FM_COMPAT_CAPACITY, err);
 }
 
 static int concurrency(struct fm_migration *m, const FM_PB(Host) * dst, struct fm_error *err)

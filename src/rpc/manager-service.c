@@ -198,6 +198,16 @@ HANDLER(migrate)
 	return 0;
 }
 
+HANDLER(can_migrate)
+{
+	SERVICE(s);
+	FM_PB(CanMigrateResponse) *r = NULL;
+	if (fm_coordinator_can_migrate(s->coordinator, (const FM_PB(CanMigrateRequest) *)request, &r, err) < 0)
+		return -1;
+	GIVE(r);
+	return 0;
+}
+
 HANDLER(get_migration)
 {
 	SERVICE(s);
@@ -434,6 +444,7 @@ static const fm_rpc_unary_fn handlers[_FM_MANAGER_METHOD_MAX] = {
 	[FM_MANAGER_GET_SNAPSHOT] = get_snapshot,
 	[FM_MANAGER_APPROVE_MIGRATION] = approve_migration,
 	[FM_MANAGER_LIST_POLICIES] = list_policies,
+	[FM_MANAGER_CAN_MIGRATE] = can_migrate,
 };
 
 void fm_manager_service_methods(struct fm_rpc_method ret[_FM_MANAGER_METHOD_MAX + 1])

@@ -45,6 +45,7 @@ const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1] = {
 	[FM_MANAGER_GET_SNAPSHOT] = MANAGER("GetSnapshot", empty, snapshot_response),
 	[FM_MANAGER_APPROVE_MIGRATION] = MANAGER("ApproveMigration", id_request, migration),
 	[FM_MANAGER_LIST_POLICIES] = MANAGER("ListPolicies", empty, list_policies_response),
+	[FM_MANAGER_CAN_MIGRATE] = MANAGER("CanMigrate", can_migrate_request, can_migrate_response),
 };
 
 const struct fm_rpc_method fm_agent_methods[] = {

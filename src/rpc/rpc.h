@@ -110,6 +110,7 @@ enum fm_manager_method {
 	FM_MANAGER_GET_SNAPSHOT,
 	FM_MANAGER_APPROVE_MIGRATION,
 	FM_MANAGER_LIST_POLICIES,
+	FM_MANAGER_CAN_MIGRATE,
 	_FM_MANAGER_METHOD_MAX
 };
 extern const struct fm_rpc_method fm_manager_methods[_FM_MANAGER_METHOD_MAX + 1];

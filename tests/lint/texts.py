@@ -56,7 +56,7 @@ def page_options(text):
 
 def page_verbs(page):
     """verb -> text of its section"""
-    return {" ".join(word for word in heading.split() if re.fullmatch(r"[a-z]+", word)): text
+    return {" ".join(word for word in heading.split() if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)): text
             for heading, text in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", section(page, "VERBS"), re.M | re.S)}
 
 
