@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all parent-image build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
+.PHONY: all parent-image build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals e2e-matrix vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
 
 all: build
 
@@ -57,6 +57,10 @@ e2e-refusals: test-deps criu build ## moves that a switch, a controller, a route
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)
+
+e2e-matrix: N = 20
+e2e-matrix: test-deps criu build ## a Redis with a live client moves N times between all pairs of runtimes: Docker, containerd, runc (N=20)
+	@BUILD=$(BUILD) N=$(N) tests/e2e/matrix.py
 
 vm-check: vm-deps criu build ## the tests for which the kernel matters on Debian's own kernel with cgroup v2, in an emulated machine (half an hour); VM="--only throttling" picks
 	@BUILD=$(BUILD) tests/vm/vm.py $(VM)

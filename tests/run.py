@@ -206,7 +206,7 @@ def integration_jobs():
 def e2e_jobs():
     """Those that take longest begin first; those that nothing runs beside come after the others in any case."""
     return [Job("e2e", program, [sys.executable, os.path.join(ROOT, "tests", "e2e", program.split()[0]), "--short", "--tap", *(word for part in program.split()[1:] for word in ("--part", part))])
-            for program in ("network.py", "strategies.py usual", "refusals.py", "chaos.py", "strategies.py volumes", "scenarios.py", "inputs.py", "metrics.py", "policies.py",
+            for program in ("network.py", "strategies.py usual", "refusals.py", "chaos.py", "strategies.py volumes", "scenarios.py", "inputs.py", "matrix.py", "metrics.py", "policies.py",
                             "strategies.py loaded", "plans.py", "monitoring.py", "soak.py")]
 
 

@@ -86,6 +86,7 @@ int fm_verb_doctor(int argc, char **argv)
 		{ "name", FM_OPT_STRING, &o.agent.name, "NAME", "the host's, when the agent does not run", NULL },
 		{ "bridge", FM_OPT_STRING, &o.agent.bridge, "NAME", "likewise", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o.agent.runtime_root, "DIR", "likewise", NULL },
+		{ "engine", FM_OPT_STRINGS, &o.agent.engines, "NAME=SOCKET", "likewise; may be given several times", NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o.agent.criu_prefix, "DIR", "likewise", NULL },
 		FM_CLIENT_OPTIONS(o.client),
 		{ 0 },

@@ -32,8 +32,10 @@ static int check_possible(const struct fm_workload_snapshot *w, enum fm_strategy
 		return fm_error_hint(err, "start it nested ('fleximigrate container run' without --ordinary) or use --strategy cold");
 	}
 	if (comes_before(s) && w->filtered) {
-		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "its processes have seccomp filters, with which strategy %s cannot be", fm_strategy_to_string(s));
-		return fm_error_hint(err, "use --strategy post-copy; under Docker, '--security-opt seccomp=unconfined' leaves the filter out");
+		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "its processes have seccomp filters, with which strategy %s cannot be",
+		                   fm_strategy_to_string(s));
+		return fm_error_hint(err,
+		                     "use --strategy post-copy; under Docker, '--security-opt seccomp=unconfined' leaves the filter out");
 	}
 	if (comes_before(s) && !fits_twice(w)) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,

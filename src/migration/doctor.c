@@ -147,6 +147,28 @@ static void leftover(struct exam *x, const char *subject, const char *what, cons
 		find(x, "leftover", subject, e.message, "remove it by hand");
 }
 
+/* Those whose runtime does not answer are in no list, and no leftovers. */
+static void add_uncertain(struct exam *x, struct fm_instance **v)
+{
+	_fm_closedir_ DIR *d = opendir(x->h->instances_dir);
+	x->instances = *v;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+		struct fm_error why = FM_ERROR_INIT;
+		if (e->d_name[0] == '.' || has_instance(x, e->d_name) || fm_instances_open(x->h, e->d_name, &l, &why) == 0 ||
+		    why.code == FM_E_NOT_FOUND)
+			continue;
+		struct fm_instance *more = realloc(*v, (x->n_instances + 1) * sizeof(**v));
+		if (!more)
+			return;
+		more[x->n_instances] = (struct fm_instance){ 0 };
+		(void)snprintf(more[x->n_instances++].id, sizeof(more->id), "%.127s", e->d_name);
+		x->instances = *v = more;
+		_fm_free_ char *subject = fm_xasprintf("container %s", e->d_name);
+		find(x, "problem", subject, why.message, "nothing can be said about it, or removed of it, before its runtime answers");
+	}
+}
+
 static void check_folder(struct exam *x, const char *dir, const char *label, const char *what, bool arg_is_path)
 {
 	_fm_closedir_ DIR *d = opendir(dir);
@@ -423,6 +445,7 @@ int fm_doctor(struct fm_host *h, struct fm_movers *movers, bool clean, FM_PB(Doc
 		find(&x, "problem", "runtime", e.message, "nothing can be said about leftovers before the runtime answers");
 		return 0;
 	}
+	add_uncertain(&x, &instances);
 	x.instances = instances;
 	x.movers = ids;
 	check_folder(&x, h->instances_dir, "instance", "instance", false);

@@ -192,11 +192,35 @@ static int local_from_runtime(struct fm_host *h, const struct fm_instance *i, st
 	return 0;
 }
 
+/* What is on record of it, without asking the runtime; NULL: nothing that can be read. */
+static FM_PB(Container) * on_record(struct fm_host *h, const char *instance)
+{
+	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, instance);
+	_fm_free_ char *data = NULL;
+	size_t n = 0;
+	return fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0
+	               ? NULL
+	               : fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
+}
+
+/* Who has it, by its record: that an engine is away just now does not mean that its containers are. Without a record whoever says that he has it. */
+static int runtime_on_record(struct fm_host *h, const char *instance, struct fm_runtime **ret, struct fm_error *err)
+{
+	_fm_pb_ FM_PB(Container) *c = on_record(h, instance);
+	*ret = h->runtime;
+	if (!c || !c->runtime[0] || fm_host_runtime(h, c->runtime, ret, err) == 0)
+		return 0;
+	if (err)
+		err->code = FM_E_UNAVAILABLE; /* not found is the runtime, not the container */
+	return -1;
+}
+
 int fm_instances_open(struct fm_host *h, const char *instance, struct fm_local *ret, struct fm_error *err)
 {
 	struct fm_instance i;
+	struct fm_runtime *rt;
 	struct fm_local l = FM_LOCAL_INIT;
-	if (h->runtime->ops->state(h->runtime, instance, &i, err) < 0)
+	if (runtime_on_record(h, instance, &rt, err) < 0 || rt->ops->state(rt, instance, &i, err) < 0)
 		return -1;
 	if (local_from_runtime(h, &i, &l, err) < 0) {
 		fm_local_done(&l);
@@ -227,6 +251,26 @@ int fm_instances_find(struct fm_host *h, const char *name, const char *skip, str
 	return fm_error_hint(err, "'fleximigrate container ls --host %s' shows what is there", h->name);
 }
 
+/* Those of engines that are away are in no list. */
+static int by_folder(struct fm_host *h, const char *suffix, char *ret, size_t cap, struct fm_error *err)
+{
+	_fm_closedir_ DIR *d = opendir(h->instances_dir);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
+		struct fm_error why = FM_ERROR_INIT;
+		if (!fm_str_endswith(e->d_name, suffix))
+			continue;
+		if (fm_instances_open(h, e->d_name, &l, &why) == 0)
+			return fm_snprintf(ret, cap, err, "%s", e->d_name);
+		if (why.code == FM_E_NOT_FOUND)
+			continue;
+		if (err)
+			*err = why;
+		return -1;
+	}
+	return 0;
+}
+
 int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char *ret, size_t cap, struct fm_error *err)
 {
 	_fm_free_ struct fm_instance *v = NULL;
@@ -238,7 +282,7 @@ int fm_instances_of_migration(struct fm_host *h, const char *migration_id, char 
 	for (size_t i = 0; i < n; i++)
 		if (fm_str_endswith(v[i].id, suffix))
 			return fm_snprintf(ret, cap, err, "%s", v[i].id);
-	return 0;
+	return by_folder(h, suffix, ret, cap, err);
 }
 
 int fm_instances_list(struct fm_host *h, FM_PB(Container) * **ret, size_t *ret_n, struct fm_error *err)
@@ -638,17 +682,6 @@ int fm_instances_run(struct fm_host *h, const FM_PB(RunContainerRequest) * req, 
 	return 0;
 }
 
-/* What is on record of it, without asking the runtime; NULL: nothing that can be read. */
-static FM_PB(Container) * on_record(struct fm_host *h, const char *instance)
-{
-	_fm_free_ char *pb = fm_xasprintf("%s/%s/container.pb", h->instances_dir, instance);
-	_fm_free_ char *data = NULL;
-	size_t n = 0;
-	return fm_read_file(pb, FM_MAX_CONFIG_BYTES, &data, &n, NULL) < 0
-	               ? NULL
-	               : fleximigrate__v1__container__unpack(NULL, n, (const uint8_t *)data);
-}
-
 /* How many endpoints it has by its record; without one, what more there was is undone by whoever's journal has it. Their names are hashes: none is removed that it cannot have. */
 static unsigned endpoints_on_record(struct fm_host *h, const char *instance)
 {
@@ -669,7 +702,8 @@ static bool leaves_files(struct fm_host *h, const char *instance)
 static int take_down(struct fm_host *h, const char *instance, struct fm_error *err)
 {
 	_fm_free_ char *netns = fm_xasprintf("%s/%s", h->netns_dir, instance);
-	if (h->runtime->ops->remove(h->runtime, instance, err) < 0)
+	struct fm_runtime *rt;
+	if (runtime_on_record(h, instance, &rt, err) < 0 || rt->ops->remove(rt, instance, err) < 0)
 		return -1;
 	for (unsigned i = 0, n = endpoints_on_record(h, instance); i < n; i++) {
 		char ifname[IFNAMSIZ];
@@ -788,6 +822,22 @@ static void add_storage(struct fm_host *h, const struct fm_local *l, FM_PB(Inspe
 		fm_pb_add_string(&r->blockers, &r->n_blockers, e.message);
 }
 
+/* Why one of its kind cannot move. */
+static void add_kind(struct fm_host *h, const struct fm_local *l, FM_PB(InspectResponse) * r)
+{
+	struct fm_runtime *rt;
+	if (l->nested || fm_host_runtime(h, l->runtime, &rt, NULL) < 0)
+		return;
+	_fm_free_ char *text = fm_xasprintf(
+	        "it was not started nested, and %s does not save such containers: 'fleximigrate container run --runtime %s' starts "
+	        "containers that move",
+	        rt->ops->name, rt->ops->name);
+	if (!(rt->ops->traits & FM_RUNTIME_CHECKPOINTS))
+		fm_pb_add_string(&r->blockers, &r->n_blockers, text);
+	else if (fm_host_ordinary_problem())
+		fm_pb_add_string(&r->blockers, &r->n_blockers, fm_host_ordinary_problem());
+}
+
 int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectResponse) * *ret, struct fm_error *err)
 {
 	struct fm_local l __attribute__((cleanup(fm_local_done))) = FM_LOCAL_INIT;
@@ -804,8 +854,7 @@ int fm_instances_inspect(struct fm_host *h, const char *name, FM_PB(InspectRespo
 	if (l.pid1 > 0)
 		add_listeners(r, l.pid1);
 	add_storage(h, &l, r);
-	if (!l.nested && fm_host_ordinary_problem())
-		fm_pb_add_string(&r->blockers, &r->n_blockers, fm_host_ordinary_problem());
+	add_kind(h, &l, r);
 	if (h->criu_problem.code != FM_OK)
 		fm_pb_add_string(&r->blockers, &r->n_blockers, h->criu_problem.message);
 	if (l.config) {

@@ -190,7 +190,8 @@ static int begin(struct fm_mover *m, struct fm_error *err)
 	if (r->frozen_fd < 0)
 		return fm_error_errno(err, errno, "eventfd");
 	if (!m->hide && fm_tree_is_filtered(m->root))
-		return fm_error_set(err, FM_E_FAILED_PRECONDITION, "processes of '%s' have seccomp filters: it moves with strategy post-copy or cold", m->container);
+		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
+		                    "processes of '%s' have seccomp filters: it moves with strategy post-copy or cold", m->container);
 	if (!m->hide)
 		return fm_error_set(err, FM_E_FAILED_PRECONDITION,
 		                    "host '%s' cannot keep CRIU from dumping pages itself (its kernel has no seccomp notifications)",

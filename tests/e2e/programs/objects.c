@@ -236,7 +236,8 @@ static void step_far(struct part *p)
 	int64_t *last = p->data;
 
 	pause_ms(20);
-	if (timerfd_gettime((int)last[1], &left) < 0 || left.it_value.tv_sec * NS_PER_S + left.it_value.tv_nsec > last[0] || left.it_value.tv_sec < 80000)
+	if (timerfd_gettime((int)last[1], &left) < 0 || left.it_value.tv_sec * NS_PER_S + left.it_value.tv_nsec > last[0] ||
+	    left.it_value.tv_sec < 80000)
 		is_wrong(p, "%lld s are left of it", (long long)left.it_value.tv_sec);
 	last[0] = left.it_value.tv_sec * NS_PER_S + left.it_value.tv_nsec;
 }
@@ -268,7 +269,8 @@ static void timers_setup(void)
 {
 	static int fd;
 	static int64_t far[2] = { INT64_MAX };
-	struct sigaction alarm = { .sa_handler = on_alarm, .sa_flags = SA_RESTART }, posix = { .sa_sigaction = on_posix, .sa_flags = SA_SIGINFO | SA_RESTART };
+	struct sigaction alarm = { .sa_handler = on_alarm, .sa_flags = SA_RESTART },
+	                 posix = { .sa_sigaction = on_posix, .sa_flags = SA_SIGINFO | SA_RESTART };
 	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1, .sigev_value.sival_int = 4711 };
 	struct itimerspec every = { .it_interval.tv_nsec = 20000000, .it_value.tv_nsec = 20000000 };
 	struct itimerval often = { .it_interval.tv_usec = 30000, .it_value.tv_usec = 30000 };
@@ -421,7 +423,8 @@ static void step_seals(struct part *p)
 	char text[8] = "";
 
 	pause_ms(20);
-	if (fcntl(fd, F_GET_SEALS) != (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) || pread(fd, text, 6, 0) != 6 || strcmp(text, "sealed") != 0 || write(fd, "x", 1) >= 0)
+	if (fcntl(fd, F_GET_SEALS) != (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) || pread(fd, text, 6, 0) != 6 ||
+	    strcmp(text, "sealed") != 0 || write(fd, "x", 1) >= 0)
 		is_wrong(p, "seals %x, contents '%s'", fcntl(fd, F_GET_SEALS), text);
 }
 
@@ -444,9 +447,14 @@ static void try_locks(int report)
 	int whole = must(open("/data/flock", O_RDWR | O_CLOEXEC), "open"), part = must(open("/data/fcntl", O_RDWR | O_CLOEXEC), "open");
 
 	for (;;) {
-		struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5 }, open_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 20, .l_len = 5 },
-			     free_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 40, .l_len = 5 };
-		char verdict = flock(whole, LOCK_EX | LOCK_NB) == 0 ? 'f' : fcntl(part, F_SETLK, &range) == 0 ? 'p' : fcntl(part, F_OFD_SETLK, &open_range) == 0 ? 'o' : fcntl(part, F_SETLK, &free_range) < 0 ? 'n' : '.';
+		struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5 },
+		             open_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 20, .l_len = 5 },
+		             free_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 40, .l_len = 5 };
+		char verdict = flock(whole, LOCK_EX | LOCK_NB) == 0         ? 'f'
+		               : fcntl(part, F_SETLK, &range) == 0          ? 'p'
+		               : fcntl(part, F_OFD_SETLK, &open_range) == 0 ? 'o'
+		               : fcntl(part, F_SETLK, &free_range) < 0      ? 'n'
+		                                                            : '.';
 
 		if (write(report, &verdict, 1) != 1)
 			_exit(0);
@@ -460,15 +468,18 @@ static void step_locks(struct part *p)
 	int fd = *(int *)p->data;
 
 	if (!readable(fd, PATIENCE_MS) || read(fd, &verdict, 1) != 1 || verdict != '.')
-		is_wrong(p, "another process says '%c' (f: it got the flock, p: the POSIX lock, o: the open file's lock, n: nothing)", verdict ? verdict : '-');
+		is_wrong(p, "another process says '%c' (f: it got the flock, p: the POSIX lock, o: the open file's lock, n: nothing)",
+		         verdict ? verdict : '-');
 }
 
 static void locks_setup(void)
 {
 	static int report[2];
-	int whole = must(open("/data/flock", O_RDWR | O_CREAT | O_CLOEXEC, 0600), "open"), part = must(open("/data/fcntl", O_RDWR | O_CREAT | O_CLOEXEC, 0600), "open"),
+	int whole = must(open("/data/flock", O_RDWR | O_CREAT | O_CLOEXEC, 0600), "open"),
+	    part = must(open("/data/fcntl", O_RDWR | O_CREAT | O_CLOEXEC, 0600), "open"),
 	    other = must(open("/data/fcntl", O_RDWR | O_CLOEXEC), "open");
-	struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5 }, open_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 20, .l_len = 5 };
+	struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5 },
+	             open_range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 20, .l_len = 5 };
 
 	must(pipe2(report, O_CLOEXEC), "pipe");
 	if (must(fork(), "fork") == 0) {
@@ -540,10 +551,14 @@ static void objects_setup(void)
 	(void)pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread is started */
 	signals = must(signalfd(-1, &set, SFD_NONBLOCK), "signalfd");
 	semaphore = must(eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK), "eventfd");
-	polled = (struct polled){ .outer = must(epoll_create1(0), "epoll"), .inner = must(epoll_create1(0), "epoll"), .event = must(eventfd(0, EFD_NONBLOCK), "eventfd") };
+	polled = (struct polled){ .outer = must(epoll_create1(0), "epoll"),
+		                  .inner = must(epoll_create1(0), "epoll"),
+		                  .event = must(eventfd(0, EFD_NONBLOCK), "eventfd") };
 	must(pipe(polled.pipe), "pipe");
-	must(epoll_ctl(polled.inner, EPOLL_CTL_ADD, polled.pipe[0], &(struct epoll_event){ .events = EPOLLIN, .data.u64 = UINT64_MAX - 1 }), "epoll_ctl");
-	must(epoll_ctl(polled.inner, EPOLL_CTL_ADD, polled.event, &(struct epoll_event){ .events = EPOLLIN, .data.u64 = 12345 }), "epoll_ctl");
+	must(epoll_ctl(polled.inner, EPOLL_CTL_ADD, polled.pipe[0], &(struct epoll_event){ .events = EPOLLIN, .data.u64 = UINT64_MAX - 1 }),
+	     "epoll_ctl");
+	must(epoll_ctl(polled.inner, EPOLL_CTL_ADD, polled.event, &(struct epoll_event){ .events = EPOLLIN, .data.u64 = 12345 }),
+	     "epoll_ctl");
 	must(epoll_ctl(polled.outer, EPOLL_CTL_ADD, polled.inner, &(struct epoll_event){ .events = EPOLLIN, .data.u64 = 77 }), "epoll_ctl");
 	sealed = must(memfd_create("sealed", MFD_ALLOW_SEALING), "memfd_create");
 	must((int)write(sealed, "sealed", 6), "write");
@@ -552,7 +567,8 @@ static void objects_setup(void)
 	must(mkfifo("/data/fifo", 0600), "mkfifo");
 	fifo[0] = must(open("/data/fifo", O_RDWR), "open");
 	fifo[1] = must(open("/data/fifo", O_WRONLY), "open");
-	int deleted = must(open("/data/deleted", O_RDWR | O_CREAT | O_EXCL, 0600), "open"), temporary = must(open("/data", O_TMPFILE | O_RDWR, 0600), "O_TMPFILE");
+	int deleted = must(open("/data/deleted", O_RDWR | O_CREAT | O_EXCL, 0600), "open"),
+	    temporary = must(open("/data", O_TMPFILE | O_RDWR, 0600), "O_TMPFILE");
 	must(unlink("/data/deleted"), "unlink");
 	(void)add_part("inotify", step_inotify, &watcher);
 	(void)add_part("signalfd", step_signalfd, &signals);
@@ -830,7 +846,8 @@ static int state_text(char *out, size_t cap)
 	(void)pthread_mutex_unlock(&wrong_lock);
 	n += (size_t)snprintf(out + n, cap - n, "\", \"rounds\": {");
 	for (unsigned i = 0; i < n_parts; i++)
-		n += (size_t)snprintf(out + n, cap - n, "%s\"%s\": %llu", i ? ", " : "", parts[i].name, (unsigned long long)parts[i].rounds);
+		n += (size_t)snprintf(out + n, cap - n, "%s\"%s\": %llu", i ? ", " : "", parts[i].name,
+		                      (unsigned long long)parts[i].rounds);
 	return (int)(n + (size_t)snprintf(out + n, cap - n, "}}"));
 }
 
@@ -859,7 +876,8 @@ static void *serve(void *arg)
 		long count = strtol(line + 1, NULL, 10);
 
 		words[1][0] = '\0';
-		if (count < 1 || count > 2 || !read_word(f, words[0], sizeof(words[0])) || (count > 1 && !read_word(f, words[1], sizeof(words[1]))))
+		if (count < 1 || count > 2 || !read_word(f, words[0], sizeof(words[0])) ||
+		    (count > 1 && !read_word(f, words[1], sizeof(words[1]))))
 			break;
 		if (strcmp(words[0], "INCR") == 0) {
 			unsigned i = 0;
@@ -909,7 +927,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*setup)(void);
-	} kinds[] = { { "threads", threads_setup }, { "timers", timers_setup }, { "objects", objects_setup }, { "unix", unix_setup }, { "pty", pty_setup }, { "sysv", sysv_setup }, { "uring", uring_setup } };
+	} kinds[] = { { "threads", threads_setup }, { "timers", timers_setup }, { "objects", objects_setup }, { "unix", unix_setup },
+		      { "pty", pty_setup },         { "sysv", sysv_setup },     { "uring", uring_setup } };
 
 	for (size_t i = 0; argc == 2 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (strcmp(argv[1], kinds[i].name) == 0) {
