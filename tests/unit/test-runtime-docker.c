@@ -239,5 +239,5 @@ int main(void)
 		printf("SKIP: needs root and dockerd\n");
 		return 0;
 	}
-	return engine_lab_main("docker6", tests);
+	return engine_lab_main("docker", tests);
 }
