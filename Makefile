@@ -7,7 +7,7 @@ DEMO_STRATEGY ?= post-copy
 N ?= 50
 CHAOS_N ?= 10
 
-.PHONY: all parent-image build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals e2e-matrix vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
+.PHONY: all parent-image build deps test-deps bench-deps vm-deps criu demo check e2e-scenarios soak chaos e2e-network e2e-refusals e2e-matrix e2e-programs vm-check bench bench-quick bench-phases bench-monitor bench-forecast format install clean help
 
 all: build
 
@@ -54,6 +54,10 @@ e2e-network: test-deps criu build ## N switch-overs through bridge, Open vSwitch
 
 e2e-refusals: test-deps criu build ## moves that a switch, a controller, a router, a name server or another machine refuses; names, balancers, webhooks and old connections that follow
 	@BUILD=$(BUILD) tests/e2e/refusals.py
+
+e2e-programs: N = 20
+e2e-programs: test-deps criu build ## real programs moved N times each under load, what cannot move refused; writes docs/compatibility.md (N=20)
+	@BUILD=$(BUILD) tests/e2e/programs.py --count $(N) --write-docs
 
 chaos: test-deps criu build ## kill -9 of manager and agents at every fault point and CHAOS_N random instants each (10)
 	@BUILD=$(BUILD) tests/e2e/chaos.py --points --count $(CHAOS_N)

@@ -207,7 +207,7 @@ def e2e_jobs():
     """Those that take longest begin first; those that nothing runs beside come after the others in any case."""
     return [Job("e2e", program, [sys.executable, os.path.join(ROOT, "tests", "e2e", program.split()[0]), "--short", "--tap", *(word for part in program.split()[1:] for word in ("--part", part))])
             for program in ("network.py", "strategies.py usual", "refusals.py", "chaos.py", "strategies.py volumes", "scenarios.py", "inputs.py", "matrix.py", "metrics.py", "policies.py",
-                            "strategies.py loaded", "plans.py", "monitoring.py", "soak.py")]
+                            "strategies.py loaded", "programs.py", "plans.py", "monitoring.py", "soak.py")]
 
 
 def vm_jobs():

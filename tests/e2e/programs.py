@@ -89,8 +89,12 @@ class Programs:
 
     def said(self, name):
         """By the program itself."""
-        done = self.cluster.cli("container", "logs", name, check=False)
-        return "\n".join((done.stdout + done.stderr).splitlines()[-12:])
+        folder, lines = self.cluster.instance_dir(name), []
+        for file in sorted(os.listdir(folder)):
+            if file.endswith("log") or file.startswith("output"):
+                with open(os.path.join(folder, file), encoding="utf-8", errors="replace") as log:
+                    lines += log.read().splitlines()[-12:]
+        return "\n".join(lines)
 
     def move(self, program, load, name, address, to, strategy):
         load.ask("reset")

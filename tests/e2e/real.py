@@ -291,7 +291,7 @@ SQLITE_SERVER = "sqlite_server.py"
 
 
 def objects(name, what, *words, **more):
-    return Real(name, what, [OBJECTS, *words], ["resp", "--connections", "4"], programs=(OBJECTS,), ready=pings(), **({"check": objects_check} | more))
+    return Real(name, what, [OBJECTS, *words], ["resp", "--connections", "4"], programs=(OBJECTS, "sleep"), ready=pings(), **({"check": objects_check} | more))
 
 
 MOVES = [
@@ -312,9 +312,9 @@ MOVES = [
     Real("a shell pipeline", "five processes and a client that counts the lines", ["sh", "-c", SHELL], ["lines"], package="busybox"),
     objects("100 threads", "mutexes, conditions, thread-local data", "threads", short=True),
     objects("timers", "POSIX timers, timerfd, itimer, sleeps in progress", "timers"),
-    objects("kernel objects", "inotify, signalfd, eventfd, epoll, memfd, deleted files, pipes, locks", "objects", short=True),
+    objects("kernel objects", "inotify, signalfd, eventfd, epoll, memfd, deleted files, pipes, locks", "objects"),
     objects("Unix sockets", "stream, datagram, sequenced packets, descriptors on their way", "unix"),
-    objects("pseudo-terminals", "a shell with job control behind one", "pty", short=True),
+    objects("pseudo-terminals", "a shell with job control behind one", "pty"),
 ]
 
 
