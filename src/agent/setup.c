@@ -70,8 +70,8 @@ static int check_engines(const struct fm_agent_options *o, struct fm_error *err)
 			known = known || (strlen(engines[i].name) == (size_t)(value - *e) &&
 			                  strncmp(*e, engines[i].name, (size_t)(value - *e)) == 0);
 		if (!known || (value[1] != '/' && !fm_streq(value + 1, "off")))
-			return fm_error_set(err, FM_E_INVALID_ARGUMENT,
-			                    "--engine %s: NAME=SOCKET or NAME=off, NAME one of docker, podman, containerd", *e);
+			return fm_error_set(err, FM_E_INVALID_ARGUMENT, "--engine %s: NAME=SOCKET or NAME=off, NAME docker or containerd",
+			                    *e);
 	}
 	return 0;
 }
@@ -103,8 +103,7 @@ int fm_agent_parse(int argc, char **argv, struct fm_agent_options *o, struct fm_
 		{ "runtime", FM_OPT_STRING, &o->runtime, "PROGRAM", "OCI runtime (default: runc)", NULL },
 		{ "runtime-root", FM_OPT_STRING, &o->runtime_root, "DIR", "the runtime's state folder (default: /run/runc)", NULL },
 		{ "engine", FM_OPT_STRINGS, &o->engines, "NAME=SOCKET",
-		  "where docker, podman or containerd listens, or NAME=off; may be given several times (default: where each usually does)",
-		  NULL },
+		  "where docker or containerd listens, or NAME=off; may be given several times (default: where each usually does)", NULL },
 		{ "criu-prefix", FM_OPT_STRING, &o->criu_prefix, "DIR",
 		  "CRIU as tools/setup/install-criu.sh lays it out (default: " FM_CRIU_PREFIX_DEFAULT ")", NULL },
 		{ "cgroup", FM_OPT_STRING, &o->cgroup, "PATH", "cgroup below which containers are put (default: /fleximigrate/NAME)",

@@ -56,7 +56,7 @@ static int parse(int argc, char **argv, struct migrate_options *o, FM_PB(Migrate
 		{ "strategy", FM_OPT_STRING, &o->strategy, "STRATEGY", "auto (default), live, pre-copy, post-copy, cold", NULL },
 		{ "dry-run", FM_OPT_FLAG, &o->dry_run, NULL, "show the plan and every reason against it; change nothing", NULL },
 		{ "runtime", FM_OPT_STRING, &o->runtime, "NAME",
-		  "that it is to run under there: docker, podman, containerd, crun, runc (default: as here if that host has it)", NULL },
+		  "that it is to run under there: docker, containerd, runc (default: as here if that host has it)", NULL },
 		{ "detach", FM_OPT_FLAG, &o->detach, NULL, "print the migration's id and return at once", NULL },
 		{ "max-total-time", FM_OPT_DURATION, &o->max_total_ms, "TIME", "roll back when it is not committed by then (default 10m)",
 		  NULL },

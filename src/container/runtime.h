@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * runtime.h - what runs containers on a host, behind a small vtable: OCI runtimes (runc, crun) by their command line, engines (Docker, Podman, containerd) by the API on their socket.
+ * runtime.h - what runs containers on a host, behind a small vtable: OCI runtimes (runc) by their command line, engines (Docker, containerd) by the API on their socket.
  *
  * The words between us and all of them are OCI's: a bundle, whose config.json says everything about the container that is to be made (bundle.h), whoever makes it. A driver of an engine translates it into
  * its engine's own request: process (args, env, cwd, user, capabilities, rlimits, noNewPrivileges), hostname, bind mounts and tmpfs, /dev/shm's size, resources, the cgroup's parent (the folder of
@@ -113,11 +113,8 @@ struct fm_runtime {
 
 /* program "runc" (PATH), root "/run/runc" …, criu: wrapper path given to --criu; may be NULL until a checkpoint. */
 int fm_runtime_runc_new(const char *program, const char *root, const char *criu, struct fm_runtime **ret, struct fm_error *err);
-/* crun: likewise. A build without CRIU has no checkpoint (FM_RUNTIME_CHECKPOINTS is asked of --version). */
-int fm_runtime_crun_new(const char *program, const char *root, const char *criu, struct fm_runtime **ret, struct fm_error *err);
-/* Docker Engine (API 1.41 and later) and Podman (libpod API 4.0 and later) on a Unix socket. No daemon need be there yet. */
+/* Docker Engine (API 1.41 and later) on a Unix socket. No daemon need be there yet. */
 int fm_runtime_docker_new(const char *socket, struct fm_runtime **ret, struct fm_error *err);
-int fm_runtime_podman_new(const char *socket, struct fm_runtime **ret, struct fm_error *err);
 
 static inline void fm_runtime_free(struct fm_runtime *rt)
 {

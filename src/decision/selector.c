@@ -34,8 +34,7 @@ static int check_possible(const struct fm_workload_snapshot *w, enum fm_strategy
 	if (comes_before(s) && w->filtered) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION, "its processes have seccomp filters, with which strategy %s cannot be",
 		                   fm_strategy_to_string(s));
-		return fm_error_hint(err,
-		                     "use --strategy post-copy; under Docker, '--security-opt seccomp=unconfined' leaves the filter out");
+		return fm_error_hint(err, "use --strategy post-copy");
 	}
 	if (comes_before(s) && !fits_twice(w)) {
 		(void)fm_error_set(err, FM_E_FAILED_PRECONDITION,

@@ -121,12 +121,15 @@ const char *fm_host_ordinary_problem(void)
 	                                            : "iptables-restore is missing, without which CRIU does not move ordinary containers";
 }
 
-static void report_runtime(FM_PB(Host) * ret, struct fm_runtime *rt)
+static void report_runtime(const struct fm_host *h, FM_PB(Host) * ret, struct fm_runtime *rt, bool is_usual)
 {
 	FM_PB(HostRuntime) *r = FM_PB_NEW(HostRuntime, host_runtime);
 	struct fm_error e = FM_ERROR_INIT;
 	char version[128] = "";
-	if (rt->ops->version(rt, version, sizeof(version), &e) < 0)
+	/* The usual one is a program and was asked at the start: one more process now and then might fall into a freeze. An engine only answers a request. */
+	if (is_usual && h->runtime_version[0])
+		(void)snprintf(version, sizeof(version), "%s", h->runtime_version);
+	else if (rt->ops->version(rt, version, sizeof(version), &e) < 0)
 		fm_pb_set(&r->problem, e.message);
 	fm_pb_set(&r->name, rt->ops->name);
 	fm_pb_set(&r->version, version);
@@ -135,13 +138,15 @@ static void report_runtime(FM_PB(Host) * ret, struct fm_runtime *rt)
 
 void fm_host_report_runtimes(struct fm_host *h, FM_PB(Host) * ret)
 {
-	struct fm_runtime *rt;
+	struct fm_runtime *rt, *usual;
 	bool there;
+	if (fm_host_runtime(h, "", &usual, NULL) < 0)
+		return;
 	if (!h->runtimes)
-		report_runtime(ret, h->runtime);
+		report_runtime(h, ret, usual, true);
 	for (size_t i = 0; h->runtimes && (rt = fm_runtimes_at(h->runtimes, i, &there)); i++)
 		if (there)
-			report_runtime(ret, rt);
+			report_runtime(h, ret, rt, rt == usual);
 }
 
 static void report_machine(const struct fm_machine *m, FM_PB(Host) * ret)

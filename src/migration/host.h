@@ -63,7 +63,7 @@ int fm_host_runtime(struct fm_host *h, const char *name, struct fm_runtime **ret
 int fm_host_choose_runtime(struct fm_host *h, const char *asked, const char *name, struct fm_runtime **ret, struct fm_error *err);
 /* Why no ordinary container can be dumped or restored on this host, or NULL; the same for all of them, and nothing to nested ones. */
 const char *fm_host_ordinary_problem(void);
-/* Adds which runtimes there are and whether they answer: asks each, which takes milliseconds. */
+/* Adds which runtimes there are and whether they answer: asks engines, which takes milliseconds each; a program is asked once, at the start. */
 void fm_host_report_runtimes(struct fm_host *h, FM_PB(Host) * ret);
 int fm_host_report(struct fm_host *h, FM_PB(Host) * ret, struct fm_error *err); /* fills an initialised message with malloc'ed strings */
 
